@@ -1,0 +1,136 @@
+"""The JAX backend: pure functions over a pytree.
+
+`init`, `query`, `update`, `to_numpy` and `from_numpy` of this module are pure: put them inside your own `jax.jit`, `grad`,
+`vmap`, `lax.scan` or `shard_map`, with the config static and the state donated. `get_backend("jax")` gives the same compiled,
+the state donated to `update`.
+
+>>> import jax
+>>> config = MemoryConfig(slots=100, key_dim=8)
+>>> state = init(config)
+>>> state, report = update(config, state, jax.numpy.eye(8), jax.numpy.arange(8))
+>>> query(config, state, jax.numpy.eye(8)[:2]).values[:, 0].tolist()
+[0, 1]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from raremem.backend import ArrayBackend
+from raremem.config import MemoryConfig
+from raremem.errors import DeviceError
+from raremem.state import MemoryState
+
+Array = jax.Array
+Carry = TypeVar("Carry")
+
+_HIGHEST = jax.lax.Precision.HIGHEST
+
+
+class JaxPrimitives:
+    """The table for JAX."""
+
+    name = "jax"
+    xp = jnp
+
+    def asarray(self, array: Any, like: Array) -> Array:
+        if isinstance(array, jax.Array) and not _traced(array) and not _traced(like) and array.committed:
+            if like.committed and array.devices() != like.devices():
+                raise DeviceError(
+                    f"an input is on {array.devices()}; expected {like.devices()}, where the memory is. "
+                    "Move one of them with jax.device_put."
+                )
+        return jnp.asarray(array)
+
+    def to_numpy(self, array: Array) -> NDArray[Any]:
+        return np.array(array)
+
+    def from_numpy(self, state: MemoryState) -> MemoryState:
+        return MemoryState(*(jnp.array(array) for array in state))
+
+    def copy(self, array: Array) -> Array:
+        return jnp.array(array)
+
+    def peek(self, array: Any, wait: bool = False) -> NDArray[Any] | None:
+        if isinstance(array, jax.Array):
+            if _traced(array):
+                return None
+            if not wait and any(device.platform != "cpu" for device in array.devices()):
+                return None
+        return np.asarray(array)
+
+    def cast(self, array: Array, dtype: str) -> Array:
+        return array.astype(dtype)
+
+    def constant(self, array: Array) -> Array:
+        return jax.lax.stop_gradient(array)
+
+    def arange(self, count: int, like: Array) -> Array:
+        return jnp.arange(count, dtype=jnp.int32)
+
+    def power_of_two(self, array: Array) -> Array:
+        bits = jax.lax.bitcast_convert_type(array, jnp.int32) & 0x7F800000
+        return jax.lax.bitcast_convert_type(bits, jnp.float32)
+
+    def inner(self, left: Array, right: Array) -> Array:
+        return jnp.matmul(left, right.T, precision=_HIGHEST)
+
+    def score(self, queries: Array, keys: Array) -> Array:
+        return jnp.matmul(keys, queries[:, :, None], precision=_HIGHEST)[:, :, 0]
+
+    def top_k(self, scores: Array, k: int) -> tuple[Array, Array]:
+        best, columns = jax.lax.top_k(_one_zero(scores), k)
+        return best, columns
+
+    def sort_order(self, scores: Array, slots: Array) -> Array:
+        columns = jnp.broadcast_to(jnp.arange(scores.shape[1], dtype=jnp.int32), scores.shape)
+        return jax.lax.sort((-_one_zero(scores), slots, columns), num_keys=2)[2]
+
+    def take_along(self, array: Array, columns: Array) -> Array:
+        return jnp.take_along_axis(array, columns, axis=1)
+
+    def slice_rows(self, array: Array, start: Array | int, count: int) -> Array:
+        return jax.lax.dynamic_slice_in_dim(array, start, count)
+
+    def put_rows(self, array: Array, rows: Array, content: Array) -> Array:
+        return array.at[rows].set(content)
+
+    def loop(self, start: int, stop: int, body: Callable[[Any, Carry], Carry], carry: Carry) -> Carry:
+        return carry if stop <= start else jax.lax.fori_loop(start, stop, body, carry)
+
+    def compiled(
+        self, query: Callable[..., Any], update: Callable[..., Any]
+    ) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        return jax.jit(query, static_argnums=0), jax.jit(update, static_argnums=0, donate_argnums=1)
+
+
+def _one_zero(scores: Array) -> Array:
+    """JAX sorts -0.0 below 0.0; here they are equal."""
+    return jnp.where(scores == 0, jnp.zeros_like(scores), scores)
+
+
+def _traced(array: Any) -> bool:
+    return isinstance(array, jax.core.Tracer)
+
+
+def default_device() -> str:
+    """Where arrays go by default."""
+    return str(jax.devices()[0])
+
+
+backend = ArrayBackend(JaxPrimitives())
+compiled_backend = ArrayBackend(JaxPrimitives(), compiled=True)
+BACKENDS = {None: compiled_backend, False: backend, True: compiled_backend}
+
+init = backend.init
+query = backend.query
+update = backend.update
+to_numpy = backend.to_numpy
+from_numpy = backend.from_numpy

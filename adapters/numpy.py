@@ -1,0 +1,105 @@
+"""The NumPy backend. Updates are made in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raremem.backend import ArrayBackend
+from raremem.errors import UnknownBackendError
+from raremem.state import MemoryState
+
+Array = NDArray[Any]
+Carry = TypeVar("Carry")
+
+
+class NumpyPrimitives:
+    """The table for NumPy."""
+
+    name = "numpy"
+    xp = np
+
+    def asarray(self, array: Any, like: Array) -> Array:
+        return np.asarray(array)
+
+    def to_numpy(self, array: Array) -> Array:
+        return np.array(array)
+
+    def from_numpy(self, state: MemoryState) -> MemoryState:
+        return MemoryState(*(np.array(array) for array in state))
+
+    def copy(self, array: Array) -> Array:
+        return np.array(array)
+
+    def peek(self, array: Any, wait: bool = False) -> Array:
+        return np.asarray(array)
+
+    def cast(self, array: Array, dtype: str) -> Array:
+        with np.errstate(over="ignore", invalid="ignore"):
+            return array.astype(dtype)
+
+    def constant(self, array: Array) -> Array:
+        return array
+
+    def arange(self, count: int, like: Array) -> Array:
+        return np.arange(count, dtype=np.int32)
+
+    def power_of_two(self, array: Array) -> Array:
+        return (array.view(np.int32) & 0x7F800000).view(np.float32)
+
+    def inner(self, left: Array, right: Array) -> Array:
+        return left @ right.T
+
+    def score(self, queries: Array, keys: Array) -> Array:
+        return np.matmul(keys, queries[:, :, None])[:, :, 0]
+
+    def top_k(self, scores: Array, k: int) -> tuple[Array, Array]:
+        columns = np.arange(scores.shape[1], dtype=np.int64)
+        ranks = np.partition(_rank_low_first(scores, columns), k - 1, axis=1)[:, :k]
+        ranks.sort(axis=1)
+        best = (ranks & 0xFFFFFFFF).astype(np.int32)
+        return np.take_along_axis(scores, best, axis=1), best
+
+    def sort_order(self, scores: Array, slots: Array) -> Array:
+        return np.argsort(_rank_low_first(scores, slots), axis=1)
+
+    def take_along(self, array: Array, columns: Array) -> Array:
+        return np.take_along_axis(array, columns, axis=1)
+
+    def slice_rows(self, array: Array, start: int, count: int) -> Array:
+        return array[start : start + count]
+
+    def put_rows(self, array: Array, rows: Array, content: Array) -> Array:
+        array[rows] = content
+        return array
+
+    def loop(self, start: int, stop: int, body: Callable[[int, Carry], Carry], carry: Carry) -> Carry:
+        for index in range(start, stop):
+            carry = body(index, carry)
+        return carry
+
+    def compiled(self, query: Callable[..., Any], update: Callable[..., Any]) -> NoReturn:
+        raise UnknownBackendError("NumPy has no compiler; use the eager backend.")
+
+
+def _rank_low_first(scores: Array, ties: Array) -> Array:
+    """One i64 for each entry, in the order that is wanted: highest score first, then lowest tie-breaker.
+
+    The bits of an f32, its magnitude bits flipped where it is negative, order as the numbers do; -0.0 is made 0.0 first.
+    """
+    if scores.dtype == np.float32:
+        bits = (scores + np.float32(0)).view(np.int32)
+        scores = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    return (~scores.astype(np.int64) << 32) | (ties.astype(np.int64) & 0xFFFFFFFF)
+
+
+def default_device() -> str:
+    """Where arrays go."""
+    return "cpu"
+
+
+backend = ArrayBackend(NumpyPrimitives())
+BACKENDS = {None: backend, False: backend}

@@ -1,0 +1,222 @@
+"""The PyTorch backend, and `Memory`, the same as an `nn.Module`. Updates are made in place."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import partial, wraps
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from raremem.backend import ArrayBackend
+from raremem.config import MemoryConfig
+from raremem.errors import DeviceError, StateError
+from raremem.state import Lookup, MemoryState, UpdateReport
+
+Carry = TypeVar("Carry")
+
+
+class TorchPrimitives:
+    """The table for PyTorch."""
+
+    name = "torch"
+    xp = torch
+
+    def asarray(self, array: Any, like: Tensor) -> Tensor:
+        if not isinstance(array, Tensor):
+            return torch.as_tensor(array, device=like.device)
+        if array.device != like.device:
+            raise DeviceError(
+                f"an input is on {array.device}; expected {like.device}, where the memory is. "
+                "Move one of them with .to(device)."
+            )
+        return array
+
+    def to_numpy(self, array: Tensor) -> NDArray[Any]:
+        return np.array(array.detach().cpu().numpy())
+
+    def from_numpy(self, state: MemoryState) -> MemoryState:
+        device = torch.get_default_device()
+        return MemoryState(*(torch.tensor(array, device=device) for array in state))
+
+    def copy(self, array: Tensor) -> Tensor:
+        return array.detach().clone()
+
+    def peek(self, array: Any, wait: bool = False) -> NDArray[Any] | None:
+        if not isinstance(array, Tensor):
+            return np.asarray(array)
+        if torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(array):
+            return None
+        return array.detach().cpu().numpy() if wait or array.device.type == "cpu" else None
+
+    def cast(self, array: Tensor, dtype: str) -> Tensor:
+        return array.to(getattr(torch, dtype))
+
+    def constant(self, array: Tensor) -> Tensor:
+        return array.detach()
+
+    def arange(self, count: int, like: Tensor) -> Tensor:
+        return torch.arange(count, dtype=torch.int32, device=like.device)
+
+    def power_of_two(self, array: Tensor) -> Tensor:
+        return (array.view(torch.int32) & 0x7F800000).view(torch.float32)
+
+    def inner(self, left: Tensor, right: Tensor) -> Tensor:
+        with torch.autocast(left.device.type, enabled=False):
+            return left @ right.T
+
+    def score(self, queries: Tensor, keys: Tensor) -> Tensor:
+        with torch.autocast(keys.device.type, enabled=False):
+            return torch.matmul(keys, queries[:, :, None])[:, :, 0]
+
+    def top_k(self, scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        columns = torch.arange(scores.shape[1], device=scores.device)
+        ranks = torch.topk(_rank_high_first(scores, columns), k, dim=1).values
+        best = (~ranks & 0xFFFFFFFF).to(torch.int32)
+        return self.take_along(scores, best), best
+
+    def sort_order(self, scores: Tensor, slots: Tensor) -> Tensor:
+        return torch.argsort(_rank_high_first(scores, slots), dim=1, descending=True)
+
+    def take_along(self, array: Tensor, columns: Tensor) -> Tensor:
+        return torch.gather(array, 1, columns.long())
+
+    def slice_rows(self, array: Tensor, start: int, count: int) -> Tensor:
+        return array[start : start + count]
+
+    def put_rows(self, array: Tensor, rows: Tensor, content: Tensor) -> Tensor:
+        return array.index_copy_(0, rows.long(), content)
+
+    def loop(self, start: int, stop: int, body: Callable[[int, Carry], Carry], carry: Carry) -> Carry:
+        for index in range(start, stop):
+            carry = body(index, carry)
+        return carry
+
+    def compiled(
+        self, query: Callable[..., Any], update: Callable[..., Any]
+    ) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        compiler = partial(torch.compile, fullgraph=True, dynamic=False)
+        return compiler(_positional(query)), torch.no_grad()(compiler(_positional(update)))
+
+
+def _positional(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A plain function, which the compiler can name and cache; it has no use for a `functools.partial`."""
+
+    @wraps(function, assigned=())
+    def call(*arguments: Any) -> Any:
+        return function(*arguments)
+
+    return call
+
+
+def _rank_high_first(scores: Tensor, ties: Tensor) -> Tensor:
+    """One i64 for each entry, largest where it comes first: highest score, then lowest tie-breaker.
+
+    The bits of an f32, its magnitude bits flipped where it is negative, order as the numbers do; -0.0 is made 0.0 first.
+    """
+    if scores.dtype == torch.float32:
+        bits = torch.where(scores == 0, 0.0, scores).view(torch.int32)
+        scores = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    return (scores.long() << 32) | (~ties.long() & 0xFFFFFFFF)
+
+
+class TorchBackend(ArrayBackend):
+    """`ArrayBackend` whose writes leave no trace in the autograd graph."""
+
+    def update(self, *arguments: Any, **options: Any) -> tuple[MemoryState, UpdateReport]:  # noqa: D102
+        with torch.no_grad():
+            return super().update(*arguments, **options)
+
+
+class Memory(nn.Module):
+    """The memory as a module: query it in `forward`, write to it with `update`.
+
+    `forward` never changes the memory. All state is in buffers of fixed shape, so `state_dict`, `.to`, `deepcopy`,
+    `torch.compile(fullgraph=True)`, autocast and gradient checkpointing work as for any module. Keys stay f32 whatever
+    dtype the module is moved to.
+
+    Args:
+        config: size and behaviour.
+        query_dim: if given, a learned linear map without bias takes queries from this many dimensions to `key_dim`
+            (the projection of the original authors' code; the paper has none).
+        strict: raise for rows that would be rejected. Waits for the device at every call.
+
+    >>> memory = Memory(MemoryConfig(slots=100, key_dim=8))
+    >>> query, target = torch.randn(4, 8, requires_grad=True), torch.tensor([0, 1, 2, 3])
+    >>> out = memory(query, target)
+    >>> out.loss.mean().backward()
+    >>> report = memory.update(out)
+    >>> bool((memory(query).values[:, 0] == target).all())
+    True
+    """
+
+    keys: Tensor
+    values: Tensor
+    last_used: Tensor
+    step: Tensor
+
+    def __init__(self, config: MemoryConfig, query_dim: int | None = None, strict: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        self.strict = strict
+        self.projection = None if query_dim is None else nn.Linear(query_dim, config.key_dim, bias=False)
+        for name, array in backend.init(config)._asdict().items():
+            self.register_buffer(name, array)
+
+    @property
+    def state(self) -> MemoryState:
+        """The buffers, as the functional interface takes them. They are shared, not copied."""
+        return MemoryState(self.keys, self.values, self.last_used, self.step)
+
+    def forward(self, query: Tensor, target: Tensor | None = None, mask: Tensor | None = None) -> Lookup:
+        """Look up query [B, key_dim or query_dim]; with target [B], `loss` [B] too. See `Backend.query`."""
+        if self.projection is not None:
+            query = self.projection(query)
+        return backend.query(self.config, self.state, query, target, mask, strict=self.strict)
+
+    def update(self, lookup: Lookup, target: Tensor | None = None) -> UpdateReport:
+        """Write the rows of a `forward` on the memory as it is now, with its targets or those given here.
+
+        Call it after `backward` where gradient checkpointing is used: what is replayed must find the memory as it was. An
+        update that is itself replayed is left out, with a warning, and so never made twice.
+
+        Raises:
+            StateError: the lookup was made without targets, and none are given.
+        """
+        target = lookup.targets if target is None else target
+        if target is None:
+            raise StateError("the lookup has no targets; call memory(query, target), or memory.update(out, target).")
+        if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:  # type: ignore[attr-defined]
+            warnings.warn("Memory.update was replayed by gradient checkpointing and left out.", stacklevel=2)
+            unwritten = lookup.accepted & False
+            lookup = lookup._replace(accepted=unwritten, rejected=unwritten)
+        state, report = backend.update(self.config, self.state, lookup.queries, target, None, lookup)
+        self.step.copy_(state.step)
+        return report
+
+    def extra_repr(self) -> str:
+        """The config, for `repr`."""
+        return repr(self.config)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Memory:
+        """Let `.to(dtype)`, `.half()` and the like move the keys, but keep them f32."""
+        keys = self.keys
+        super()._apply(fn, recurse)
+        if self.keys.dtype != torch.float32:
+            self.keys = keys.to(self.keys.device)
+        return self
+
+
+def default_device() -> str:
+    """Where arrays go by default: the first CUDA device's name beside it, if there is one."""
+    device = str(torch.get_default_device())
+    return f"{device} (cuda: {torch.cuda.get_device_name()})" if torch.cuda.is_available() else device
+
+
+backend = TorchBackend(TorchPrimitives())
+compiled_backend = TorchBackend(TorchPrimitives(), compiled=True)
+BACKENDS = {None: backend, False: backend, True: compiled_backend}

@@ -1,0 +1,207 @@
+"""The one vectorised algorithm: rules 1 to 8 of the specification, over the primitives of any backend.
+
+Shapes are fixed and there is no branch on data, so that the same lines run eagerly, under `torch.compile` and under
+`jax.jit`. Inputs are checked before they come here (`raremem.backend`).
+"""
+
+from __future__ import annotations
+
+from .config import MAX_INT32, MemoryConfig
+from .noise import age_noise
+from .primitives import Primitives
+from .search import NOTHING, nearest
+from .state import NO_SLOT, Array, Lookup, MemoryState, UpdateReport
+
+SMALLEST_NORM = 2.0**-100
+"""Rule 1: a row whose largest magnitude is below this has no direction. Our choice: some compilers flush subnormal
+numbers to zero, and above this bound that cannot be seen."""
+
+SMALLEST_SUM = 2.0**-10
+"""Rule 4: if key and queries cancel to a norm below this, the key stays. Our choice: what is left of such a sum is mostly
+rounding error, and zero has no direction at all."""
+
+EMPTY_PRIORITY = MAX_INT32
+TAKEN_PRIORITY = -(2**31)
+
+
+def query(
+    p: Primitives, config: MemoryConfig, state: MemoryState, queries: Array, targets: Array | None, mask: Array
+) -> Lookup:
+    """Rules 1, 2, 3 and 8. queries [B, key_dim] of any float, targets [B] of any int or None, mask [B] bool."""
+    xp = p.xp
+    sound = sound_rows(p, queries)
+    if targets is not None:
+        sound = sound & (targets >= 0) & (targets <= MAX_INT32)
+        targets = p.cast(xp.where(sound, targets, 0), "int32")
+    accepted = sound & mask
+    unit = normalize(p, queries, accepted)
+
+    constant = p.constant(unit)
+    slots, target_slot = nearest(p, state, constant, targets, config.k)
+    candidates = slots if target_slot is None else xp.concatenate([slots, target_slot], axis=1)
+    scores = _similarities(p, state, unit, candidates)
+    similarities = scores[:, : config.k]
+
+    ranked = xp.where(slots != NO_SLOT, p.constant(similarities), NOTHING)
+    order = p.sort_order(ranked, slots)
+    slots = xp.where(accepted[:, None], p.take_along(slots, order), NO_SLOT)
+    present = slots != NO_SLOT
+    similarities = xp.where(present, p.take_along(similarities, order), 0.0)
+    values = xp.where(present, state.values[slots], NO_SLOT)
+
+    loss = None
+    if targets is not None and target_slot is not None:
+        positive = xp.where(target_slot != NO_SLOT, scores[:, config.k :], 0.0)[:, 0]
+        loss = _margin_loss(p, config, similarities, values, targets, positive)
+    return Lookup(
+        values=values,
+        slots=slots,
+        similarities=similarities,
+        weights=_softmax(p, config.softmax_temperature * similarities, present),
+        found=present[:, 0],
+        loss=loss,
+        queries=constant,
+        targets=targets,
+        rejected=mask & ~sound,
+        accepted=accepted,
+    )
+
+
+def update(
+    p: Primitives, config: MemoryConfig, state: MemoryState, found: Lookup, targets: Array, mask: Array
+) -> tuple[MemoryState, UpdateReport]:
+    """Rules 4 to 8, on a lookup of the same state. The given state is consumed: its arrays may be written to."""
+    xp = p.xp
+    in_range = (targets >= 0) & (targets <= MAX_INT32)
+    targets = p.cast(xp.where(in_range, targets, 0), "int32")
+    accepted = found.accepted & in_range & mask
+    rejected = (found.rejected | (found.accepted & ~in_range)) & mask
+
+    slot = found.slots[:, 0]
+    hit = accepted & (slot != NO_SLOT) & (found.values[:, 0] == targets)
+    miss = accepted & ~hit
+    merged, leads = _merge_hits(p, state, found.queries, slot, hit)
+    free, usable, filled = _free_slots(p, config, state, slot, hit)
+
+    rank = p.cast(xp.cumsum(p.cast(miss, "int32"), axis=0), "int32") - 1
+    rank_in_reach = xp.where(miss & (rank < free.shape[0]), rank, 0)
+    placed = miss & (rank < free.shape[0]) & usable[rank_in_reach]
+    slot = xp.where(hit, slot, xp.where(placed, free[rank_in_reach], NO_SLOT))
+
+    keys = xp.where(hit[:, None], merged, found.queries)
+    state = _write(p, state, leads | placed, slot, keys, targets)
+    report = UpdateReport(
+        slots=slot,
+        hit=hit,
+        written=hit | placed,
+        rejected=_count(p, rejected),
+        dropped=_count(p, miss & ~placed),
+        evicted=_count(p, placed & filled[rank_in_reach]),
+    )
+    return state, report
+
+
+def sound_rows(p: Primitives, queries: Array) -> Array:
+    """Rule 1: which rows [B] are finite and have a direction."""
+    rows = p.constant(p.cast(queries, "float32"))
+    largest = p.xp.amax(p.xp.abs(p.xp.where(p.xp.isfinite(rows), rows, 0.0)), axis=1)
+    return p.xp.all(p.xp.isfinite(rows), axis=1) & (largest >= SMALLEST_NORM)
+
+
+def normalize(p: Primitives, queries: Array, accepted: Array) -> Array:
+    """Rule 1: unit rows in f32, zero (and closed to gradients) where not accepted.
+
+    Rows are first scaled by a power of two, which is exact, so that no square overflows or vanishes.
+    """
+    xp = p.xp
+    rows = xp.where(accepted[:, None], p.cast(queries, "float32"), 1.0)
+    largest = xp.amax(xp.abs(p.constant(rows)), axis=1)
+    rows = rows / p.power_of_two(largest)[:, None]
+    unit = rows / xp.sqrt(xp.sum(rows * rows, axis=1))[:, None]
+    return xp.where(accepted[:, None], unit, 0.0)
+
+
+def _similarities(p: Primitives, state: MemoryState, unit: Array, slots: Array) -> Array:
+    """Rule 2: cosine similarity [B, n] of each row with its own candidate slots [B, n]; the way back for gradients."""
+    return p.score(unit, p.constant(state.keys)[slots])
+
+
+def _softmax(p: Primitives, logits: Array, present: Array) -> Array:
+    xp = p.xp
+    top = p.constant(logits)[:, :1]
+    powers = xp.where(present, xp.exp(logits - top), 0.0)
+    total = xp.sum(powers, axis=1)[:, None]
+    return powers / xp.where(present[:, :1], total, 1.0)
+
+
+def _margin_loss(
+    p: Primitives, config: MemoryConfig, similarities: Array, values: Array, targets: Array, positive: Array
+) -> Array:
+    """Rule 3. Where the hinge is closed, or there is no negative, both loss and gradient are 0."""
+    xp = p.xp
+    is_negative = (values != NO_SLOT) & (values != targets[:, None])
+    first = p.cast(xp.argmax(p.cast(is_negative, "int32"), axis=1), "int32")[:, None]
+    negative = p.take_along(similarities, first)[:, 0]
+    hinge = negative - positive + config.margin
+    return xp.where(xp.any(is_negative, axis=1) & (p.constant(hinge) > 0), hinge, 0.0)
+
+
+def _merge_hits(p: Primitives, state: MemoryState, unit: Array, slot: Array, hit: Array) -> tuple[Array, Array]:
+    """Rule 4: the new key [B, key_dim] of the slot that each row hit, and which row [B] writes it for its slot.
+
+    Rows are summed by a product with the [B, B] matrix of "hit the same slot": a fixed order of summation, where a
+    scatter-add on a GPU has none.
+    """
+    xp = p.xp
+    together = hit[:, None] & hit[None, :] & (slot[:, None] == slot[None, :])
+    old = state.keys[xp.where(hit, slot, 0)]
+    total = old + p.inner(p.cast(together, "float32"), unit.T)
+    norm = xp.sqrt(xp.sum(total * total, axis=1))
+    sound = norm >= SMALLEST_SUM
+    merged = xp.where(sound[:, None], total / xp.where(sound, norm, 1.0)[:, None], old)
+    first = p.cast(xp.argmax(p.cast(together, "int32"), axis=1), "int32")
+    return merged, hit & (first == p.arange(hit.shape[0], slot))
+
+
+def _free_slots(
+    p: Primitives, config: MemoryConfig, state: MemoryState, slot: Array, hit: Array
+) -> tuple[Array, Array, Array]:
+    """Rule 5: the slots [n] for this batch's misses in order, which of them may be used, and which are filled."""
+    xp = p.xp
+    ages = state.step - state.last_used
+    bounded = xp.where(ages < MAX_INT32 - config.age_noise, ages, MAX_INT32 - 1 - config.age_noise)
+    noisy = bounded + age_noise(p, config, state.step, p.arange(config.slots, state.values))
+    priority = xp.where(state.values == NO_SLOT, EMPTY_PRIORITY, noisy)
+    priority = _put(p, priority, hit, slot, slot * 0 + TAKEN_PRIORITY)
+    best, free = p.top_k(priority[None, :], min(slot.shape[0], config.slots))
+    return free[0], best[0] != TAKEN_PRIORITY, best[0] != EMPTY_PRIORITY
+
+
+def _write(
+    p: Primitives, state: MemoryState, writes: Array, slot: Array, keys: Array, values: Array
+) -> MemoryState:
+    """Rules 4, 5 and 6: the rows that write, each to its slot, and the step if anything was written."""
+    step = state.step + p.cast(p.xp.any(writes), "int32")
+    return MemoryState(
+        keys=_put(p, state.keys, writes, slot, keys),
+        values=_put(p, state.values, writes, slot, values),
+        last_used=_put(p, state.last_used, writes, slot, slot * 0 + step),
+        step=step,
+    )
+
+
+def _put(p: Primitives, array: Array, writes: Array, slot: Array, content: Array) -> Array:
+    """`array[slot] = content` for the rows that write, in a fixed shape.
+
+    A row that does not write repeats the first one that does; if none does, slot 0 is given what it holds.
+    """
+    xp = p.xp
+    first = p.cast(xp.argmax(p.cast(writes, "int32"), axis=0), "int32")
+    source = xp.where(writes, p.arange(writes.shape[0], slot), first)
+    nobody = ~xp.any(writes)
+    content = xp.where(nobody, array[:1], content[source])
+    return p.put_rows(array, xp.where(nobody, 0, slot[source]), content)
+
+
+def _count(p: Primitives, rows: Array) -> Array:
+    return p.cast(p.xp.sum(p.cast(rows, "int32"), axis=0), "int32")

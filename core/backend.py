@@ -1,0 +1,214 @@
+"""What a backend is, and how one is made from a table of primitives."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from . import algorithm
+from .config import MemoryConfig
+from .primitives import Primitives
+from .state import (
+    Array,
+    Lookup,
+    MemoryState,
+    PortableState,
+    UpdateReport,
+    check_portable,
+    empty_portable,
+    from_portable,
+    to_portable,
+)
+from .validation import (
+    TARGET_DTYPES,
+    check_column,
+    check_no_rejects,
+    check_queries,
+    check_state,
+    check_targets,
+    dtype_name,
+)
+
+
+class Backend(ABC):
+    """The functional interface of a memory: what every framework's adapter offers, and the oracle too.
+
+    A state belongs to the backend that made it. `update` consumes the state it is given, so that nothing the size of the
+    memory is ever copied: go on with the one it returns, and `copy` a state that you want to keep.
+    """
+
+    name: str
+    compiled: bool = False
+
+    @abstractmethod
+    def init(self, config: MemoryConfig) -> Any:
+        """A memory that has seen nothing."""
+
+    @abstractmethod
+    def query(
+        self,
+        config: MemoryConfig,
+        state: Any,
+        queries: Array,
+        targets: Array | None = None,
+        mask: Array | None = None,
+        *,
+        strict: bool = False,
+    ) -> Lookup:
+        """Look a batch up (paper, section 2). The state is only read.
+
+        Args:
+            config: the memory's config.
+            state: the memory.
+            queries: [B, key_dim] of any float dtype; they need not be normalised.
+            targets: [B] of an integer dtype, in [0, 2**31 - 1]: the right values, for the loss.
+            mask: [B] bool; False: as if the row were not there.
+            strict: raise for rows that would be rejected, instead of counting them.
+
+        Raises:
+            ShapeError, DTypeError, DeviceError: the arrays do not fit the config or each other.
+            TargetError: a target is out of range (where contents can be seen; else the row is rejected).
+            RejectedRowsError: `strict`, and a row is not finite or has no direction.
+            StateError: the state is one of another config.
+        """
+
+    @abstractmethod
+    def update(
+        self,
+        config: MemoryConfig,
+        state: Any,
+        queries: Array,
+        targets: Array,
+        mask: Array | None = None,
+        lookup: Lookup | None = None,
+        *,
+        strict: bool = False,
+    ) -> tuple[Any, UpdateReport]:
+        """Write a batch to the memory (paper, section 2.2), each row read in the memory as it was before the batch.
+
+        Args:
+            config: the memory's config.
+            state: the memory. It is consumed.
+            queries: [B, key_dim], as for `query`.
+            targets: [B], as for `query`.
+            mask: [B] bool, as for `query`.
+            lookup: what `query` answered for the same queries and mask on the same state; saves a second search.
+            strict: as for `query`.
+
+        Raises: as `query` does; the state is then as it was.
+        """
+
+    @abstractmethod
+    def to_numpy(self, state: Any) -> PortableState:
+        """The state as NumPy arrays of its own: keys, values, ages, filled, and the step."""
+
+    @abstractmethod
+    def from_numpy(self, config: MemoryConfig, portable: Mapping[str, Any]) -> Any:
+        """The state of what `to_numpy` of any backend gave.
+
+        Raises:
+            StateError: it does not fit `config` or breaks an invariant.
+        """
+
+    @abstractmethod
+    def copy(self, state: Any) -> Any:
+        """A state of the same content that no update of the other will change."""
+
+
+class ArrayBackend(Backend):
+    """The vectorised algorithm of `raremem.algorithm` over one framework's primitives.
+
+    Args:
+        primitives: the framework's table.
+        compiled: run `query` and `update` through the framework's compiler.
+    """
+
+    def __init__(self, primitives: Primitives, compiled: bool = False) -> None:
+        self.name = primitives.name
+        self.primitives = primitives
+        self.compiled = compiled
+        self._query = partial(algorithm.query, primitives)
+        self._update = partial(_search_and_update, primitives)
+        if compiled:
+            self._query, self._update = primitives.compiled(self._query, self._update)  # type: ignore[assignment]
+
+    def init(self, config: MemoryConfig) -> MemoryState:  # noqa: D102
+        return self.from_numpy(config, empty_portable(config))
+
+    def query(  # noqa: D102
+        self,
+        config: MemoryConfig,
+        state: MemoryState,
+        queries: Array,
+        targets: Array | None = None,
+        mask: Array | None = None,
+        *,
+        strict: bool = False,
+    ) -> Lookup:
+        queries, targets, mask = self._checked(config, state, queries, targets, mask, strict)
+        return self._query(config, state, queries, targets, mask)
+
+    def update(  # noqa: D102
+        self,
+        config: MemoryConfig,
+        state: MemoryState,
+        queries: Array,
+        targets: Array,
+        mask: Array | None = None,
+        lookup: Lookup | None = None,
+        *,
+        strict: bool = False,
+    ) -> tuple[MemoryState, UpdateReport]:
+        queries, targets, mask = self._checked(config, state, queries, targets, mask, strict)
+        return self._update(config, state, queries, targets, mask, lookup)
+
+    def to_numpy(self, state: MemoryState) -> PortableState:  # noqa: D102
+        keys, values, last_used, step = (self.primitives.to_numpy(array) for array in state)
+        return to_portable(keys, values, last_used, int(step))
+
+    def from_numpy(self, config: MemoryConfig, portable: Mapping[str, Any]) -> MemoryState:  # noqa: D102
+        return self.primitives.from_numpy(from_portable(check_portable(config, portable)))
+
+    def copy(self, state: MemoryState) -> MemoryState:  # noqa: D102
+        return MemoryState(*(self.primitives.copy(array) for array in state))
+
+    def _checked(
+        self, config: MemoryConfig, state: MemoryState, queries: Array, targets: Any, mask: Any, strict: bool
+    ) -> tuple[Array, Array | None, Array]:
+        """The inputs as this framework's arrays on the state's device, after every check that can be made here."""
+        p = self.primitives
+        check_state(config, state.keys.shape)
+        batch = check_queries(config, queries)
+        queries = p.asarray(queries, state.keys)
+        mask = np.ones(batch, np.bool_) if mask is None else mask
+        check_column("mask entries", mask, batch, ("bool",))
+        if targets is not None:
+            check_column("targets", targets, batch, TARGET_DTYPES)
+            seen = p.peek(targets)
+            if seen is not None:
+                check_targets(seen, p.peek(mask))
+            targets = p.asarray(targets, state.keys)
+            if dtype_name(targets) != "int64":
+                targets = p.cast(targets, "int32")
+        mask = p.asarray(mask, state.keys)
+        if strict:
+            rejected = mask & ~algorithm.sound_rows(p, queries)
+            check_no_rejects(p.peek(rejected, wait=True))
+        return queries, targets, mask
+
+
+def _search_and_update(
+    p: Primitives,
+    config: MemoryConfig,
+    state: MemoryState,
+    queries: Array,
+    targets: Array,
+    mask: Array,
+    lookup: Lookup | None,
+) -> tuple[MemoryState, UpdateReport]:
+    found = algorithm.query(p, config, state, queries, None, mask) if lookup is None else lookup
+    return algorithm.update(p, config, state, found, targets, mask)

@@ -1,0 +1,87 @@
+"""A memory in a file: safetensors, with the config and a schema version in its header.
+
+Equal states give equal bytes, whichever backend wrote them. Nothing in the file is executable.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from .backend import Backend
+from .config import MemoryConfig
+from .errors import CheckpointError, RarememError
+from .registry import get_backend
+
+SCHEMA = 1
+
+
+def save(path: str | os.PathLike[str], config: MemoryConfig, state: Any, backend: str | Backend | None = None) -> None:
+    """Write a memory to `path`: whole, or not at all.
+
+    Args:
+        path: the file; an older one is replaced in one step.
+        config: the memory's config.
+        state: the memory, of any backend.
+        backend: whose state it is; by default the one that owns its arrays.
+
+    Raises:
+        UnknownBackendError: no backend owns the state's arrays.
+        OSError: the file cannot be written; the older one is as it was.
+    """
+    if not isinstance(backend, Backend):
+        backend = get_backend(getattr(state, "keys", state) if backend is None else backend)
+    portable = backend.to_numpy(state)
+    arrays = {name: np.ascontiguousarray(portable[name]) for name in ("keys", "values", "ages", "filled")}
+    arrays["step"] = np.asarray(portable["step"], np.int64)
+    header = {"raremem_schema": str(SCHEMA), "config": json.dumps(dataclasses.asdict(config), sort_keys=True)}
+    _replace(Path(path), safetensors.numpy.save(arrays, header))
+
+
+def load(path: str | os.PathLike[str], backend: str | Backend = "numpy") -> tuple[MemoryConfig, Any]:
+    """The config and the state in the file at `path`, as a state of `backend`.
+
+    Raises:
+        CheckpointError: the file is damaged, is no memory, or has a newer schema.
+        OSError: the file cannot be read.
+    """
+    with open(path, "rb"):
+        pass
+    try:
+        with safetensors.safe_open(str(path), framework="numpy") as file:
+            header = file.metadata() or {}
+            if header.get("raremem_schema") != str(SCHEMA):
+                raise CheckpointError(
+                    f"{path} has schema {header.get('raremem_schema')!r}; this version reads {SCHEMA}. Update raremem."
+                )
+            config = MemoryConfig(**json.loads(header["config"]))
+            portable: dict[str, Any] = {name: file.get_tensor(name) for name in ("keys", "values", "ages", "filled")}
+            portable["step"] = int(file.get_tensor("step"))
+        chosen = backend if isinstance(backend, Backend) else get_backend(backend)
+        return config, chosen.from_numpy(config, portable)
+    except CheckpointError:
+        raise
+    except (safetensors.SafetensorError, RarememError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is not a whole raremem checkpoint ({error}). Use an older one.") from error
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write beside `path`, force it to disk, and only then take the name."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

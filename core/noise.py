@@ -1,0 +1,35 @@
+"""Rule 7: the age noise, a whole number that is a hash of (seed, step, slot).
+
+All arithmetic is on 32-bit integers that wrap, so it is the same to the bit on every framework and device. The mixing step
+is the 32-bit finalizer of MurmurHash3 (Appleby, public domain).
+"""
+
+from __future__ import annotations
+
+from .config import MemoryConfig
+from .primitives import Primitives
+from .state import Array, wrap_int32
+
+_SLOT = wrap_int32(0x9E3779B1)
+_SEED = 0x7FEB352D
+
+
+def age_noise(p: Primitives, config: MemoryConfig, step: Array, slots: Array) -> Array:
+    """Noise of `slots` [n] i32 at `step` [] i32: [n] i32 in [-age_noise, age_noise].
+
+    `noise = (mix(mix(slot * 0x9E3779B1 + seed * 0x7FEB352D) ^ step) & 0x7FFFFFFF) % (2 * age_noise + 1) - age_noise`
+    """
+    hashed = _mix(slots * _SLOT + wrap_int32(config.seed * _SEED))
+    hashed = _mix(hashed ^ step)
+    return (hashed & 0x7FFFFFFF) % (2 * config.age_noise + 1) - config.age_noise
+
+
+def _mix(bits: Array) -> Array:
+    bits = (bits ^ _shift_right(bits, 16)) * wrap_int32(0x85EBCA6B)
+    bits = (bits ^ _shift_right(bits, 13)) * wrap_int32(0xC2B2AE35)
+    return bits ^ _shift_right(bits, 16)
+
+
+def _shift_right(bits: Array, count: int) -> Array:
+    """Shift in zeros: the frameworks' own `>>` on i32 repeats the sign."""
+    return (bits >> count) & ((1 << (32 - count)) - 1)

@@ -1,0 +1,85 @@
+"""The small table of array operations from which every backend is made.
+
+What the frameworks spell alike (`where`, `sum`, `any`, `cumsum`, `argmax`, `sqrt`, `exp`, ...) the algorithm takes from the
+table's namespace `xp`. The rest of the table is what they do not: those few methods are all that a new backend writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+from numpy.typing import NDArray
+
+from .state import Array, MemoryState
+
+Carry = TypeVar("Carry")
+
+
+class Primitives(Protocol):
+    """One framework's operations. Arrays are [rows, columns] unless a method says otherwise."""
+
+    name: str
+    """What `raremem.get_backend` calls it."""
+    xp: Any
+    """A namespace that follows NumPy: where, sum, amax, any, all, cumsum, argmax, isfinite, abs, sqrt, exp, concatenate"""
+
+    def asarray(self, array: Any, like: Array) -> Array:
+        """`array` as this framework's own, on the device of `like`; the same object if it is that already."""
+
+    def to_numpy(self, array: Array) -> NDArray[Any]:
+        """A copy of `array` in NumPy."""
+
+    def from_numpy(self, state: MemoryState) -> MemoryState:
+        """A state of this framework's arrays that shares no memory with the given NumPy state."""
+
+    def copy(self, array: Array) -> Array:
+        """An array of the same content in memory of its own."""
+
+    def peek(self, array: Array, wait: bool = False) -> NDArray[Any] | None:
+        """`array` in NumPy, or None if its content is unknown (traced) or would make an accelerator wait.
+
+        With `wait`, only a traced array gives None.
+        """
+
+    def cast(self, array: Array, dtype: str) -> Array:
+        """`array` in the dtype of that NumPy name: "int32", "float32"."""
+
+    def constant(self, array: Array) -> Array:
+        """`array`, closed to gradients."""
+
+    def arange(self, count: int, like: Array) -> Array:
+        """0, 1, ..., count - 1 in i32, on the device of `like`."""
+
+    def power_of_two(self, array: Array) -> Array:
+        """The largest power of two that is not above each entry of `array`, f32, all normal and positive."""
+
+    def inner(self, left: Array, right: Array) -> Array:
+        """[m, d] x [n, d] -> [m, n]: the inner products of rows, summed in f32."""
+
+    def score(self, queries: Array, keys: Array) -> Array:
+        """[m, d] x [m, n, d] -> [m, n]: each query with its own n keys, summed in f32. Differentiable."""
+
+    def top_k(self, scores: Array, k: int) -> tuple[Array, Array]:
+        """The k largest of each row [m, n], largest first, and their columns; equals (0.0 is -0.0) by column."""
+
+    def sort_order(self, scores: Array, slots: Array) -> Array:
+        """[m, n] columns that sort each row by score, largest first, equals (0.0 is -0.0) by slot."""
+
+    def take_along(self, array: Array, columns: Array) -> Array:
+        """Entries [m, k] of `array` [m, n], chosen row by row."""
+
+    def slice_rows(self, array: Array, start: Array | int, count: int) -> Array:
+        """`array[start : start + count]`, where `start` may be traced."""
+
+    def put_rows(self, array: Array, rows: Array, content: Array) -> Array:
+        """`array` with `array[rows] = content`; in place where the framework can. Equal rows bring equal content."""
+
+    def loop(self, start: int, stop: int, body: Callable[[Any, Carry], Carry], carry: Carry) -> Carry:
+        """`carry = body(i, carry)` for i in range(start, stop); i may be traced."""
+
+    def compiled(
+        self, query: Callable[..., Any], update: Callable[..., Any]
+    ) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """Both functions as the framework's compiler gives them; `config`, the first argument, is static."""
+

@@ -1,0 +1,65 @@
+"""Rule 2's search, exact: the top k slots of each query, and the best slot that holds its target.
+
+The keys are scanned in chunks, so that no [batch, slots] matrix is ever held. Nothing here is differentiable: the search
+answers with slots, and `algorithm.query` scores those again, with a gradient.
+"""
+
+from __future__ import annotations
+
+from .primitives import Primitives
+from .state import NO_SLOT, Array, MemoryState
+
+CHUNK = 16_384
+NOTHING = -float("inf")
+
+Candidates = tuple[Array, Array, Array, Array]
+"""scores [B, k] f32 and slots [B, k] i32 of the nearest; score [B, 1] and slot [B, 1] of the best with the target."""
+
+
+def nearest(
+    p: Primitives, state: MemoryState, queries: Array, targets: Array | None, k: int
+) -> tuple[Array, Array | None]:
+    """Slots [B, k] of the most similar keys, and [B, 1] of the most similar with the target's value, or None.
+
+    -1 stands where there is no such slot. Equal scores go to the lowest slot.
+    """
+    slots = state.keys.shape[0]
+    size = min(slots, max(CHUNK, k))
+    chunks = -(-slots // size)
+
+    def scan(first: int, start: Array | int) -> Candidates:
+        """Candidates among the slots from `start`, those before `first` left out."""
+        ids = p.arange(size, state.values) + start
+        values = p.slice_rows(state.values, start, size)
+        present = (values != NO_SLOT) & (ids >= first)
+        scores = p.inner(queries, p.slice_rows(state.keys, start, size))
+        scores = p.xp.where(present[None, :], scores, NOTHING)
+        best, columns = p.top_k(scores, k)
+        if targets is None:
+            return best, columns + start, best[:, :1], columns[:, :1]
+        scores = p.xp.where(values[None, :] == targets[:, None], scores, NOTHING)
+        column = p.cast(p.xp.argmax(scores, axis=1), "int32")[:, None]
+        return best, columns + start, p.take_along(scores, column), column + start
+
+    def body(index: Array | int, found: Candidates) -> Candidates:
+        """Chunks after the first are laid from the end, so the second may begin inside the first."""
+        return _merge(p, found, scan(size, slots - (chunks - index) * size), k)
+
+    scores, ids, target_score, target_id = p.loop(1, chunks, body, scan(0, 0))
+    ids = p.xp.where(scores > NOTHING, ids, NO_SLOT)
+    if targets is None:
+        return ids, None
+    return ids, p.xp.where(target_score > NOTHING, target_id, NO_SLOT)
+
+
+def _merge(p: Primitives, low: Candidates, high: Candidates, k: int) -> Candidates:
+    """Both candidate lists in one. `low` comes from lower slots: first in place, it wins ties."""
+    ids = p.xp.concatenate([low[1], high[1]], axis=1)
+    scores, columns = p.top_k(p.xp.concatenate([low[0], high[0]], axis=1), k)
+    better = high[2] > low[2]
+    return (
+        scores,
+        p.take_along(ids, columns),
+        p.xp.where(better, high[2], low[2]),
+        p.xp.where(better, high[3], low[3]),
+    )

@@ -1,0 +1,178 @@
+"""The array half of a memory, what a query and an update return, and the portable form of a state.
+
+A state is arrays only, of fixed shape: no Python counters, nothing static. All three classes are named tuples, so that
+every framework already knows how to walk them (a JAX pytree, a torch pytree).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .config import MAX_INT32, MemoryConfig
+from .errors import StateError
+
+Array = Any
+"""An array of whichever framework the backend is made of."""
+
+NO_SLOT = -1
+"""In `slots`: no such neighbor. In `values`: the slot is empty."""
+
+STEP_PERIOD = 2**32
+"""The step counter is 32 bits wide and wraps; ages are right up to 2**31 - 1 updates."""
+
+
+class MemoryState(NamedTuple):
+    """What a memory holds (paper, section 2: K, V and A).
+
+    Attributes:
+        keys: [slots, key_dim] f32, unit rows; zero where the slot is empty.
+        values: [slots] i32, 0 or above; -1 where the slot is empty.
+        last_used: [slots] i32, the step at which the slot was last written or hit. The age is `step - last_used`:
+            storing the step means that an update touches only the slots it writes (our choice).
+        step: [] i32, how many updates wrote anything.
+    """
+
+    keys: Array
+    values: Array
+    last_used: Array
+    step: Array
+
+
+class Lookup(NamedTuple):
+    """The answer to a batch of queries.
+
+    Attributes:
+        values: [B, k] i32, values of the nearest neighbors, most similar first; -1 where there is none.
+        slots: [B, k] i32, their slots; -1 where there is none.
+        similarities: [B, k] f32, their cosine similarities; 0 where there is none. Differentiable.
+        weights: [B, k] f32, softmax(temperature * similarity) over the neighbors there are; else 0. Differentiable.
+        found: [B] bool, the row was looked up and there was something to find.
+        loss: [B] f32, the margin loss, or None if no targets were given. Differentiable.
+        queries: [B, key_dim] f32, the unit queries, as a constant; zero where the row was not looked up.
+        targets: [B] i32, or None.
+        rejected: [B] bool, rows refused by rule 1: not finite, no direction, or a target out of range.
+        accepted: [B] bool, rows that were looked up: neither rejected nor masked.
+    """
+
+    values: Array
+    slots: Array
+    similarities: Array
+    weights: Array
+    found: Array
+    loss: Array | None
+    queries: Array
+    targets: Array | None
+    rejected: Array
+    accepted: Array
+
+
+class UpdateReport(NamedTuple):
+    """What an update did with each row.
+
+    Attributes:
+        slots: [B] i32, the slot that took the row; -1 if none did.
+        hit: [B] bool, the nearest neighbor already had the row's value, and its key moved towards the query.
+        written: [B] bool, the row is in the memory now, by a hit or in a slot of its own.
+        rejected: [] i32, rows refused by rule 1.
+        dropped: [] i32, rows for which no slot was left.
+        evicted: [] i32, filled slots that were overwritten.
+    """
+
+    slots: Array
+    hit: Array
+    written: Array
+    rejected: Array
+    dropped: Array
+    evicted: Array
+
+
+PortableState = dict[str, Any]
+"""`keys` [slots, key_dim] f32, `values` [slots] i32, `ages` [slots] i32, `filled` [slots] bool, `step` int."""
+
+
+def to_portable(
+    keys: NDArray[np.float32], values: NDArray[np.int32], last_used: NDArray[np.int32], step: int
+) -> PortableState:
+    """The portable form of the four NumPy arrays of a state. Empty slots hold key 0, value -1 and age 0."""
+    filled = values != NO_SLOT
+    ages = (np.int64(step) - last_used.astype(np.int64)).astype(np.int32)
+    return {
+        "keys": np.where(filled[:, None], keys, np.float32(0)),
+        "values": values.copy(),
+        "ages": np.where(filled, ages, np.int32(0)),
+        "filled": filled,
+        "step": step % STEP_PERIOD,
+    }
+
+
+def check_portable(config: MemoryConfig, portable: Mapping[str, Any]) -> PortableState:
+    """Return a portable state in canonical form, or say what is wrong with it.
+
+    Raises:
+        StateError: an entry is missing, or its shape, dtype or content does not fit `config`.
+    """
+    expected = {
+        "keys": ((config.slots, config.key_dim), "f"),
+        "values": ((config.slots,), "iu"),
+        "ages": ((config.slots,), "iu"),
+        "filled": ((config.slots,), "b"),
+    }
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, (shape, kinds) in expected.items():
+        if name not in portable:
+            raise StateError(f"the state has no {name!r}; expected {', '.join(expected)} and step.")
+        array = np.asarray(portable[name])
+        if array.shape != shape or array.dtype.kind not in kinds:
+            raise StateError(
+                f"{name} has shape {array.shape} and dtype {array.dtype}; expected {shape} and kind {kinds!r} "
+                "for this config. Load it with the config it was saved with."
+            )
+        arrays[name] = array
+    step = portable.get("step")
+    if isinstance(step, bool) or not isinstance(step, (int, np.integer)) or not 0 <= step < STEP_PERIOD:
+        raise StateError(f"step is {step!r}; expected a whole number in [0, {STEP_PERIOD}).")
+    filled = arrays["filled"]
+    keys = np.where(filled[:, None], arrays["keys"], 0).astype(np.float32)
+    values = np.where(filled, arrays["values"], NO_SLOT)
+    ages = np.where(filled, arrays["ages"], 0)
+    norms = np.sqrt((keys.astype(np.float64) ** 2).sum(axis=1))[filled]
+    if not np.all(np.abs(norms - 1) <= 1e-3):
+        worst = int(np.flatnonzero(filled)[np.argmax(np.nan_to_num(np.abs(norms - 1), nan=np.inf))])
+        raise StateError(f"the key of slot {worst} is not a finite unit vector; expected norm 1 in filled slots.")
+    for name, array in (("values", values[filled]), ("ages", ages[filled])):
+        if array.size and not (array.min() >= 0 and array.max() <= MAX_INT32):
+            raise StateError(f"{name} reach from {array.min()} to {array.max()}; expected [0, {MAX_INT32}].")
+    return {
+        "keys": keys,
+        "values": values.astype(np.int32),
+        "ages": ages.astype(np.int32),
+        "filled": filled.copy(),
+        "step": int(step),
+    }
+
+
+def empty_portable(config: MemoryConfig) -> PortableState:
+    """The portable form of a memory that has seen nothing."""
+    return {
+        "keys": np.zeros((config.slots, config.key_dim), np.float32),
+        "values": np.full(config.slots, NO_SLOT, np.int32),
+        "ages": np.zeros(config.slots, np.int32),
+        "filled": np.zeros(config.slots, np.bool_),
+        "step": 0,
+    }
+
+
+def from_portable(portable: PortableState) -> MemoryState:
+    """The NumPy `MemoryState` of a checked portable state."""
+    step = wrap_int32(portable["step"])
+    last_used = (np.int64(step) - portable["ages"].astype(np.int64)).astype(np.int32)
+    return MemoryState(portable["keys"], portable["values"], last_used, np.asarray(step, np.int32))
+
+
+def wrap_int32(number: int) -> int:
+    """The whole number in [-2**31, 2**31) that equals `number` modulo 2**32."""
+    return (number + 2**31) % 2**32 - 2**31

@@ -1,0 +1,1 @@
+"""The executable specification, and the laws that hold every backend to it."""

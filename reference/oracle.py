@@ -1,0 +1,331 @@
+"""The specification of the memory, to be read beside the paper: one row at a time, plain loops, nothing clever.
+
+It shares no algorithm with `raremem.algorithm`; the two are two readings of one text. Each function cites its rule. Numbers
+are f64 inside and rounded to f32 where the specification stores or returns f32.
+
+    rule 1  queries are normalised; a row without a direction is rejected
+    rule 2  lookup: the k most similar filled slots
+    rule 3  the margin loss
+    rule 4  hit: the key moves towards the query
+    rule 5  miss: the row takes the oldest slot
+    rule 6  age
+    rule 7  noise on the age
+    rule 8  a masked row is not there
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raremem.backend import Backend
+from raremem.config import MemoryConfig
+from raremem.state import Lookup, PortableState, UpdateReport, check_portable, empty_portable
+from raremem.validation import (
+    TARGET_DTYPES,
+    check_column,
+    check_no_rejects,
+    check_queries,
+    check_state,
+    check_targets,
+)
+
+Vector = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One filled slot: a row of K, V and A (paper, section 2)."""
+
+    key: Vector
+    value: int
+    age: int
+
+
+@dataclass(frozen=True)
+class OracleState:
+    """The memory: a slot, or None where it is empty, and how many updates wrote anything."""
+
+    slots: tuple[Slot | None, ...]
+    key_dim: int
+    step: int
+
+
+@dataclass(frozen=True)
+class Neighbor:
+    """A slot as a query sees it."""
+
+    slot: int
+    value: int
+    similarity: np.float32
+
+
+def normalize(row: NDArray[Any]) -> Vector | None:
+    """Rule 1: the unit vector of a row in f32, or None if it is rejected.
+
+    Below a largest magnitude of 2**-100 a row has no direction (our choice).
+    """
+    with np.errstate(over="ignore"):
+        single = row.astype(np.float32)
+    if not np.all(np.isfinite(single)) or np.max(np.abs(single)) < 2.0**-100:
+        return None
+    exact = single.astype(np.float64)
+    return (exact / math.sqrt(float(exact @ exact))).astype(np.float32)
+
+
+def similarity(query: Vector, key: Vector) -> np.float32:
+    """Rule 2: the cosine of two unit vectors."""
+    return np.float32(query.astype(np.float64) @ key.astype(np.float64))
+
+
+def nearest_first(query: Vector, state: OracleState) -> list[Neighbor]:
+    """Rule 2: every filled slot, most similar first, ties to the lowest slot."""
+    filled = [
+        Neighbor(number, slot.value, similarity(query, slot.key))
+        for number, slot in enumerate(state.slots)
+        if slot is not None
+    ]
+    return sorted(filled, key=lambda neighbor: (-neighbor.similarity, neighbor.slot))
+
+
+def softmax(config: MemoryConfig, neighbors: list[Neighbor]) -> list[float]:
+    """Rule 2: the weights of the neighbors (paper, section 2: softmax of d_i * t)."""
+    if not neighbors:
+        return []
+    top = max(float(neighbor.similarity) for neighbor in neighbors)
+    powers = [math.exp(config.softmax_temperature * (float(neighbor.similarity) - top)) for neighbor in neighbors]
+    return [power / sum(powers) for power in powers]
+
+
+def positive_and_negative(
+    config: MemoryConfig, everyone: list[Neighbor], target: int
+) -> tuple[Neighbor | None, Neighbor | None]:
+    """Rule 3: n_p and n_b of the paper's section 2.1."""
+    neighbors = everyone[: config.k]
+    positives = [neighbor for neighbor in neighbors if neighbor.value == target]
+    if not positives:
+        positives = [neighbor for neighbor in everyone if neighbor.value == target]
+    negatives = [neighbor for neighbor in neighbors if neighbor.value != target]
+    return (positives[0] if positives else None), (negatives[0] if negatives else None)
+
+
+def hinge(config: MemoryConfig, positive: Neighbor | None, negative: Neighbor | None) -> float:
+    """Rule 3: s_neg - s_pos + margin, or minus infinity if there is no negative."""
+    if negative is None:
+        return -math.inf
+    return float(negative.similarity) - (float(positive.similarity) if positive else 0.0) + config.margin
+
+
+def loss_gradient(config: MemoryConfig, state: OracleState, row: NDArray[Any], target: int) -> NDArray[np.float64]:
+    """Rule 3's gradient by the row, through rule 1: (I - u u^T) (k_neg - k_pos) / |row| where the hinge is open."""
+    unit = normalize(row)
+    if unit is None:
+        return np.zeros(row.shape)
+    positive, negative = positive_and_negative(config, nearest_first(unit, state), target)
+    if hinge(config, positive, negative) <= 0:
+        return np.zeros(row.shape)
+    pull = np.zeros(row.shape)
+    for neighbor, sign in ((negative, 1.0), (positive, -1.0)):
+        slot = state.slots[neighbor.slot] if neighbor is not None else None
+        if slot is not None:
+            pull += sign * slot.key
+    exact = row.astype(np.float64)
+    norm = float(np.linalg.norm(exact))
+    return (pull - (exact @ pull) / norm**2 * exact) / norm
+
+
+def merge(key: Vector, queries: list[Vector]) -> Vector:
+    """Rule 4: normalise(key + the sum of the queries that hit it); the old key if they cancel (our choice: below 2**-10)."""
+    total = key.astype(np.float64) + sum(query.astype(np.float64) for query in queries)
+    norm = math.sqrt(float(total @ total))
+    return key if norm < 2.0**-10 else (total / norm).astype(np.float32)
+
+
+def noise(config: MemoryConfig, step: int, slot: int) -> int:
+    """Rule 7: a whole number in [-age_noise, age_noise], from arithmetic modulo 2**32."""
+
+    def mix(bits: int) -> int:
+        bits = (bits ^ (bits >> 16)) * 0x85EBCA6B % 2**32
+        bits = (bits ^ (bits >> 13)) * 0xC2B2AE35 % 2**32
+        return bits ^ (bits >> 16)
+
+    start = (slot * 0x9E3779B1 + config.seed * 0x7FEB352D) % 2**32
+    return mix(mix(start) ^ step) % 2**31 % (2 * config.age_noise + 1) - config.age_noise
+
+
+def slots_for_misses(config: MemoryConfig, state: OracleState, refreshed: set[int]) -> list[int]:
+    """Rule 5: the slots that misses may take, in order: the empty ones, then by age + noise, none that a hit refreshed."""
+    empty = [number for number, slot in enumerate(state.slots) if slot is None]
+    filled = [
+        (-(min(slot.age, 2**31 - 2 - config.age_noise) + noise(config, state.step, number)), number)
+        for number, slot in enumerate(state.slots)
+        if slot is not None and number not in refreshed
+    ]
+    return empty + [number for _, number in sorted(filled)]
+
+
+class Oracle(Backend):
+    """The specification behind the interface of every backend. Its states are never changed in place."""
+
+    name = "reference"
+
+    def init(self, config: MemoryConfig) -> OracleState:  # noqa: D102
+        return self.from_numpy(config, empty_portable(config))
+
+    def query(  # noqa: D102
+        self,
+        config: MemoryConfig,
+        state: OracleState,
+        queries: NDArray[Any],
+        targets: NDArray[Any] | None = None,
+        mask: NDArray[np.bool_] | None = None,
+        *,
+        strict: bool = False,
+    ) -> Lookup:
+        queries, targets, mask = _checked(config, state, queries, targets, mask)
+        batch, k = len(queries), config.k
+        values, slots = np.full((batch, k), -1, np.int32), np.full((batch, k), -1, np.int32)
+        similarities, weights = np.zeros((batch, k), np.float32), np.zeros((batch, k), np.float32)
+        loss = np.zeros(batch, np.float32)
+        units = np.zeros((batch, config.key_dim), np.float32)
+        rejected, accepted = np.zeros(batch, np.bool_), np.zeros(batch, np.bool_)
+        for row in range(batch):
+            if not mask[row]:
+                continue
+            unit = normalize(queries[row])
+            if unit is None:
+                rejected[row] = True
+                continue
+            accepted[row] = True
+            units[row] = unit
+            everyone = nearest_first(unit, state)
+            neighbors = everyone[:k]
+            for place, (neighbor, weight) in enumerate(zip(neighbors, softmax(config, neighbors), strict=True)):
+                values[row, place], slots[row, place] = neighbor.value, neighbor.slot
+                similarities[row, place], weights[row, place] = neighbor.similarity, weight
+            if targets is not None:
+                loss[row] = max(0.0, hinge(config, *positive_and_negative(config, everyone, int(targets[row]))))
+        if strict:
+            check_no_rejects(rejected)
+        return Lookup(
+            values=values,
+            slots=slots,
+            similarities=similarities,
+            weights=weights,
+            found=slots[:, 0] >= 0,
+            loss=None if targets is None else loss,
+            queries=units,
+            targets=None if targets is None else np.where(rejected, 0, targets).astype(np.int32),
+            rejected=rejected,
+            accepted=accepted,
+        )
+
+    def update(  # noqa: D102
+        self,
+        config: MemoryConfig,
+        state: OracleState,
+        queries: NDArray[Any],
+        targets: NDArray[Any],
+        mask: NDArray[np.bool_] | None = None,
+        lookup: Lookup | None = None,
+        *,
+        strict: bool = False,
+    ) -> tuple[OracleState, UpdateReport]:
+        found = self.query(config, state, queries, targets, mask, strict=strict)
+        batch = len(found.queries)
+        hits: dict[int, list[Vector]] = {}
+        misses: list[int] = []
+        report_slots = np.full(batch, -1, np.int32)
+        hit = np.zeros(batch, np.bool_)
+        for row in range(batch):
+            if not found.accepted[row]:
+                continue
+            if found.found[row] and found.values[row, 0] == targets[row]:
+                hit[row] = True
+                report_slots[row] = found.slots[row, 0]
+                hits.setdefault(int(found.slots[row, 0]), []).append(found.queries[row])
+            else:
+                misses.append(row)
+
+        written: dict[int, Slot] = {}
+        for number, queries_of_slot in hits.items():
+            old = state.slots[number]
+            assert old is not None
+            written[number] = Slot(merge(old.key, queries_of_slot), old.value, 0)
+        takers = list(zip(misses, slots_for_misses(config, state, set(hits)), strict=False))
+        for row, number in takers:
+            report_slots[row] = number
+            written[number] = Slot(found.queries[row], int(targets[row]), 0)
+
+        report = UpdateReport(
+            slots=report_slots,
+            hit=hit,
+            written=report_slots >= 0,
+            rejected=np.int32(found.rejected.sum()),
+            dropped=np.int32(len(misses) - len(takers)),
+            evicted=np.int32(sum(state.slots[number] is not None for _, number in takers)),
+        )
+        return _after(state, written), report
+
+    def to_numpy(self, state: OracleState) -> PortableState:  # noqa: D102
+        empty = Slot(np.zeros(state.key_dim, np.float32), -1, 0)
+        slots = [slot or empty for slot in state.slots]
+        return {
+            "keys": np.stack([slot.key for slot in slots]),
+            "values": np.array([slot.value for slot in slots], np.int32),
+            "ages": np.array([slot.age for slot in slots], np.int32),
+            "filled": np.array([slot is not None for slot in state.slots], np.bool_),
+            "step": state.step,
+        }
+
+    def from_numpy(self, config: MemoryConfig, portable: Mapping[str, Any]) -> OracleState:  # noqa: D102
+        checked = check_portable(config, portable)
+        slots = tuple(
+            Slot(key.copy(), int(value), int(age)) if filled else None
+            for key, value, age, filled in zip(
+                checked["keys"], checked["values"], checked["ages"], checked["filled"], strict=True
+            )
+        )
+        return OracleState(slots, config.key_dim, checked["step"])
+
+    def copy(self, state: OracleState) -> OracleState:  # noqa: D102
+        return state
+
+
+def _after(state: OracleState, written: dict[int, Slot]) -> OracleState:
+    """Rule 6: if anything was written, every filled slot is a step older, and what was written is new."""
+    if not written:
+        return state
+    slots = [slot and replace(slot, age=slot.age + 1) for slot in state.slots]
+    for number, slot in written.items():
+        slots[number] = slot
+    return OracleState(tuple(slots), state.key_dim, (state.step + 1) % 2**32)
+
+
+def _checked(
+    config: MemoryConfig, state: OracleState, queries: Any, targets: Any, mask: Any
+) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[np.bool_]]:
+    check_state(config, (len(state.slots), state.key_dim))
+    queries = np.asarray(queries)
+    batch = check_queries(config, queries)
+    mask = np.ones(batch, np.bool_) if mask is None else np.asarray(mask)
+    check_column("mask entries", mask, batch, ("bool",))
+    if targets is not None:
+        targets = np.asarray(targets)
+        check_column("targets", targets, batch, TARGET_DTYPES)
+        check_targets(targets, mask)
+    return queries, targets, mask
+
+
+def default_device() -> str:
+    """Where arrays go."""
+    return "cpu"
+
+
+backend = Oracle()
+BACKENDS = {None: backend, False: backend}
