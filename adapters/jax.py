@@ -120,13 +120,27 @@ def _traced(array: Any) -> bool:
     return isinstance(array, jax.core.Tracer)
 
 
+class JaxBackend(ArrayBackend):
+    """`ArrayBackend` with gradients."""
+
+    differentiable = True
+
+    def loss_gradient(  # noqa: D102
+        self, config: MemoryConfig, state: MemoryState, queries: Any, targets: Any, mask: Any = None
+    ) -> Array:
+        def total(rows: Array) -> Array:
+            return jnp.sum(self.query(config, state, rows, targets, mask).loss)
+
+        return jax.grad(total)(jnp.asarray(queries))
+
+
 def default_device() -> str:
     """Where arrays go by default."""
     return str(jax.devices()[0])
 
 
-backend = ArrayBackend(JaxPrimitives())
-compiled_backend = ArrayBackend(JaxPrimitives(), compiled=True)
+backend = JaxBackend(JaxPrimitives())
+compiled_backend = JaxBackend(JaxPrimitives(), compiled=True)
 BACKENDS = {None: compiled_backend, False: backend, True: compiled_backend}
 
 init = backend.init

@@ -127,6 +127,16 @@ def _rank_high_first(scores: Tensor, ties: Tensor) -> Tensor:
 class TorchBackend(ArrayBackend):
     """`ArrayBackend` whose writes leave no trace in the autograd graph."""
 
+    differentiable = True
+
+    def loss_gradient(  # noqa: D102
+        self, config: MemoryConfig, state: MemoryState, queries: Any, targets: Any, mask: Any = None
+    ) -> Tensor:
+        rows = torch.as_tensor(queries).detach().requires_grad_()
+        loss = self.query(config, state, rows, targets, mask).loss
+        assert loss is not None
+        return torch.autograd.grad(loss.sum(), rows)[0]
+
     def update(self, *arguments: Any, **options: Any) -> tuple[MemoryState, UpdateReport]:  # noqa: D102
         with torch.no_grad():
             return super().update(*arguments, **options)

@@ -32,8 +32,9 @@ def query(
     sound = sound_rows(p, queries)
     if targets is not None:
         sound = sound & (targets >= 0) & (targets <= MAX_INT32)
-        targets = p.cast(xp.where(sound, targets, 0), "int32")
     accepted = sound & mask
+    if targets is not None:
+        targets = p.cast(xp.where(accepted, targets, 0), "int32")
     unit = normalize(p, queries, accepted)
 
     constant = p.constant(unit)
@@ -169,7 +170,8 @@ def _free_slots(
     """Rule 5: the slots [n] for this batch's misses in order, which of them may be used, and which are filled."""
     xp = p.xp
     ages = state.step - state.last_used
-    bounded = xp.where(ages < MAX_INT32 - config.age_noise, ages, MAX_INT32 - 1 - config.age_noise)
+    oldest = MAX_INT32 - 1 - config.age_noise
+    bounded = xp.where((ages >= 0) & (ages < oldest), ages, oldest)
     noisy = bounded + age_noise(p, config, state.step, p.arange(config.slots, state.values))
     priority = xp.where(state.values == NO_SLOT, EMPTY_PRIORITY, noisy)
     priority = _put(p, priority, hit, slot, slot * 0 + TAKEN_PRIORITY)

@@ -43,6 +43,8 @@ class Backend(ABC):
 
     name: str
     compiled: bool = False
+    differentiable: bool = False
+    """`loss_gradient` is there."""
 
     @abstractmethod
     def init(self, config: MemoryConfig) -> Any:
@@ -117,6 +119,16 @@ class Backend(ABC):
     @abstractmethod
     def copy(self, state: Any) -> Any:
         """A state of the same content that no update of the other will change."""
+
+    def loss_gradient(
+        self, config: MemoryConfig, state: Any, queries: Array, targets: Array, mask: Array | None = None
+    ) -> Array:
+        """The gradient [B, key_dim] of the summed loss by the queries: what the conformance kit checks.
+
+        Raises:
+            NotImplementedError: the backend has no gradients (`differentiable` is False).
+        """
+        raise NotImplementedError(f"backend {self.name!r} has no gradients.")
 
 
 class ArrayBackend(Backend):

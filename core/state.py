@@ -22,7 +22,7 @@ NO_SLOT = -1
 """In `slots`: no such neighbor. In `values`: the slot is empty."""
 
 STEP_PERIOD = 2**32
-"""The step counter is 32 bits wide and wraps; ages are right up to 2**31 - 1 updates."""
+"""The step counter is 32 bits wide and wraps. An age stops at 2**31 - 1, and a slot that no update touches for 2**32 looks new."""
 
 
 class MemoryState(NamedTuple):
@@ -53,7 +53,7 @@ class Lookup(NamedTuple):
         found: [B] bool, the row was looked up and there was something to find.
         loss: [B] f32, the margin loss, or None if no targets were given. Differentiable.
         queries: [B, key_dim] f32, the unit queries, as a constant; zero where the row was not looked up.
-        targets: [B] i32, or None.
+        targets: [B] i32, 0 where the row was not looked up; or None.
         rejected: [B] bool, rows refused by rule 1: not finite, no direction, or a target out of range.
         accepted: [B] bool, rows that were looked up: neither rejected nor masked.
     """
@@ -99,7 +99,7 @@ def to_portable(
 ) -> PortableState:
     """The portable form of the four NumPy arrays of a state. Empty slots hold key 0, value -1 and age 0."""
     filled = values != NO_SLOT
-    ages = (np.int64(step) - last_used.astype(np.int64)).astype(np.int32)
+    ages = np.minimum((np.int64(step) - last_used.astype(np.int64)) % STEP_PERIOD, MAX_INT32).astype(np.int32)
     return {
         "keys": np.where(filled[:, None], keys, np.float32(0)),
         "values": values.copy(),

@@ -220,7 +220,7 @@ class Oracle(Backend):
             found=slots[:, 0] >= 0,
             loss=None if targets is None else loss,
             queries=units,
-            targets=None if targets is None else np.where(rejected, 0, targets).astype(np.int32),
+            targets=None if targets is None else np.where(accepted, targets, 0).astype(np.int32),
             rejected=rejected,
             accepted=accepted,
         )
@@ -298,10 +298,10 @@ class Oracle(Backend):
 
 
 def _after(state: OracleState, written: dict[int, Slot]) -> OracleState:
-    """Rule 6: if anything was written, every filled slot is a step older, and what was written is new."""
+    """Rule 6: if anything was written, every filled slot is a step older (up to 2**31 - 1), and what was written is new."""
     if not written:
         return state
-    slots = [slot and replace(slot, age=slot.age + 1) for slot in state.slots]
+    slots = [slot and replace(slot, age=min(slot.age + 1, 2**31 - 1)) for slot in state.slots]
     for number, slot in written.items():
         slots[number] = slot
     return OracleState(tuple(slots), state.key_dim, (state.step + 1) % 2**32)

@@ -1,0 +1,128 @@
+"""Holding a backend's answer against the oracle's: exactly where that is possible, else within `tolerance`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raremem.backend import Backend
+from raremem.reference import tolerance
+from raremem.reference.oracle import backend as oracle
+from raremem.reference.strategies import Case
+from raremem.state import Lookup, PortableState, UpdateReport
+
+PORTABLE = ("keys", "values", "ages", "filled", "step")
+
+
+def as_numpy(array: Any) -> NDArray[Any]:
+    """An array of any framework in NumPy."""
+    return np.asarray(array.detach().cpu().numpy() if hasattr(array, "detach") else array)
+
+
+def same(name: str, got: Any, expected: Any) -> None:
+    """Equal shape and equal content, NaN excluded, -0.0 equal to 0.0."""
+    np.testing.assert_array_equal(as_numpy(got), as_numpy(expected), err_msg=name, strict=False)
+
+
+def close(name: str, got: Any, expected: Any, bound: Any) -> None:
+    """Within `bound`, an absolute error for each entry."""
+    got, expected = as_numpy(got), as_numpy(expected)
+    assert got.shape == expected.shape, f"{name}: shape {got.shape}, expected {expected.shape}"
+    error = np.abs(got.astype(np.float64) - expected.astype(np.float64))
+    assert np.all(error <= bound), f"{name}: off by {error.max()}, bound {np.max(bound)}\n{got}\n{expected}"
+
+
+def same_state(got: PortableState, expected: PortableState) -> None:
+    """Equal to the bit, entry by entry."""
+    for name in PORTABLE:
+        same(name, got[name], expected[name])
+
+
+def run_query(backend: Backend, case: Case, targets: bool = True) -> Lookup:
+    """The backend's answer to a case, in NumPy."""
+    state = backend.from_numpy(case.config, case.state)
+    found = backend.query(case.config, state, case.queries, case.targets if targets else None, case.mask)
+    return Lookup(*(None if field is None else as_numpy(field) for field in found))
+
+
+def run_update(backend: Backend, case: Case, reuse: bool = False) -> tuple[PortableState, UpdateReport]:
+    """The memory after the backend has written a case, and its report, in NumPy; `reuse` hands it a lookup."""
+    state = backend.from_numpy(case.config, case.state)
+    found = backend.query(case.config, state, case.queries, case.targets, case.mask) if reuse else None
+    state, report = backend.update(case.config, state, case.queries, case.targets, case.mask, found)
+    return backend.to_numpy(state), UpdateReport(*(as_numpy(field) for field in report))
+
+
+def check_query(backend: Backend, case: Case) -> None:
+    """Rules 1, 2, 3 and 8: an exact case."""
+    got, expected = run_query(backend, case), oracle.query(
+        case.config, oracle.from_numpy(case.config, case.state), case.queries, case.targets, case.mask
+    )
+    for name in ("accepted", "rejected", "found", "slots", "values", "similarities", "queries", "targets", "loss"):
+        same(name, getattr(got, name), getattr(expected, name))
+    config = case.config
+    bound = tolerance.weight(config.key_dim, config.k, config.softmax_temperature, exact=True)
+    close("weights", got.weights, expected.weights, bound * expected.weights + 2.0**-126)
+
+
+def check_query_closely(backend: Backend, case: Case) -> None:
+    """Rules 1, 2 and 3 on arbitrary rows.
+
+    Where two similarities are closer than the tolerance either may come first, so the slots are not compared: each must
+    have the similarity that is reported for it, they must be in order, and none outside may be better.
+    """
+    config = case.config
+    got = run_query(backend, case)
+    wide = dataclasses.replace(config, neighbors=config.slots)
+    state = oracle.from_numpy(config, case.state)
+    truth = oracle.query(wide, state, case.queries, case.targets, case.mask)
+    bound = tolerance.similarity(config.key_dim)
+    filled = int(case.state["filled"].sum())
+    for row in np.flatnonzero(truth.accepted):
+        count = min(config.k, filled)
+        exact = np.zeros(config.slots)
+        exact[truth.slots[row, :filled]] = truth.similarities[row, :filled]
+        slots, shown = got.slots[row], got.similarities[row]
+        assert np.all(slots[count:] == -1), f"row {row}: {count} neighbors expected, slots {slots}"
+        assert len(set(slots[:count])) == count, f"row {row}: a slot twice in {slots}"
+        assert np.all(case.state["filled"][slots[:count]]), f"row {row}: an empty slot in {slots}"
+        same("values", got.values[row, :count], case.state["values"][slots[:count]])
+        close("similarities", shown[:count], exact[slots[:count]], bound)
+        assert np.all(np.diff(shown[:count]) <= 0), f"row {row}: similarities not in order: {shown}"
+        left_out = np.setdiff1d(np.flatnonzero(case.state["filled"]), slots[:count])
+        if count and left_out.size:
+            assert exact[left_out].max() <= shown[count - 1] + 2 * bound, f"row {row}: a better slot was left out"
+    narrow = oracle.query(config, state, case.queries, case.targets, case.mask)
+    close("loss", got.loss, narrow.loss, tolerance.loss(config.key_dim, config.margin))
+    relative = tolerance.weight(config.key_dim, config.k, config.softmax_temperature, exact=False)
+    close("weights", got.weights, narrow.weights, relative * narrow.weights + 2.0**-126)
+
+
+def check_update(backend: Backend, case: Case, reuse: bool = False) -> None:
+    """Rules 4 to 8: an exact case. Only keys that a hit merged are given a tolerance."""
+    state, report = run_update(backend, case, reuse)
+    before = oracle.from_numpy(case.config, case.state)
+    after, expected = oracle.update(case.config, before, case.queries, case.targets, case.mask)
+    for name in UpdateReport._fields:
+        same(name, getattr(report, name), getattr(expected, name))
+    portable = oracle.to_numpy(after)
+    bound = merge_bounds(case, expected)
+    for name in PORTABLE[1:]:
+        same(name, state[name], portable[name])
+    close("keys", state["keys"], portable["keys"], bound[:, None])
+
+
+def merge_bounds(case: Case, report: UpdateReport) -> NDArray[np.float64]:
+    """The tolerance of each slot's key [slots] after an exact update: 0 where no hit was merged."""
+    bounds = np.zeros(case.config.slots)
+    for slot in set(report.slots[report.hit].tolist()):
+        rows = case.queries[report.hit & (report.slots == slot)].astype(np.float64)
+        units = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        old = case.state["keys"][slot].astype(np.float64)
+        norm = float(np.linalg.norm(old + units.sum(axis=0)))
+        parallel = bool(np.all(units == old))
+        bounds[slot] = 0 if parallel or norm < 2.0**-10 else tolerance.merged_key(len(old), len(rows), norm)
+    return bounds

@@ -1,0 +1,147 @@
+"""What the laws are run on: configs, memories and batches, drawn by Hypothesis.
+
+`exact` cases are made of directions whose non-zero entries are equal but for the sign and 1, 4 or 16 in number: their norms
+are powers of two and every product, sum, root and quotient in a query is exact in f32, so backends must agree to the bit.
+Keys are few, so that equal similarities are common. `general` cases are arbitrary f32 rows, compared within `tolerance`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from raremem.config import MemoryConfig
+from raremem.state import PortableState
+
+Draw = Any
+
+
+@dataclass(frozen=True)
+class Size:
+    """A config and a batch size. A compiler makes a program for each, so compiled backends are given few."""
+
+    config: MemoryConfig
+    batch: int
+
+
+FEW_SIZES = (
+    Size(MemoryConfig(6, 4, neighbors=3, margin=0.125, softmax_temperature=4.0, age_noise=2, seed=1), 4),
+    Size(MemoryConfig(1, 4, neighbors=1, margin=0.25, softmax_temperature=1.0, age_noise=0, seed=0), 3),
+    Size(MemoryConfig(9, 16, neighbors=99, margin=0.5, softmax_temperature=8.0, age_noise=8, seed=2**32 - 1), 12),
+)
+MANY_SIZES = (
+    *FEW_SIZES,
+    Size(MemoryConfig(5, 1, neighbors=2, margin=0.5, softmax_temperature=2.0, age_noise=1, seed=2), 5),
+    Size(MemoryConfig(3, 2, neighbors=2, margin=0.0, softmax_temperature=0.0, age_noise=3, seed=3), 1),
+    Size(MemoryConfig(33, 8, neighbors=7, margin=2.0, softmax_temperature=40.0, age_noise=100, seed=4), 6),
+    Size(MemoryConfig(64, 16, neighbors=64, margin=0.125, softmax_temperature=16.0, age_noise=8, seed=5), 20),
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A memory and a batch for it, in NumPy: the input of every law."""
+
+    config: MemoryConfig
+    state: PortableState
+    queries: NDArray[np.float32]
+    targets: NDArray[np.int32]
+    mask: NDArray[np.bool_]
+    exact: bool
+
+    def rows(self, keep: NDArray[Any]) -> Case:
+        """The same memory with the rows of the batch that `keep` chooses."""
+        return replace(self, queries=self.queries[keep], targets=self.targets[keep], mask=self.mask[keep])
+
+    def everyone(self) -> Case:
+        """The same with no row masked."""
+        return replace(self, mask=np.ones_like(self.mask))
+
+
+def direction(dim: int, code: int) -> NDArray[np.float32]:
+    """The unit vector of `dim` entries that a whole number stands for; small codes give few directions."""
+    counts = [count for count in (1, 4, 16) if count <= dim]
+    code, choice = divmod(code, len(counts))
+    code, start = divmod(code, dim)
+    row = np.zeros(dim, np.float32)
+    for place in range(counts[choice]):
+        code, sign = divmod(code, 2)
+        row[(start + place) % dim] = (-1.0 if sign else 1.0) / np.sqrt(counts[choice])
+    return row
+
+
+def codes() -> st.SearchStrategy[int]:
+    """Directions, most of them from a few."""
+    return st.one_of(st.integers(0, 6), st.integers(0, 2**20))
+
+
+def ages() -> st.SearchStrategy[int]:
+    """Ages that differ by less than the noise, and some at the end of the range."""
+    return st.one_of(st.integers(0, 12), st.integers(0, 2000), st.integers(2**31 - 14, 2**31 - 1))
+
+
+def steps() -> st.SearchStrategy[int]:
+    """Steps, some where 32 bits end."""
+    return st.one_of(
+        st.integers(0, 50), st.integers(2**31 - 3, 2**31 + 3), st.integers(2**32 - 3, 2**32 - 1), st.integers(0, 2**32 - 1)
+    )
+
+
+@st.composite
+def memories(draw: Draw, config: MemoryConfig, exact: bool, full: bool | None = None, values: int = 4) -> PortableState:
+    """A memory of this config; `full` is drawn if not given, else no slot (True) or every slot (False) is empty."""
+    if full is None:
+        share = draw(st.sampled_from([0.0, 0.3, 0.8, 1.0]))
+    else:
+        share = 1.0 if full else 0.0
+    generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    filled = generator.random(config.slots) < share
+    if exact:
+        pool = draw(st.lists(codes(), min_size=1, max_size=8))
+        keys = np.stack([direction(config.key_dim, pool[i]) for i in generator.integers(0, len(pool), config.slots)])
+    else:
+        rows = generator.normal(size=(config.slots, config.key_dim))
+        keys = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    age_pool = np.array(draw(st.lists(ages(), min_size=1, max_size=6)))
+    return {
+        "keys": np.where(filled[:, None], keys, np.float32(0)),
+        "values": np.where(filled, generator.integers(0, values, config.slots), -1).astype(np.int32),
+        "ages": np.where(filled, age_pool[generator.integers(0, len(age_pool), config.slots)], 0).astype(np.int32),
+        "filled": filled,
+        "step": draw(steps()),
+    }
+
+
+@st.composite
+def cases(
+    draw: Draw,
+    sizes: tuple[Size, ...],
+    exact: bool = True,
+    full: bool | None = None,
+    masked: bool = True,
+    only: tuple[int, ...] | None = None,
+) -> Case:
+    """A case of one of `sizes` (or of those at the places `only`); half the rows of a general case lie close to a key."""
+    size = draw(st.sampled_from(sizes if only is None else tuple(sizes[place] for place in only)))
+    config, batch = size.config, size.batch
+    state = draw(memories(config, exact, full))
+    if exact:
+        pool = draw(st.lists(codes(), min_size=1, max_size=6))
+        chosen = draw(st.lists(st.integers(0, len(pool) - 1), min_size=batch, max_size=batch))
+        scale = 2.0 ** draw(st.integers(-20, 20))
+        queries = np.stack([direction(config.key_dim, pool[place]) for place in chosen]) * np.float32(scale)
+    else:
+        generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+        rows = generator.normal(size=(batch, config.key_dim))
+        near = state["keys"][generator.integers(0, config.slots, batch)]
+        rows = np.where(generator.random(batch)[:, None] < 0.5, rows, near + 0.1 * rows)
+        queries = (rows * 10.0 ** generator.uniform(-3, 3, (batch, 1))).astype(np.float32)
+    targets = np.array(draw(st.lists(st.integers(0, 5), min_size=batch, max_size=batch)), np.int32)
+    mask = np.ones(batch, np.bool_)
+    if masked:
+        mask = np.array(draw(st.lists(st.booleans(), min_size=batch, max_size=batch)), np.bool_)
+    return Case(config, state, queries.astype(np.float32), targets, mask, exact)

@@ -1,0 +1,65 @@
+"""How far two correct f32 implementations may differ, derived and not guessed.
+
+`UNIT` is the unit roundoff u of f32: every rounded operation is right within a factor 1 + u. Summing n products in any order,
+with or without fused multiply-add, is off by at most `gamma(n) = n u / (1 - n u)` times the sum of their magnitudes (Higham,
+"Accuracy and Stability of Numerical Algorithms", section 3.1); for unit vectors that sum is at most 1 by Cauchy-Schwarz. The
+oracle computes in f64 and rounds once. Inputs whose products and sums are exact in f32 need none of this: see `strategies`.
+"""
+
+from __future__ import annotations
+
+UNIT = 2.0**-24
+
+EXP_ULPS = 4
+"""What the frameworks' exp may be off by, in units in the last place; their documented bounds are 1 to 2."""
+
+
+def gamma(terms: int) -> float:
+    """Relative error of a sum of `terms` f32 products, in any order."""
+    return terms * UNIT / (1 - terms * UNIT)
+
+
+def unit_row(dim: int) -> float:
+    """Error, in norm, of a normalised row: the sum of squares (halved by the root), root, quotient; and the oracle's u."""
+    return gamma(dim) / 2 + 3 * UNIT + UNIT
+
+
+def similarity(dim: int) -> float:
+    """Error of a cosine: the row's, the product's, and the oracle's own rounding."""
+    return (unit_row(dim) + gamma(dim) + UNIT) * (1 + 1e-3)
+
+
+def loss(dim: int, margin: float) -> float:
+    """Error of a hinge: two similarities, and two roundings of a number no larger than 2 + margin (and the margin's)."""
+    return 2 * similarity(dim) + 3 * UNIT * (2 + margin)
+
+
+def weight(dim: int, k: int, temperature: float, exact: bool) -> float:
+    """Relative error of a softmax weight.
+
+    An error d in a logit is one of exp(2 d) - 1 at most in the weight. In a logit: the similarity's error, and the roundings
+    of the product with the temperature and of the difference from the largest (2 temperature at most). Then exp, the sum of k
+    powers, the quotient, and the oracle's rounding.
+    """
+    logit = temperature * ((0.0 if exact else similarity(dim)) + UNIT + 2 * UNIT)
+    growth = 2 * logit / (1 - 2 * logit) if logit < 0.25 else float("inf")
+    return growth + 2 * (2 * EXP_ULPS * UNIT) + gamma(k) + 2 * UNIT
+
+
+def merged_key(dim: int, queries: int, norm: float) -> float:
+    """Error, in norm, of normalise(key + queries), where that sum has this norm.
+
+    Each of the unit queries has its own error, and the sum of `queries + 1` unit vectors rounds by gamma of their total norm;
+    division by a small norm magnifies both. Then the normalisation's own.
+    """
+    total = queries * unit_row(dim) + gamma(queries + 1) * (queries + 1)
+    return 2 * total / norm + unit_row(dim)
+
+
+def gradient(dim: int, row_norm: float) -> float:
+    """Error, in norm, of the loss gradient (I - u u^T)(k_neg - k_pos) / |row|.
+
+    |k_neg - k_pos| is at most 2. The unit row enters twice (2 unit_row), the inner product and the backward of the norm are
+    sums of `dim` (2 gamma), and about eight scalings round once each.
+    """
+    return 2 * (2 * unit_row(dim) + 2 * gamma(dim) + 8 * UNIT) / row_norm
