@@ -15,7 +15,6 @@ the state donated to `update`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, TypeVar
 
 import jax
@@ -74,6 +73,9 @@ class JaxPrimitives:
 
     def arange(self, count: int, like: Array) -> Array:
         return jnp.arange(count, dtype=jnp.int32)
+
+    def multiply(self, array: Array, factor: int) -> Array:
+        return array * jnp.int32(factor)
 
     def power_of_two(self, array: Array) -> Array:
         bits = jax.lax.bitcast_convert_type(array, jnp.int32) & 0x7F800000

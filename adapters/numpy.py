@@ -47,6 +47,9 @@ class NumpyPrimitives:
     def arange(self, count: int, like: Array) -> Array:
         return np.arange(count, dtype=np.int32)
 
+    def multiply(self, array: Array, factor: int) -> Array:
+        return array * np.int32(factor)
+
     def power_of_two(self, array: Array) -> Array:
         return (array.view(np.int32) & 0x7F800000).view(np.float32)
 

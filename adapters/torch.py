@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from functools import partial, wraps
+from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -62,6 +62,9 @@ class TorchPrimitives:
     def arange(self, count: int, like: Tensor) -> Tensor:
         return torch.arange(count, dtype=torch.int32, device=like.device)
 
+    def multiply(self, array: Tensor, factor: int) -> Tensor:
+        return (array.long() * factor).to(torch.int32)
+
     def power_of_two(self, array: Tensor) -> Tensor:
         return (array.view(torch.int32) & 0x7F800000).view(torch.float32)
 
@@ -99,18 +102,24 @@ class TorchPrimitives:
     def compiled(
         self, query: Callable[..., Any], update: Callable[..., Any]
     ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        compiler = partial(torch.compile, fullgraph=True, dynamic=False)
-        return compiler(_positional(query)), torch.no_grad()(compiler(_positional(update)))
+        return _compiled_for_each_config(query), torch.no_grad()(_compiled_for_each_config(update))
 
 
-def _positional(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A plain function, which the compiler can name and cache; it has no use for a `functools.partial`."""
+def _compiled_for_each_config(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function(config, ...)` compiled, a program of its own for each config.
 
-    @wraps(function, assigned=())
-    def call(*arguments: Any) -> Any:
-        return function(*arguments)
+    The compiler counts recompilations by code object and gives up after a few; a copy for each config has a count of its own.
+    """
 
-    return call
+    @cache
+    def compiled(config: MemoryConfig) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            return function(config, *arguments)
+
+        call.__code__ = call.__code__.replace()
+        return torch.compile(call, fullgraph=True)
+
+    return lambda config, *arguments: compiled(config)(*arguments)
 
 
 def _rank_high_first(scores: Tensor, ties: Tensor) -> Tensor:

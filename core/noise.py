@@ -1,7 +1,9 @@
 """Rule 7: the age noise, a whole number that is a hash of (seed, step, slot).
 
-All arithmetic is on 32-bit integers that wrap, so it is the same to the bit on every framework and device. The mixing step
-is the 32-bit finalizer of MurmurHash3 (Appleby, public domain).
+All arithmetic is modulo 2**32, so it is the same to the bit on every framework and device. The mixing step is the 32-bit
+finalizer of MurmurHash3 (Appleby, public domain). Products go through the table of primitives, and slot numbers are mixed
+before they are multiplied: in C++ generated from a framework's code, an i32 product that overflows is undefined, and a loop
+over slot numbers times a constant was seen to be cut short for it.
 """
 
 from __future__ import annotations
@@ -10,23 +12,20 @@ from .config import MemoryConfig
 from .primitives import Primitives
 from .state import Array, wrap_int32
 
-_SLOT = wrap_int32(0x9E3779B1)
-_SEED = 0x7FEB352D
-
 
 def age_noise(p: Primitives, config: MemoryConfig, step: Array, slots: Array) -> Array:
     """Noise of `slots` [n] i32 at `step` [] i32: [n] i32 in [-age_noise, age_noise].
 
-    `noise = (mix(mix(slot * 0x9E3779B1 + seed * 0x7FEB352D) ^ step) & 0x7FFFFFFF) % (2 * age_noise + 1) - age_noise`
+    `noise = (mix(mix(slot ^ (seed * 0x7FEB352D + 0x9E3779B1)) ^ step) & 0x7FFFFFFF) % (2 * age_noise + 1) - age_noise`
     """
-    hashed = _mix(slots * _SLOT + wrap_int32(config.seed * _SEED))
-    hashed = _mix(hashed ^ step)
+    hashed = _mix(p, slots ^ wrap_int32(config.seed * 0x7FEB352D + 0x9E3779B1))
+    hashed = _mix(p, hashed ^ step)
     return (hashed & 0x7FFFFFFF) % (2 * config.age_noise + 1) - config.age_noise
 
 
-def _mix(bits: Array) -> Array:
-    bits = (bits ^ _shift_right(bits, 16)) * wrap_int32(0x85EBCA6B)
-    bits = (bits ^ _shift_right(bits, 13)) * wrap_int32(0xC2B2AE35)
+def _mix(p: Primitives, bits: Array) -> Array:
+    bits = p.multiply(bits ^ _shift_right(bits, 16), wrap_int32(0x85EBCA6B))
+    bits = p.multiply(bits ^ _shift_right(bits, 13), wrap_int32(0xC2B2AE35))
     return bits ^ _shift_right(bits, 16)
 
 

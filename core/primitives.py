@@ -51,6 +51,9 @@ class Primitives(Protocol):
     def arange(self, count: int, like: Array) -> Array:
         """0, 1, ..., count - 1 in i32, on the device of `like`."""
 
+    def multiply(self, array: Array, factor: int) -> Array:
+        """`array * factor` modulo 2**32, both i32."""
+
     def power_of_two(self, array: Array) -> Array:
         """The largest power of two that is not above each entry of `array`, f32, all normal and positive."""
 

@@ -36,6 +36,7 @@ from raremem.reference.comparison import (
 from raremem.reference.oracle import backend as oracle
 from raremem.reference.oracle import loss_gradient
 from raremem.reference.strategies import FEW_SIZES, MANY_SIZES, Case, Size, cases, direction
+from raremem.search import CHUNK
 
 Check = Callable[[Backend, Case], None]
 
@@ -453,7 +454,18 @@ def all_masked_changes_nothing(backend: Backend, case: Case) -> None:
 
 @law("2, 3", lambda sizes: cases((CHUNKED,), exact=True, full=True, masked=False), costly=True)
 def scan_in_chunks_agrees(backend: Backend, case: Case) -> None:
-    """A memory larger than one chunk of the scan, with ties across the chunks."""
+    """A memory larger than one chunk: neighbors in either chunk and where the chunks overlap, ties across them."""
+    slots = case.config.slots
+    generator = np.random.default_rng(int(case.state["ages"][0]))
+    last_chunk = generator.integers(slots // 2, slots, 4)
+    chosen = np.concatenate([last_chunk, np.array([CHUNK - 1, slots - CHUNK, 0])[: case.targets[0] % 4]])
+    keys = np.tile(-direction(4, 0), (slots, 1))
+    keys[chosen] = direction(4, 0)
+    values = np.zeros(slots, np.int32)
+    values[chosen] = generator.integers(1, 3, len(chosen))
+    queries = np.tile(direction(4, 0), (len(case.queries), 1))
+    state = {**case.state, "keys": keys, "values": values}
+    case = dataclasses.replace(case, state=state, queries=queries, targets=np.array([0, 1, 2], np.int32))
     check_query(backend, case)
     check_update(backend, case)
 

@@ -154,7 +154,7 @@ def noise(config: MemoryConfig, step: int, slot: int) -> int:
         bits = (bits ^ (bits >> 13)) * 0xC2B2AE35 % 2**32
         return bits ^ (bits >> 16)
 
-    start = (slot * 0x9E3779B1 + config.seed * 0x7FEB352D) % 2**32
+    start = slot ^ ((config.seed * 0x7FEB352D + 0x9E3779B1) % 2**32)
     return mix(mix(start) ^ step) % 2**31 % (2 * config.age_noise + 1) - config.age_noise
 
 

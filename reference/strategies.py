@@ -22,14 +22,15 @@ Draw = Any
 
 @dataclass(frozen=True)
 class Size:
-    """A config and a batch size. A compiler makes a program for each, so compiled backends are given few."""
+    """A config and a batch size. A compiler makes a program for each, so compiled backends are given few;
+    one of those has more slots than a vector register has lanes."""
 
     config: MemoryConfig
     batch: int
 
 
 FEW_SIZES = (
-    Size(MemoryConfig(6, 4, neighbors=3, margin=0.125, softmax_temperature=4.0, age_noise=2, seed=1), 4),
+    Size(MemoryConfig(37, 4, neighbors=3, margin=0.125, softmax_temperature=4.0, age_noise=2, seed=1), 4),
     Size(MemoryConfig(1, 4, neighbors=1, margin=0.25, softmax_temperature=1.0, age_noise=0, seed=0), 3),
     Size(MemoryConfig(9, 16, neighbors=99, margin=0.5, softmax_temperature=8.0, age_noise=8, seed=2**32 - 1), 12),
 )
@@ -37,7 +38,7 @@ MANY_SIZES = (
     *FEW_SIZES,
     Size(MemoryConfig(5, 1, neighbors=2, margin=0.5, softmax_temperature=2.0, age_noise=1, seed=2), 5),
     Size(MemoryConfig(3, 2, neighbors=2, margin=0.0, softmax_temperature=0.0, age_noise=3, seed=3), 1),
-    Size(MemoryConfig(33, 8, neighbors=7, margin=2.0, softmax_temperature=40.0, age_noise=100, seed=4), 6),
+    Size(MemoryConfig(6, 8, neighbors=7, margin=2.0, softmax_temperature=40.0, age_noise=100, seed=4), 6),
     Size(MemoryConfig(64, 16, neighbors=64, margin=0.125, softmax_temperature=16.0, age_noise=8, seed=5), 20),
 )
 

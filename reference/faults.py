@@ -1,0 +1,147 @@
+"""Planted faults: each is one wrong line in the algorithm or in a table of primitives, and some law must catch it.
+
+A fault is a text that stands exactly once in a module, and the wrong text to put there. That keeps the list readable as what it
+is, a list of mistakes, and a fault whose line is no longer there is an error and not a pass.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import ModuleType
+
+from raremem.backend import Backend
+from raremem.reference.laws import LAWS, run
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A mistake: in which module, which text, and what stands there instead. `backend` is the one that shows it."""
+
+    name: str
+    module: str
+    right: str
+    wrong: str
+    backend: str = "numpy"
+
+
+_ALGORITHM, _SEARCH, _NOISE = "raremem.algorithm", "raremem.search", "raremem.noise"
+
+FAULTS = (
+    Fault("rows are normalised by their sum", _ALGORITHM, "unit = rows / xp.sqrt(xp.sum(rows * rows, axis=1))",
+          "unit = rows / xp.sum(xp.abs(rows), axis=1)"),
+    Fault("no scaling before squares", _ALGORITHM, "rows = rows / p.power_of_two(largest)[:, None]\n", "pass\n"),
+    Fault("a row of nothing is a query", _ALGORITHM, "& (largest >= SMALLEST_NORM)", ""),
+    Fault("rejected rows are not counted", _ALGORITHM, "rejected=mask & ~sound", "rejected=mask & ~mask"),
+    Fault("masked rows are counted as rejected", _ALGORITHM, "rejected=mask & ~sound", "rejected=~sound"),
+    Fault("the mask is ignored in a query", _ALGORITHM, "accepted = sound & mask", "accepted = sound"),
+    Fault("the loss has no fallback positive", _ALGORITHM, "xp.where(target_slot != NO_SLOT, scores[:, config.k :], 0.0)[:, 0]",
+          "xp.where(xp.any(values == targets[:, None], axis=1)[:, None], scores[:, config.k :], 0.0)[:, 0]"),
+    Fault("an unknown target has similarity -1", _ALGORITHM, "scores[:, config.k :], 0.0)", "scores[:, config.k :], -1.0)"),
+    Fault("the margin is subtracted", _ALGORITHM, "negative - positive + config.margin", "negative - positive - config.margin"),
+    Fault("the loss is not a hinge", _ALGORITHM, "& (p.constant(hinge) > 0)", ""),
+    Fault("an absent neighbor is a negative", _ALGORITHM, "(values != NO_SLOT) & (values != targets[:, None])",
+          "(values != targets[:, None])"),
+    Fault("the temperature is left out", _ALGORITHM, "config.softmax_temperature * similarities", "similarities"),
+    Fault("weights of absent neighbors", _ALGORITHM, "xp.where(present, xp.exp(logits - top), 0.0)", "xp.exp(logits - top)"),
+    Fault("no gradient to the query", _ALGORITHM, "_similarities(p, state, unit, candidates)",
+          "_similarities(p, state, constant, candidates)", "torch"),
+    Fault("the gradient skips the normalisation", _ALGORITHM, "/ xp.sqrt(xp.sum(rows * rows, axis=1))[:, None]",
+          "/ p.constant(xp.sqrt(xp.sum(rows * rows, axis=1)))[:, None]", "torch"),
+    Fault("mean instead of sum", _ALGORITHM, "total = old + p.inner(p.cast(together, \"float32\"), unit.T)",
+          "total = old + p.inner(p.cast(together, \"float32\"), unit.T) / xp.sum(together, axis=1)[:, None]"),
+    Fault("the key is replaced by the queries", _ALGORITHM, "total = old + p.inner", "total = p.inner"),
+    Fault("keys are not normalised again", _ALGORITHM, "total / xp.where(sound, norm, 1.0)[:, None], old)", "total, old)"),
+    Fault("only the first hit counts", _ALGORITHM, "(slot[:, None] == slot[None, :])",
+          "(slot[:, None] == slot[None, :]) & (xp.cumsum(p.cast(hit, \"int32\"), axis=0) == 1)[None, :]"),
+    Fault("a cancelled key is divided by zero", _ALGORITHM, "sound = norm >= SMALLEST_SUM", "sound = norm >= -1.0"),
+    Fault("any value is a hit", _ALGORITHM, "& (found.values[:, 0] == targets)", ""),
+    Fault("a slot just hit is evicted", _ALGORITHM, "slot * 0 + TAKEN_PRIORITY)", "slot * 0 + EMPTY_PRIORITY - 1)"),
+    Fault("filled slots go before empty ones", _ALGORITHM, "EMPTY_PRIORITY = MAX_INT32", "EMPTY_PRIORITY = -(2**31) + 1"),
+    Fault("rows beyond the slots overwrite the first", _ALGORITHM, "placed = miss & (rank < free.shape[0]) & usable[rank_in_reach]",
+          "placed = miss"),
+    Fault("duplicates share a slot", _ALGORITHM, "p.cast(xp.cumsum(p.cast(miss, \"int32\"), axis=0), \"int32\") - 1",
+          "p.cast(miss, \"int32\") - 1"),
+    Fault("evictions count empty slots", _ALGORITHM, "_count(p, placed & filled[rank_in_reach])", "_count(p, placed)"),
+    Fault("old ages overflow with their noise", _ALGORITHM, "bounded = xp.where((ages >= 0) & (ages < oldest), ages, oldest)",
+          "bounded = ages"),
+    Fault("age off by one", _ALGORITHM, "slot * 0 + step)", "slot * 0 + state.step)"),
+    Fault("time passes when nothing is written", _ALGORITHM, "state.step + p.cast(p.xp.any(writes), \"int32\")", "state.step + 1"),
+    Fault("the value is not written", _ALGORITHM, "_put(p, state.values, writes, slot, values)", "state.values"),
+    Fault("nobody writes, slot 0 is written", _ALGORITHM, "content = xp.where(nobody, array[:1], content[source])",
+          "content = content[source]"),
+    Fault("the mask is ignored in an update", _ALGORITHM, "found.accepted & in_range & mask", "(found.accepted | ~mask) & in_range"),
+    Fault("noise of the next step", _NOISE, "hashed ^ step", "hashed ^ (step + 1)"),
+    Fault("noise without the seed", _NOISE, "config.seed * 0x7FEB352D + ", ""),
+    Fault("noise of half the width", _NOISE, "% (2 * config.age_noise + 1) - config.age_noise", "% (config.age_noise + 1)"),
+    Fault("the shift repeats the sign", _NOISE, "(bits >> count) & ((1 << (32 - count)) - 1)", "bits >> count"),
+    Fault("empty slots are found", _SEARCH, "(values != NO_SLOT) & (ids >= first)", "(ids >= first)"),
+    Fault("slots in two chunks are found twice", _SEARCH, "(values != NO_SLOT) & (ids >= first)", "(values != NO_SLOT)"),
+    Fault("slots counted from the chunk", _SEARCH, "return best, columns + start, p.take_along(scores, column), column + start",
+          "return best, columns, p.take_along(scores, column), column"),
+    Fault("a stale read: the last write is not seen", _SEARCH, "present = (values",
+          "present = (p.slice_rows(state.last_used, start, size) != state.step) & (values"),
+    Fault("ties to the highest slot", "raremem.adapters.numpy", "| (ties.astype(np.int64) & 0xFFFFFFFF)",
+          "| (~ties.astype(np.int64) & 0xFFFFFFFF)"),
+    Fault("ties in no order", "raremem.adapters.torch",
+          "ranks = torch.topk(_rank_high_first(scores, columns), k, dim=1).values\n        best = (~ranks & 0xFFFFFFFF).to(torch.int32)",
+          "best = torch.topk(scores, k, dim=1).indices.to(torch.int32)", "torch"),
+)  # fmt: skip
+
+
+@contextlib.contextmanager
+def planted(fault: Fault) -> Iterator[Backend]:
+    """A backend made while the fault stands in the code; afterwards the code is as it was."""
+    adapter = importlib.import_module(f"raremem.adapters.{fault.backend}")
+    module = importlib.import_module(fault.module)
+    source = inspect.getsource(module)
+    if source.count(fault.right) != 1:
+        raise LookupError(f"fault {fault.name!r}: {fault.right!r} stands {source.count(fault.right)} times in {fault.module}.")
+    mutant = ModuleType(fault.module)
+    mutant.__file__ = module.__file__
+    sys.modules[fault.module] = mutant
+    try:
+        exec(compile(source.replace(fault.right, fault.wrong), str(module.__file__), "exec"), mutant.__dict__)
+    finally:
+        sys.modules[fault.module] = module
+    with _replaced(module, mutant):
+        yield type(adapter.backend)(type(adapter.backend.primitives)())
+
+
+@contextlib.contextmanager
+def _replaced(old: ModuleType, new: ModuleType) -> Iterator[None]:
+    """Wherever a loaded module of raremem holds something that `old` defines, let it hold what `new` does."""
+    changed = []
+    for module in [module for name, module in sys.modules.items() if name.startswith("raremem")]:
+        for name, value in list(vars(module).items()):
+            ours = value is old or getattr(value, "__module__", None) == old.__name__ or module is old
+            replacement = new if value is old else vars(new).get(name)
+            if ours and replacement is not None and replacement is not value and not name.startswith("__"):
+                changed.append((module, name, value))
+                setattr(module, name, replacement)
+    try:
+        yield
+    finally:
+        for module, name, value in changed:
+            setattr(module, name, value)
+
+
+def caught_by(fault: Fault, examples: int = 40) -> list[str]:
+    """The laws that do not hold while the fault stands."""
+    with planted(fault) as backend:
+        return [name for name in LAWS if not _holds(name, backend, examples)]
+
+
+def _holds(name: str, backend: Backend, examples: int) -> bool:
+    law = LAWS[name]
+    if law.gradients and not backend.differentiable:
+        return True
+    try:
+        run(law, backend, examples, shrink=False)
+    except Exception:
+        return False
+    return True
