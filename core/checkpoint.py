@@ -43,7 +43,7 @@ def save(path: str | os.PathLike[str], config: MemoryConfig, state: Any, backend
     arrays = {name: np.ascontiguousarray(portable[name]) for name in ("keys", "values", "ages", "filled")}
     arrays["step"] = np.asarray(portable["step"], np.int64)
     header = {"raremem_schema": str(SCHEMA), "config": json.dumps(dataclasses.asdict(config), sort_keys=True)}
-    _replace(Path(path), safetensors.numpy.save(arrays, header))
+    replace_file(Path(path), safetensors.numpy.save(arrays, header))
 
 
 def load(path: str | os.PathLike[str], backend: str | Backend = "numpy") -> tuple[MemoryConfig, Any]:
@@ -73,7 +73,7 @@ def load(path: str | os.PathLike[str], backend: str | Backend = "numpy") -> tupl
         raise CheckpointError(f"{path} is not a whole raremem checkpoint ({error}). Use an older one.") from error
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes) -> None:
     """Write beside `path`, force it to disk, and only then take the name."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -1,0 +1,64 @@
+"""The command `raremem`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import raremem
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; an expected error is one line on standard error and exit status 1 (2 for a wrong command line)."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except (raremem.RarememError, OSError) as error:
+        print(f"raremem: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("raremem: interrupted; no file was changed.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="raremem", description="A life-long memory for neural networks.")
+    parser.add_argument("--version", action="version", version=f"raremem {raremem.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    backends = commands.add_parser("backends", help="what is installed, and which adapter to choose for what")
+    backends.set_defaults(run=_backends)
+
+    demo = commands.add_parser("demo", help="train a small network, then let it remember characters seen once")
+    demo.add_argument("--backend", choices=("torch", "jax"), default="torch", help="default: torch")
+    demo.add_argument(
+        "--data",
+        type=Path,
+        default=os.environ.get("RAREMEM_DATA"),
+        metavar="PATH",
+        help="a folder with Omniglot (its zips or .npz); default: RAREMEM_DATA, or characters drawn here",
+    )
+    demo.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="for report.html; default: out")
+    demo.add_argument("--seed", type=int, default=0, help="default: 0")
+    demo.set_defaults(run=_demo)
+    return parser
+
+
+def _backends(options: argparse.Namespace) -> None:
+    for info in raremem.backends().values():
+        state = f"{info.version} on {info.device}" if info.installed else f"missing: {info.missing}"
+        print(f"{info.name:10} {state}\n{'':10} choose it for {info.choose_for}")
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from raremem.benchmarks.demo.run import run_demo
+
+    run_demo(options.backend, options.data and Path(options.data), options.out, options.seed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""The demo from beginning to end."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import raremem
+from raremem.benchmarks.characters import Characters, draw_characters, load_omniglot
+from raremem.benchmarks.demo.recipe import KEY_DIM, Learner, Recipe, episodes
+from raremem.benchmarks.demo.report import accuracy_by_lag, accuracy_by_showing, as_html, as_text
+from raremem.benchmarks.demo.stream import Answers, Stream, run_stream, shuffled_stream
+from raremem.benchmarks.progress import progress
+from raremem.checkpoint import replace_file
+from raremem.errors import MissingPackageError
+
+SLOTS_FOR_EACH_CLASS = 3
+GALLERY = 24
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of everything; the tests take less."""
+
+    steps: int = 600
+    drawn_train: int = 1000
+    drawn_test: int = 150
+    test: int | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the demo found, for who calls it from Python."""
+
+    stream: Stream
+    answers: Answers
+    losses: list[float]
+    report: Path
+
+
+def run_demo(backend: str, data: Path | None, out: Path, seed: int = 0, scale: Scale | None = None) -> Outcome:
+    """Train, stream, print the tables, write `out/report.html`.
+
+    Args:
+        backend: "torch" or "jax".
+        data: a folder with Omniglot, or None to draw characters.
+        out: the folder for the report; made if need be.
+        seed: of everything that is random.
+        scale: smaller sizes than the demo's own.
+
+    Raises:
+        DataError: `data` is not Omniglot.
+        MissingPackageError: the backend, or a package of the extra `bench`, is not installed.
+    """
+    started = time.perf_counter()
+    scale = scale or Scale()
+    memory_backend = raremem.get_backend(backend)
+    learner = _learner(backend, Recipe(steps=scale.steps, seed=seed))
+    characters = _characters(data, seed, scale)
+    print(f"{characters.name} characters: {len(characters.train)} classes to train on, {len(characters.test)} new ones")
+    losses = _train(learner, Recipe(steps=scale.steps, seed=seed), characters)
+
+    stream = shuffled_stream(seed, *characters.test.shape[:2])
+    shown = characters.test[stream.classes, stream.examples]
+    config = raremem.MemoryConfig(
+        slots=SLOTS_FOR_EACH_CLASS * len(characters.test), key_dim=KEY_DIM, neighbors=5, softmax_temperature=15.0, seed=seed
+    )
+    pixels = shown.reshape(len(shown), -1)
+    answers = run_stream(memory_backend, config, stream, learner.embed(shown), pixels, GALLERY)
+
+    print("\naccuracy in %, by showing of a class")
+    print(as_text(accuracy_by_showing(stream, answers)))
+    print("\naccuracy in %, by how many steps ago the class was last seen")
+    print(as_text(accuracy_by_lag(stream, answers)))
+    facts = {
+        "backend": f"{backend} {raremem.backends()[backend].version} on {raremem.backends()[backend].device}",
+        "characters": f"{characters.name}; {len(characters.train)} classes to train on, {len(characters.test)} streamed",
+        "stream": f"{len(stream.classes):,} steps; memory and FIFO of {config.slots:,} slots",
+        "training": f"{scale.steps} episodes, seed {seed}",
+        "wall time": f"{time.perf_counter() - started:.0f} s",
+    }
+    report = out / "report.html"
+    out.mkdir(parents=True, exist_ok=True)
+    page = as_html("raremem: characters seen once", facts, stream, answers, shown)
+    replace_file(report, page.encode())
+    print(f"\n{report} written after {time.perf_counter() - started:.0f} s")
+    return Outcome(stream, answers, losses, report)
+
+
+def _learner(backend: str, recipe: Recipe) -> Learner:
+    try:
+        if backend == "torch":
+            from raremem.benchmarks.demo.torch_learner import TorchLearner
+
+            return TorchLearner(recipe)
+        from raremem.benchmarks.demo.jax_learner import JaxLearner
+
+        return JaxLearner(recipe)
+    except ImportError as error:
+        raise MissingPackageError(f"the demo needs {error.name}: pip install 'raremem[bench]'") from error
+
+
+def _characters(data: Path | None, seed: int, scale: Scale) -> Characters:
+    if data is None:
+        return draw_characters(seed, scale.drawn_train, scale.drawn_test)
+    omniglot = load_omniglot(data)
+    return Characters(omniglot.name, omniglot.train, omniglot.test[: scale.test])
+
+
+def _train(learner: Learner, recipe: Recipe, characters: Characters) -> list[float]:
+    losses = []
+    episode = episodes(recipe, characters.train)
+    for _ in progress(range(recipe.steps), "training"):
+        losses.append(learner.learn(*next(episode)))
+    return losses

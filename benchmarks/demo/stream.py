@@ -1,0 +1,153 @@
+"""The stream: new characters, one at a time, each asked for and then learned, by the memory and by three baselines.
+
+No one knows how often a class will come, or when. On the first showing of a class nobody can be right.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+import raremem
+from raremem.backend import Backend
+from raremem.benchmarks.progress import progress
+
+Rows = NDArray[np.float32]
+
+HEAD_TEMPERATURE = 10.0
+HEAD_RATE = 0.3
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What is shown: for each step the class, which showing of it this is (from 1), and how long ago the last one was."""
+
+    classes: NDArray[np.int32]
+    examples: NDArray[np.int32]
+    showing: NDArray[np.int32]
+    lag: NDArray[np.int32]
+
+
+def shuffled_stream(seed: int, classes: int, examples: int) -> Stream:
+    """All examples of all classes, in random order."""
+    order = np.random.default_rng([seed, 2]).permutation(classes * examples)
+    shown, example = (order // examples).astype(np.int32), (order % examples).astype(np.int32)
+    showing, lag = np.zeros(len(order), np.int32), np.zeros(len(order), np.int32)
+    count, last = np.zeros(classes, np.int32), np.zeros(classes, np.int32)
+    for step, label in enumerate(shown):
+        count[label] += 1
+        showing[step] = count[label]
+        lag[step] = step - last[label] if count[label] > 1 else 0
+        last[label] = step
+    return Stream(shown, example, showing, lag)
+
+
+@dataclass
+class Recall:
+    """What the memory did at a step, for the gallery: the steps at which its neighbors were last written."""
+
+    step: int
+    answer: int
+    neighbor_steps: list[int]
+    labels: list[int]
+    similarities: list[float]
+    ages: list[int]
+
+
+@dataclass
+class Answers:
+    """The answers [steps] of the memory and of each baseline, by name; -1 where there was none."""
+
+    by_method: dict[str, NDArray[np.int32]]
+    recalls: list[Recall] = field(default_factory=list)
+
+
+def run_stream(
+    backend: Backend, config: raremem.MemoryConfig, stream: Stream, embeddings: Rows, pixels: Rows, keep: int
+) -> Answers:
+    """Show the stream to everyone. embeddings [steps, key_dim] and pixels [steps, 784] are what each step shows.
+
+    The last `keep` steps are kept for the gallery.
+    """
+    classes = int(stream.classes.max()) + 1
+    names = ("raremem", "softmax head", "FIFO memory", "pixel neighbors")
+    answers = Answers({name: np.full(len(stream.classes), -1, np.int32) for name in names})
+    memory = _Memory(backend, config)
+    head = _SoftmaxHead(classes, config.key_dim)
+    fifo, nearest_pixels = _Fifo(config.slots, config.key_dim), _Fifo(config.slots, pixels.shape[1])
+    unit_pixels = pixels / np.maximum(np.linalg.norm(pixels, axis=1, keepdims=True), 1e-6)
+    for step in progress(range(len(stream.classes)), "stream"):
+        label = int(stream.classes[step])
+        recall = memory.ask_and_learn(embeddings[step], label, step)
+        if step >= len(stream.classes) - keep:
+            answers.recalls.append(recall)
+        shown = (
+            recall.answer,
+            head.ask_and_learn(embeddings[step], label),
+            fifo.ask_and_learn(embeddings[step], label),
+            nearest_pixels.ask_and_learn(unit_pixels[step], label),
+        )
+        for name, answer in zip(names, shown, strict=True):
+            answers.by_method[name][step] = answer
+    return answers
+
+
+class _Memory:
+    """raremem, through the functional interface that every backend has."""
+
+    def __init__(self, backend: Backend, config: raremem.MemoryConfig) -> None:
+        self.backend, self.config, self.state = backend, config, backend.init(config)
+        self.written_at = np.zeros(config.slots, np.int64)
+
+    def ask_and_learn(self, row: Rows, label: int, step: int) -> Recall:
+        query, target = row[None], np.array([label], np.int32)
+        found = self.backend.query(self.config, self.state, query, target)
+        values, slots, similarities = (
+            np.asarray(column[0]) for column in (found.values, found.slots, found.similarities)
+        )
+        there = slots >= 0
+        steps = self.written_at[slots[there]]
+        recall = Recall(
+            step,
+            int(values[0]),
+            steps.tolist(),
+            values[there].tolist(),
+            similarities[there].tolist(),
+            (step - steps).tolist(),
+        )
+        self.state, report = self.backend.update(self.config, self.state, query, target, None, found)
+        self.written_at[int(report.slots[0])] = step
+        return recall
+
+
+class _SoftmaxHead:
+    """A linear softmax classifier on the same embedding, told the number of classes, one gradient step for each showing."""
+
+    def __init__(self, classes: int, dim: int) -> None:
+        self.weights = np.zeros((classes, dim), np.float32)
+
+    def ask_and_learn(self, row: Rows, label: int) -> int:
+        logits = HEAD_TEMPERATURE * (self.weights @ row)
+        answer = int(logits.argmax())
+        error = np.exp(logits - logits.max())
+        error /= error.sum()
+        error[label] -= 1
+        self.weights -= HEAD_RATE * HEAD_TEMPERATURE * np.outer(error, row)
+        return answer
+
+
+class _Fifo:
+    """The nearest of the last `slots` rows."""
+
+    def __init__(self, slots: int, dim: int) -> None:
+        self.rows, self.labels, self.count = np.zeros((slots, dim), np.float32), np.full(slots, -1, np.int32), 0
+
+    def ask_and_learn(self, row: Rows, label: int) -> int:
+        filled = min(self.count, len(self.rows))
+        answer = int(self.labels[(self.rows[:filled] @ row).argmax()]) if filled else -1
+        place = self.count % len(self.rows)
+        self.rows[place], self.labels[place] = row, label
+        self.count += 1
+        return answer
