@@ -110,8 +110,8 @@ def draw_class(generator: np.random.Generator, examples: int) -> Images:
     curves = []
     for _ in range(generator.integers(2, 4)):
         points = generator.uniform(-1, 1, (generator.integers(3, 5), 2))
-        moved = points + 0.06 * generator.normal(size=(examples, *points.shape))
-        moved += 0.05 * generator.normal(size=(examples, 1, 2))
+        moved = points + 0.05 * generator.normal(size=(examples, *points.shape))
+        moved += 0.04 * generator.normal(size=(examples, 1, 2))
         curves.append(_smooth(moved))
     strokes = np.concatenate(curves, axis=1)
     turn, slant = generator.normal(0, 0.2, examples), generator.normal(0, 0.15, examples)

@@ -22,6 +22,8 @@ from .errors import CheckpointError, RarememError
 from .registry import get_backend
 
 SCHEMA = 1
+HEADER = "raremem"
+"""The one entry of the file's metadata: the order of several would not be the same from one file to the next."""
 
 
 def save(path: str | os.PathLike[str], config: MemoryConfig, state: Any, backend: str | Backend | None = None) -> None:
@@ -42,8 +44,8 @@ def save(path: str | os.PathLike[str], config: MemoryConfig, state: Any, backend
     portable = backend.to_numpy(state)
     arrays = {name: np.ascontiguousarray(portable[name]) for name in ("keys", "values", "ages", "filled")}
     arrays["step"] = np.asarray(portable["step"], np.int64)
-    header = {"raremem_schema": str(SCHEMA), "config": json.dumps(dataclasses.asdict(config), sort_keys=True)}
-    replace_file(Path(path), safetensors.numpy.save(arrays, header))
+    header = json.dumps({"schema": SCHEMA, "config": dataclasses.asdict(config)}, sort_keys=True)
+    replace_file(Path(path), safetensors.numpy.save(arrays, {HEADER: header}))
 
 
 def load(path: str | os.PathLike[str], backend: str | Backend = "numpy") -> tuple[MemoryConfig, Any]:
@@ -57,12 +59,12 @@ def load(path: str | os.PathLike[str], backend: str | Backend = "numpy") -> tupl
         pass
     try:
         with safetensors.safe_open(str(path), framework="numpy") as file:
-            header = file.metadata() or {}
-            if header.get("raremem_schema") != str(SCHEMA):
+            header = json.loads((file.metadata() or {})[HEADER])
+            if header["schema"] != SCHEMA:
                 raise CheckpointError(
-                    f"{path} has schema {header.get('raremem_schema')!r}; this version reads {SCHEMA}. Update raremem."
+                    f"{path} has schema {header['schema']}; this version reads {SCHEMA}. Update raremem."
                 )
-            config = MemoryConfig(**json.loads(header["config"]))
+            config = MemoryConfig(**header["config"])
             portable: dict[str, Any] = {name: file.get_tensor(name) for name in ("keys", "values", "ages", "filled")}
             portable["step"] = int(file.get_tensor("step"))
         chosen = backend if isinstance(backend, Backend) else get_backend(backend)

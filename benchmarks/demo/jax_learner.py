@@ -19,8 +19,6 @@ from raremem.state import MemoryState
 Array = jax.Array
 Weights = dict[str, Array]
 
-OPTIMIZER = optax.adam(LEARNING_RATE)
-
 
 class JaxLearner:
     """A convolutional network that learns through a memory."""
@@ -28,13 +26,15 @@ class JaxLearner:
     def __init__(self, recipe: Recipe) -> None:
         self.config = recipe.memory
         self.weights = jax.tree.map(jnp.asarray, first_weights(recipe.seed))
-        self.optimizer_state = OPTIMIZER.init(self.weights)
+        optimizer = optax.adam(optax.linear_schedule(LEARNING_RATE, 0.0, recipe.steps))
+        self.optimizer_state = optimizer.init(self.weights)
+        self.step = jax.jit(partial(_step, self.config, optimizer), donate_argnums=(0, 1, 2))
         self.state = memory.init(self.config)
 
     def learn(self, images: Images, targets: NDArray[np.int32]) -> float:
         """See `Learner.learn`."""
-        self.weights, self.optimizer_state, self.state, loss = _step(
-            self.config, self.weights, self.optimizer_state, self.state, images, targets
+        self.weights, self.optimizer_state, self.state, loss = self.step(
+            self.weights, self.optimizer_state, self.state, images, targets
         )
         return float(loss)
 
@@ -76,9 +76,9 @@ def _embed_unit(weights: Weights, images: Array) -> Array:
     return rows / jnp.linalg.norm(rows, axis=1, keepdims=True)
 
 
-@partial(jax.jit, static_argnums=0, donate_argnums=(1, 2, 3))
 def _step(
     config: MemoryConfig,
+    optimizer: optax.GradientTransformation,
     weights: Weights,
     optimizer_state: optax.OptState,
     state: MemoryState,
@@ -96,5 +96,5 @@ def _step(
         return -jnp.log(weight + SMALLEST_WEIGHT).mean(), jax.lax.stop_gradient(written)
 
     (value, state), gradients = jax.value_and_grad(loss, has_aux=True)(weights)
-    updates, optimizer_state = OPTIMIZER.update(gradients, optimizer_state)
+    updates, optimizer_state = optimizer.update(gradients, optimizer_state)
     return optax.apply_updates(weights, updates), optimizer_state, state, value

@@ -23,7 +23,7 @@ GALLERY = 24
 class Scale:
     """How much of everything; the tests take less."""
 
-    steps: int = 600
+    steps: int = 1000
     drawn_train: int = 1000
     drawn_test: int = 150
     test: int | None = None

@@ -27,6 +27,7 @@ class TorchLearner(nn.Module):
         )
         self.memory = Memory(recipe.memory)
         self.optimizer = torch.optim.Adam(self.weights.parameters(), LEARNING_RATE)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: 1 - step / recipe.steps)
 
     def forward(self, images: Tensor) -> Tensor:
         """Embeddings [n, KEY_DIM] of images [n, 28, 28]."""
@@ -49,6 +50,7 @@ class TorchLearner(nn.Module):
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
+        self.schedule.step()
         return loss.item()
 
     @torch.no_grad()

@@ -1,0 +1,52 @@
+"""The memory as a Flax NNX module, on top of the pure functions of `raremem.adapters.jax`."""
+
+from __future__ import annotations
+
+import jax
+from flax import nnx
+
+from raremem.adapters import jax as functional
+from raremem.config import MemoryConfig
+from raremem.state import Lookup, MemoryState, UpdateReport
+
+
+class MemoryVariable(nnx.Variable[jax.Array]):
+    """An array of the memory's state: no parameter, so that optimizers leave it alone."""
+
+
+class Memory(nnx.Module):
+    """Query it by calling it, write to it with `update`. Calling it never changes the memory.
+
+    Args:
+        config: size and behaviour.
+
+    >>> memory = Memory(MemoryConfig(slots=100, key_dim=8))
+    >>> out = memory(jax.numpy.eye(8), jax.numpy.arange(8))
+    >>> report = memory.update(out)
+    >>> memory(jax.numpy.eye(8)[:2]).values[:, 0].tolist()
+    [0, 1]
+    """
+
+    def __init__(self, config: MemoryConfig) -> None:
+        self.config = config
+        self.keys, self.values, self.last_used, self.step = map(MemoryVariable, functional.init(config))
+
+    @property
+    def state(self) -> MemoryState:
+        """The arrays, as the functional interface takes them."""
+        return MemoryState(self.keys[...], self.values[...], self.last_used[...], self.step[...])
+
+    def __call__(
+        self, queries: jax.Array, targets: jax.Array | None = None, mask: jax.Array | None = None
+    ) -> Lookup:
+        """Look up queries [B, key_dim]; with targets [B], `loss` [B] too. See `Backend.query`."""
+        return functional.query(self.config, self.state, queries, targets, mask)
+
+    def update(self, lookup: Lookup, targets: jax.Array | None = None) -> UpdateReport:
+        """Write the rows of a call on the memory as it is now, with its targets or those given here."""
+        targets = lookup.targets if targets is None else targets
+        queries = jax.lax.stop_gradient(lookup.queries)
+        state, report = functional.update(self.config, self.state, queries, targets, None, lookup)
+        for name, array in state._asdict().items():
+            getattr(self, name)[...] = jax.lax.stop_gradient(array)
+        return report

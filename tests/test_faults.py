@@ -1,0 +1,40 @@
+"""Each planted fault is caught by some law, and no law holds a fault that is not there."""
+
+import numpy as np
+import pytest
+
+import raremem
+from raremem.reference.faults import FAULTS, Fault, caught_by, planted
+
+CAUGHT = {}
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_fault_is_caught(fault):
+    laws = caught_by(fault, examples=30)
+    print(f"{fault.name}: {', '.join(laws)}")
+    assert laws, "no law was broken by this fault"
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_without_a_fault_nothing_is_caught(backend):
+    no_fault = Fault("none", "raremem.algorithm", "EMPTY_PRIORITY = MAX_INT32", "EMPTY_PRIORITY = (MAX_INT32)", backend)
+    assert caught_by(no_fault, examples=10) == []
+
+
+def test_a_fault_leaves_the_code_as_it_was():
+    config = raremem.MemoryConfig(slots=4, key_dim=2)
+    rows, targets = np.eye(2, dtype=np.float32), np.arange(2)
+    for _ in range(2):
+        backend = raremem.get_backend("numpy")
+        state, _ = backend.update(config, backend.init(config), rows, targets)
+        assert backend.to_numpy(state)["step"] == 1
+        with planted(next(fault for fault in FAULTS if fault.name == "the value is not written")) as faulty:
+            state, _ = faulty.update(config, faulty.init(config), rows, targets)
+            assert not faulty.to_numpy(state)["filled"].any()
+
+
+def test_a_fault_whose_line_is_gone_is_an_error():
+    with pytest.raises(LookupError, match="stands 0 times"), planted(Fault("gone", "raremem.noise", "no such line", "")):
+        pass

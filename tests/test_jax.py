@@ -1,0 +1,180 @@
+"""What JAX users expect of pure functions."""
+
+import warnings
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import raremem
+from raremem.adapters import jax as memory
+from raremem.reference.comparison import same_state
+
+CONFIG = raremem.MemoryConfig(slots=40, key_dim=8, neighbors=5)
+STEPS = 7
+
+
+def batches(seed=0, rows=6):
+    queries = jax.random.normal(jax.random.key(seed), (STEPS, rows, 8))
+    return queries, jax.random.randint(jax.random.key(seed + 1), (STEPS, rows), 0, 4)
+
+
+def after(seed=0, state=None):
+    state = memory.init(CONFIG) if state is None else state
+    for queries, targets in zip(*batches(seed), strict=True):
+        state, _ = memory.update(CONFIG, state, queries, targets)
+    return state
+
+
+def same_but_for_rounding(got, expected):
+    """Equal, with keys within the tolerance of programs that a compiler may order differently."""
+    np.testing.assert_allclose(got["keys"], expected["keys"], rtol=0, atol=1e-6)
+    same_state({**got, "keys": 0}, {**expected, "keys": 0})
+
+
+def test_scan_is_the_loop():
+    def step(state, batch):
+        state, report = memory.update(CONFIG, state, *batch)
+        return state, report.slots
+
+    state, _ = jax.lax.scan(step, memory.init(CONFIG), batches())
+    same_but_for_rounding(memory.to_numpy(state), memory.to_numpy(after()))
+
+
+def test_vmap_is_many_memories():
+    seeds = [3, 5, 7]
+    states = jax.tree.map(lambda *arrays: jnp.stack(arrays), *(memory.init(CONFIG) for _ in seeds))
+    queries, targets = (jnp.stack(parts) for parts in zip(*(batches(seed) for seed in seeds), strict=True))
+    update = jax.vmap(lambda state, q, t: memory.update(CONFIG, state, q, t)[0])
+    for place in range(STEPS):
+        states = update(states, queries[:, place], targets[:, place])
+    for place, seed in enumerate(seeds):
+        one = jax.tree.map(lambda array, place=place: array[place], states)
+        same_but_for_rounding(memory.to_numpy(one), memory.to_numpy(after(seed)))
+
+
+def test_vmapped_gradient_is_each_ones_gradient():
+    state = after()
+    queries, targets = (part[:3] for part in batches(9))
+
+    def loss(rows, labels):
+        return memory.query(CONFIG, state, rows, labels).loss.sum()
+
+    together = jax.vmap(jax.grad(loss))(queries, targets)
+    apart = jnp.stack([jax.grad(loss)(q, t) for q, t in zip(queries, targets, strict=True)])
+    np.testing.assert_allclose(together, apart, rtol=0, atol=1e-5)
+
+
+def test_one_program_serves_every_step():
+    traces = []
+
+    @partial(jax.jit, static_argnums=0, donate_argnums=1)
+    def step(config, state, queries, targets):
+        traces.append(1)
+        out = memory.query(config, state, queries, targets)
+        return memory.update(config, state, queries, targets, None, out)
+
+    state = memory.init(CONFIG)
+    for queries, targets in zip(*batches(), strict=True):
+        state, _ = step(CONFIG, state, queries, targets)
+    assert len(traces) == 1
+
+
+def test_that_test_can_fail():
+    traces = []
+
+    @partial(jax.jit, static_argnums=0)
+    def step(config, queries):
+        traces.append(1)
+        return memory.query(config, memory.init(config), queries).values
+
+    for rows in (3, 4):
+        step(CONFIG, jnp.ones((rows, 8)))
+    assert len(traces) == 2
+
+
+def test_compiled_backend_does_not_compile_again():
+    backend = raremem.get_backend("jax", compiled=True)
+    state = backend.init(CONFIG)
+    sizes = []
+    for queries, targets in zip(*batches(), strict=True):
+        state, _ = backend.update(CONFIG, state, queries, targets)
+        sizes.append(backend._update._cache_size())
+    assert len(set(sizes)) == 1
+
+
+def test_donated_state_is_reused_in_place():
+    backend = raremem.get_backend("jax", compiled=True)
+    state = backend.init(CONFIG)
+    place = state.keys.unsafe_buffer_pointer()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        new, _ = backend.update(CONFIG, state, *(part[0] for part in batches()))
+    assert state.keys.is_deleted()
+    assert new.keys.unsafe_buffer_pointer() == place
+
+
+def test_gradient_is_none_for_rows_that_do_not_count():
+    state = after()
+    rows = jnp.array(batches(9)[0][0]).at[0].set(jnp.nan).at[1].set(0.0)
+    mask = jnp.array([True, True, False, True, True, True])
+    gradient = jax.jit(jax.grad(lambda q: memory.query(CONFIG, state, q, batches(9)[1][0], mask).loss.sum()))(rows)
+    assert not np.isnan(gradient).any()
+    assert not gradient[:3].any()
+
+
+def test_targets_out_of_range_are_rejected_in_a_trace():
+    state = after()
+    queries, targets = (part[0] for part in batches(9))
+    found = jax.jit(partial(memory.query, CONFIG))(state, queries, targets.at[2].set(-1))
+    assert np.flatnonzero(found.rejected).tolist() == [2]
+    assert not found.found[2]
+    assert found.loss[2] == 0
+
+
+def test_strict_cannot_be_traced():
+    with pytest.raises(raremem.RejectedRowsError, match="traced"):
+        jax.jit(lambda q: memory.query(CONFIG, after(), q, strict=True).values)(jnp.ones((2, 8)))
+
+
+def test_flax_module_is_the_functional_interface():
+    from flax import nnx
+
+    from raremem.adapters.flax import Memory, MemoryVariable
+
+    module = Memory(CONFIG)
+
+    @nnx.jit
+    def step(module, queries, targets):
+        out = module(queries, targets)
+        module.update(out)
+        return out.loss
+
+    for queries, targets in zip(*batches(), strict=True):
+        step(module, queries, targets)
+    same_but_for_rounding(memory.to_numpy(module.state), memory.to_numpy(after()))
+    assert not jax.tree.leaves(nnx.state(module, nnx.Param))
+    assert len(jax.tree.leaves(nnx.state(module, MemoryVariable))) == 4
+
+
+def test_flax_loss_trains_what_comes_before():
+    from flax import nnx
+
+    from raremem.adapters.flax import Memory
+
+    class Network(nnx.Module):
+        def __init__(self):
+            self.linear, self.memory = nnx.Linear(8, 8, rngs=nnx.Rngs(0)), Memory(CONFIG)
+
+    network = Network()
+    for queries, targets in zip(*batches(), strict=True):
+        network.memory.update(network.memory(network.linear(queries), targets))
+
+    @nnx.value_and_grad
+    def loss(network):
+        return network.memory(network.linear(batches(9)[0][0]), batches(9)[1][0]).loss.mean()
+
+    _, gradients = loss(network)
+    assert jnp.abs(jax.tree.leaves(gradients)[0]).sum() > 0

@@ -1,0 +1,205 @@
+"""What PyTorch users expect of a module."""
+
+import copy
+
+import pytest
+import torch
+from torch.utils.checkpoint import checkpoint
+
+import raremem
+from raremem.adapters.torch import Memory
+from raremem.reference.comparison import same_state
+from raremem.reference.strategies import FEW_SIZES
+
+CONFIG = raremem.MemoryConfig(slots=40, key_dim=8, neighbors=5)
+BACKEND = raremem.get_backend("torch")
+
+
+def batch(seed=0, rows=6):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(rows, 8, generator=generator), torch.randint(0, 4, (rows,), generator=generator)
+
+
+def written(steps=5):
+    memory = Memory(CONFIG)
+    for step in range(steps):
+        memory.update(memory(*batch(step)))
+    return memory
+
+
+def content(memory):
+    return BACKEND.to_numpy(memory.state)
+
+
+def test_forward_changes_nothing():
+    memory = written()
+    before = content(memory)
+    memory(*batch(9))
+    same_state(content(memory), before)
+
+
+def test_loss_trains_what_comes_before():
+    network, memory = torch.nn.Linear(8, 8), written()
+    memory(network(batch(9)[0]), batch(9)[1]).loss.sum().backward()
+    assert network.weight.grad.abs().sum() > 0
+    assert not any(buffer.requires_grad for buffer in memory.buffers())
+
+
+def test_module_is_the_functional_interface():
+    memory, state = Memory(CONFIG), BACKEND.init(CONFIG)
+    for step in range(5):
+        memory.update(memory(*batch(step)))
+        state, _ = BACKEND.update(CONFIG, state, *batch(step))
+    same_state(content(memory), BACKEND.to_numpy(state))
+
+
+def test_update_copies_no_keys():
+    memory = written()
+    places = [buffer.data_ptr() for buffer in memory.buffers()]
+    memory.update(memory(*batch(9)))
+    assert [buffer.data_ptr() for buffer in memory.buffers()] == places
+
+
+def test_update_allocates_less_than_the_keys():
+    config = raremem.MemoryConfig(slots=50_000, key_dim=64, neighbors=1)
+    memory = Memory(config)
+    rows, targets = torch.randn(4, 64), torch.arange(4)
+    out = memory(rows, targets)
+    with torch.profiler.profile(profile_memory=True) as profile:
+        memory.update(out)
+    largest = max(event.cpu_memory_usage for event in profile.events())
+    assert largest < memory.keys.nbytes / 8
+
+
+def test_state_dict_round_trip():
+    memory, other = written(), Memory(CONFIG)
+    other.load_state_dict(memory.state_dict())
+    same_state(content(other), content(memory))
+    memory.update(memory(*batch(9)))
+    other.update(other(*batch(9)))
+    same_state(content(other), content(memory))
+
+
+def test_deepcopy_is_a_memory_of_its_own():
+    memory = written()
+    before, other = content(memory), copy.deepcopy(memory)
+    other.update(other(*batch(9)))
+    same_state(content(memory), before)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_keys_stay_f32(dtype):
+    memory = written()
+    before = content(memory)
+    memory.to(dtype)
+    assert memory.keys.dtype == torch.float32
+    same_state(content(memory), before)
+    out = memory(batch(9)[0].to(dtype).requires_grad_(), batch(9)[1])
+    assert out.similarities.dtype == torch.float32
+
+
+def test_gradient_has_the_dtype_of_the_query():
+    memory = written()
+    rows = batch(9)[0].to(torch.bfloat16).requires_grad_()
+    memory(rows, batch(9)[1]).loss.sum().backward()
+    assert rows.grad.dtype == torch.bfloat16
+
+
+def test_moving_to_a_device_moves_everything():
+    memory = Memory(CONFIG).to("meta")
+    assert {buffer.device.type for buffer in memory.buffers()} == {"meta"}
+    assert memory.keys.dtype == torch.float32
+
+
+def test_autocast_changes_nothing():
+    memory = written()
+    plain = memory(*batch(9))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = memory(*batch(9))
+    assert torch.equal(plain.similarities, cast.similarities)
+    assert torch.equal(plain.loss, cast.loss)
+
+
+def test_compiles_as_one_graph():
+    memory, other = written(), written()
+
+    @torch.compile(fullgraph=True)
+    def step(rows, targets):
+        out = other(rows, targets)
+        other.update(out)
+        return out.loss
+
+    for place in range(9, 12):
+        out = memory(*batch(place))
+        memory.update(out)
+        torch.testing.assert_close(step(*batch(place)), out.loss, rtol=0, atol=1e-6)
+    assert content(memory)["ages"].tolist() == content(other)["ages"].tolist()
+    assert content(memory)["values"].tolist() == content(other)["values"].tolist()
+
+
+def test_compiled_backend_takes_any_batch_size():
+    compiled = raremem.get_backend("torch", compiled=True)
+    for size in FEW_SIZES:
+        config = size.config
+        states = [compiled.init(config), BACKEND.init(config)]
+        for rows in range(1, 12):
+            generator = torch.Generator().manual_seed(rows)
+            queries = torch.randn(rows, config.key_dim, generator=generator)
+            targets = torch.randint(0, 4, (rows,), generator=generator)
+            reports = []
+            for place, backend in enumerate((compiled, BACKEND)):
+                states[place], report = backend.update(config, states[place], queries, targets)
+                reports.append(report)
+            assert torch.equal(reports[0].slots, reports[1].slots)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_gradient_checkpointing_gives_the_same_gradient_and_writes_once(reentrant):
+    gradients, states = [], []
+    for run in ("plain", "checkpointed"):
+        memory = written()
+        rows = batch(9)[0].requires_grad_()
+
+        def loss(rows, memory=memory):
+            return memory(rows * 1.0, batch(9)[1]).loss.mean()
+
+        (loss(rows) if run == "plain" else checkpoint(loss, rows, use_reentrant=reentrant)).backward()
+        memory.update(memory(rows, batch(9)[1]))
+        gradients.append(rows.grad)
+        states.append(content(memory))
+    assert torch.equal(*gradients)
+    same_state(*states)
+
+
+def test_an_update_that_checkpointing_replays_is_made_once():
+    memory, once = written(), written()
+    once.update(once(*batch(9)))
+
+    def loss(rows):
+        out = memory(rows * 1.0, batch(9)[1])
+        memory.update(out)
+        return out.loss.mean()
+
+    with pytest.warns(UserWarning, match="replayed"):
+        checkpoint(loss, batch(9)[0].requires_grad_(), use_reentrant=False).backward()
+    same_state(content(memory), content(once))
+
+
+def test_learned_projection():
+    memory = Memory(CONFIG, query_dim=20)
+    targets = torch.arange(4)
+    for _ in range(2):
+        out = memory(torch.randn(4, 20, generator=torch.Generator().manual_seed(0)), targets)
+        memory.update(out)
+    assert (out.values[:, 0] == targets).all()
+    assert [name for name, _ in memory.named_parameters()] == ["projection.weight"]
+
+
+def test_errors_say_what_to_do():
+    memory = Memory(CONFIG, strict=True)
+    with pytest.raises(raremem.RejectedRowsError, match=r"rows \[1\]"):
+        memory(torch.tensor([[1.0] * 8, [float("nan")] * 8]))
+    with pytest.raises(raremem.StateError, match="no targets"):
+        memory.update(memory(batch()[0]))
+    with pytest.raises(raremem.DeviceError, match="on meta"):
+        memory(batch()[0].to("meta"))
