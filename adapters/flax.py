@@ -36,9 +36,7 @@ class Memory(nnx.Module):
         """The arrays, as the functional interface takes them."""
         return MemoryState(self.keys[...], self.values[...], self.last_used[...], self.step[...])
 
-    def __call__(
-        self, queries: jax.Array, targets: jax.Array | None = None, mask: jax.Array | None = None
-    ) -> Lookup:
+    def __call__(self, queries: jax.Array, targets: jax.Array | None = None, mask: jax.Array | None = None) -> Lookup:
         """Look up queries [B, key_dim]; with targets [B], `loss` [B] too. See `Backend.query`."""
         return functional.query(self.config, self.state, queries, targets, mask)
 

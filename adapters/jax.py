@@ -37,15 +37,15 @@ class JaxPrimitives:
     """The table for JAX."""
 
     name = "jax"
-    xp = jnp
+    xp: Any = jnp
 
     def asarray(self, array: Any, like: Array) -> Array:
-        if isinstance(array, jax.Array) and not _traced(array) and not _traced(like) and array.committed:
-            if like.committed and array.devices() != like.devices():
-                raise DeviceError(
-                    f"an input is on {array.devices()}; expected {like.devices()}, where the memory is. "
-                    "Move one of them with jax.device_put."
-                )
+        both_pinned = all(isinstance(x, jax.Array) and not _traced(x) and x.committed for x in (array, like))
+        if both_pinned and array.devices() != like.devices():
+            raise DeviceError(
+                f"an input is on {array.devices()}; expected {like.devices()}, where the memory is. "
+                "Move one of them with jax.device_put."
+            )
         return jnp.asarray(array)
 
     def to_numpy(self, array: Array) -> NDArray[Any]:
@@ -107,9 +107,7 @@ class JaxPrimitives:
     def loop(self, start: int, stop: int, body: Callable[[Any, Carry], Carry], carry: Carry) -> Carry:
         return carry if stop <= start else jax.lax.fori_loop(start, stop, body, carry)
 
-    def compiled(
-        self, query: Callable[..., Any], update: Callable[..., Any]
-    ) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    def compiled(self, query: Callable[..., Any], update: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
         return jax.jit(query, static_argnums=0), jax.jit(update, static_argnums=0, donate_argnums=1)
 
 
@@ -127,11 +125,11 @@ class JaxBackend(ArrayBackend):
 
     differentiable = True
 
-    def loss_gradient(  # noqa: D102
-        self, config: MemoryConfig, state: MemoryState, queries: Any, targets: Any, mask: Any = None
-    ) -> Array:
+    def loss_gradient(self, config: MemoryConfig, state: MemoryState, queries: Any, targets: Any, mask: Any = None) -> Array:
         def total(rows: Array) -> Array:
-            return jnp.sum(self.query(config, state, rows, targets, mask).loss)
+            loss = self.query(config, state, rows, targets, mask).loss
+            assert loss is not None
+            return jnp.sum(loss)
 
         return jax.grad(total)(jnp.asarray(queries))
 

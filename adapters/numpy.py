@@ -20,7 +20,7 @@ class NumpyPrimitives:
     """The table for NumPy."""
 
     name = "numpy"
-    xp = np
+    xp: Any = np
 
     def asarray(self, array: Any, like: Array) -> Array:
         return np.asarray(array)

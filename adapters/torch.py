@@ -24,7 +24,7 @@ class TorchPrimitives:
     """The table for PyTorch."""
 
     name = "torch"
-    xp = torch
+    xp: Any = torch
 
     def asarray(self, array: Any, like: Tensor) -> Tensor:
         if not isinstance(array, Tensor):
@@ -99,9 +99,7 @@ class TorchPrimitives:
             carry = body(index, carry)
         return carry
 
-    def compiled(
-        self, query: Callable[..., Any], update: Callable[..., Any]
-    ) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    def compiled(self, query: Callable[..., Any], update: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
         return _compiled_for_each_config(query), torch.no_grad()(_compiled_for_each_config(update))
 
 
@@ -138,15 +136,13 @@ class TorchBackend(ArrayBackend):
 
     differentiable = True
 
-    def loss_gradient(  # noqa: D102
-        self, config: MemoryConfig, state: MemoryState, queries: Any, targets: Any, mask: Any = None
-    ) -> Tensor:
+    def loss_gradient(self, config: MemoryConfig, state: MemoryState, queries: Any, targets: Any, mask: Any = None) -> Tensor:
         rows = torch.as_tensor(queries).detach().requires_grad_()
         loss = self.query(config, state, rows, targets, mask).loss
         assert loss is not None
         return torch.autograd.grad(loss.sum(), rows)[0]
 
-    def update(self, *arguments: Any, **options: Any) -> tuple[MemoryState, UpdateReport]:  # noqa: D102
+    def update(self, *arguments: Any, **options: Any) -> tuple[MemoryState, UpdateReport]:
         with torch.no_grad():
             return super().update(*arguments, **options)
 
@@ -209,7 +205,7 @@ class Memory(nn.Module):
         target = lookup.targets if target is None else target
         if target is None:
             raise StateError("the lookup has no targets; call memory(query, target), or memory.update(out, target).")
-        if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:  # type: ignore[attr-defined]
+        if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:
             warnings.warn("Memory.update was replayed by gradient checkpointing and left out.", stacklevel=2)
             unwritten = lookup.accepted & False
             lookup = lookup._replace(accepted=unwritten, rejected=unwritten)
@@ -224,7 +220,7 @@ class Memory(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Memory:
         """Let `.to(dtype)`, `.half()` and the like move the keys, but keep them f32."""
         keys = self.keys
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.keys.dtype != torch.float32:
             self.keys = keys.to(self.keys.device)
         return self

@@ -1,0 +1,1 @@
+"""Shared tasks that run on any backend, their reports, and the command line."""

@@ -164,9 +164,7 @@ def _merge_hits(p: Primitives, state: MemoryState, unit: Array, slot: Array, hit
     return merged, hit & (first == p.arange(hit.shape[0], slot))
 
 
-def _free_slots(
-    p: Primitives, config: MemoryConfig, state: MemoryState, slot: Array, hit: Array
-) -> tuple[Array, Array, Array]:
+def _free_slots(p: Primitives, config: MemoryConfig, state: MemoryState, slot: Array, hit: Array) -> tuple[Array, Array, Array]:
     """Rule 5: the slots [n] for this batch's misses in order, which of them may be used, and which are filled."""
     xp = p.xp
     ages = state.step - state.last_used
@@ -179,9 +177,7 @@ def _free_slots(
     return free[0], best[0] != TAKEN_PRIORITY, best[0] != EMPTY_PRIORITY
 
 
-def _write(
-    p: Primitives, state: MemoryState, writes: Array, slot: Array, keys: Array, values: Array
-) -> MemoryState:
+def _write(p: Primitives, state: MemoryState, writes: Array, slot: Array, keys: Array, values: Array) -> MemoryState:
     """Rules 4, 5 and 6: the rows that write, each to its slot, and the step if anything was written."""
     step = state.step + p.cast(p.xp.any(writes), "int32")
     return MemoryState(

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from . import algorithm
 from .config import MemoryConfig
 from .primitives import Primitives
@@ -148,10 +146,10 @@ class ArrayBackend(Backend):
         if compiled:
             self._query, self._update = primitives.compiled(self._query, self._update)  # type: ignore[assignment]
 
-    def init(self, config: MemoryConfig) -> MemoryState:  # noqa: D102
+    def init(self, config: MemoryConfig) -> MemoryState:
         return self.from_numpy(config, empty_portable(config))
 
-    def query(  # noqa: D102
+    def query(
         self,
         config: MemoryConfig,
         state: MemoryState,
@@ -164,7 +162,7 @@ class ArrayBackend(Backend):
         queries, targets, mask = self._checked(config, state, queries, targets, mask, strict)
         return self._query(config, state, queries, targets, mask)
 
-    def update(  # noqa: D102
+    def update(
         self,
         config: MemoryConfig,
         state: MemoryState,
@@ -178,14 +176,14 @@ class ArrayBackend(Backend):
         queries, targets, mask = self._checked(config, state, queries, targets, mask, strict)
         return self._update(config, state, queries, targets, mask, lookup)
 
-    def to_numpy(self, state: MemoryState) -> PortableState:  # noqa: D102
+    def to_numpy(self, state: MemoryState) -> PortableState:
         keys, values, last_used, step = (self.primitives.to_numpy(array) for array in state)
         return to_portable(keys, values, last_used, int(step))
 
-    def from_numpy(self, config: MemoryConfig, portable: Mapping[str, Any]) -> MemoryState:  # noqa: D102
+    def from_numpy(self, config: MemoryConfig, portable: Mapping[str, Any]) -> MemoryState:
         return self.primitives.from_numpy(from_portable(check_portable(config, portable)))
 
-    def copy(self, state: MemoryState) -> MemoryState:  # noqa: D102
+    def copy(self, state: MemoryState) -> MemoryState:
         return MemoryState(*(self.primitives.copy(array) for array in state))
 
     def _checked(
@@ -196,17 +194,19 @@ class ArrayBackend(Backend):
         check_state(config, state.keys.shape)
         batch = check_queries(config, queries)
         queries = p.asarray(queries, state.keys)
-        mask = np.ones(batch, np.bool_) if mask is None else mask
-        check_column("mask entries", mask, batch, ("bool",))
+        seen_mask = None
+        if mask is not None:
+            check_column("mask entries", mask, batch, ("bool",))
+            seen_mask = p.peek(mask)
         if targets is not None:
             check_column("targets", targets, batch, TARGET_DTYPES)
             seen = p.peek(targets)
-            if seen is not None:
-                check_targets(seen, p.peek(mask))
+            if seen is not None and (mask is None or seen_mask is not None):
+                check_targets(seen, seen_mask)
             targets = p.asarray(targets, state.keys)
             if dtype_name(targets) != "int64":
                 targets = p.cast(targets, "int32")
-        mask = p.asarray(mask, state.keys)
+        mask = p.arange(batch, state.keys) >= 0 if mask is None else p.asarray(mask, state.keys)
         if strict:
             rejected = mask & ~algorithm.sound_rows(p, queries)
             check_no_rejects(p.peek(rejected, wait=True))

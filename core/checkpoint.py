@@ -61,9 +61,7 @@ def load(path: str | os.PathLike[str], backend: str | Backend = "numpy") -> tupl
         with safetensors.safe_open(str(path), framework="numpy") as file:
             header = json.loads((file.metadata() or {})[HEADER])
             if header["schema"] != SCHEMA:
-                raise CheckpointError(
-                    f"{path} has schema {header['schema']}; this version reads {SCHEMA}. Update raremem."
-                )
+                raise CheckpointError(f"{path} has schema {header['schema']}; this version reads {SCHEMA}. Update raremem.")
             config = MemoryConfig(**header["config"])
             portable: dict[str, Any] = {name: file.get_tensor(name) for name in ("keys", "values", "ages", "filled")}
             portable["step"] = int(file.get_tensor("step"))

@@ -49,7 +49,8 @@ class MemoryConfig:
             ("seed", 0, 2**32 - 1),
         ):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not low <= value <= high:
+            whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+            if not whole or not low <= int(value) <= high:
                 raise ConfigError(f"{name}={value!r}: expected a whole number in [{low}, {high}].")
             object.__setattr__(self, name, int(value))
         for name, low_bound in (("margin", 0.0), ("softmax_temperature", 0.0)):

@@ -81,8 +81,5 @@ class Primitives(Protocol):
     def loop(self, start: int, stop: int, body: Callable[[Any, Carry], Carry], carry: Carry) -> Carry:
         """`carry = body(i, carry)` for i in range(start, stop); i may be traced."""
 
-    def compiled(
-        self, query: Callable[..., Any], update: Callable[..., Any]
-    ) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    def compiled(self, query: Callable[..., Any], update: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """Both functions as the framework's compiler gives them; `config`, the first argument, is static."""
-

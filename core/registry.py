@@ -23,18 +23,12 @@ class _Entry:
 
 
 _ENTRIES = {
-    "reference": _Entry(
-        "raremem.reference.oracle", "numpy", None, "checking others: the specification, one row at a time"
-    ),
+    "reference": _Entry("raremem.reference.oracle", "numpy", None, "checking others: the specification, one row at a time"),
     "numpy": _Entry(
         "raremem.adapters.numpy", "numpy", None, "inference and tools without a deep-learning framework", ("numpy",)
     ),
-    "torch": _Entry(
-        "raremem.adapters.torch", "torch", "torch", "PyTorch networks: an nn.Module, CPU or CUDA", ("torch",)
-    ),
-    "jax": _Entry(
-        "raremem.adapters.jax", "jax", "jax", "JAX networks: pure functions over a pytree", ("jax", "jaxlib")
-    ),
+    "torch": _Entry("raremem.adapters.torch", "torch", "torch", "PyTorch networks: an nn.Module, CPU or CUDA", ("torch",)),
+    "jax": _Entry("raremem.adapters.jax", "jax", "jax", "JAX networks: pure functions over a pytree", ("jax", "jaxlib")),
 }
 
 

@@ -16,9 +16,7 @@ Candidates = tuple[Array, Array, Array, Array]
 """scores [B, k] f32 and slots [B, k] i32 of the nearest; score [B, 1] and slot [B, 1] of the best with the target."""
 
 
-def nearest(
-    p: Primitives, state: MemoryState, queries: Array, targets: Array | None, k: int
-) -> tuple[Array, Array | None]:
+def nearest(p: Primitives, state: MemoryState, queries: Array, targets: Array | None, k: int) -> tuple[Array, Array | None]:
     """Slots [B, k] of the most similar keys, and [B, 1] of the most similar with the target's value, or None.
 
     -1 stands where there is no such slot. Equal scores go to the lowest slot.

@@ -22,7 +22,10 @@ NO_SLOT = -1
 """In `slots`: no such neighbor. In `values`: the slot is empty."""
 
 STEP_PERIOD = 2**32
-"""The step counter is 32 bits wide and wraps. An age stops at 2**31 - 1, and a slot that no update touches for 2**32 looks new."""
+"""The step counter is 32 bits wide and wraps.
+
+An age stops at 2**31 - 1; a slot that no update touches for 2**32 looks new.
+"""
 
 
 class MemoryState(NamedTuple):
@@ -94,9 +97,7 @@ PortableState = dict[str, Any]
 """`keys` [slots, key_dim] f32, `values` [slots] i32, `ages` [slots] i32, `filled` [slots] bool, `step` int."""
 
 
-def to_portable(
-    keys: NDArray[np.float32], values: NDArray[np.int32], last_used: NDArray[np.int32], step: int
-) -> PortableState:
+def to_portable(keys: NDArray[np.float32], values: NDArray[np.int32], last_used: NDArray[np.int32], step: int) -> PortableState:
     """The portable form of the four NumPy arrays of a state. Empty slots hold key 0, value -1 and age 0."""
     filled = values != NO_SLOT
     ages = np.minimum((np.int64(step) - last_used.astype(np.int64)) % STEP_PERIOD, MAX_INT32).astype(np.int32)

@@ -41,9 +41,7 @@ def check_queries(config: MemoryConfig, queries: Array) -> int:
 def check_column(name: str, column: Array, batch: int, dtypes: tuple[str, ...]) -> None:
     """Check that `column`, called `name` in messages, is [batch] of one of these dtypes."""
     if tuple(column.shape) != (batch,):
-        raise ShapeError(
-            f"{name} have shape {tuple(column.shape)}; expected [{batch}], one for each row of the queries."
-        )
+        raise ShapeError(f"{name} have shape {tuple(column.shape)}; expected [{batch}], one for each row of the queries.")
     if dtype_name(column) not in dtypes:
         raise DTypeError(f"{name} are {dtype_name(column)}; expected one of {', '.join(dtypes)}. Cast them first.")
 

@@ -76,8 +76,9 @@ def run_update(backend: Backend, case: Case, reuse: bool = False) -> tuple[Porta
 
 def check_query(backend: Backend, case: Case) -> None:
     """Rules 1, 2, 3 and 8: an exact case."""
-    got, expected = run_query(backend, case), oracle.query(
-        case.config, oracle.from_numpy(case.config, case.state), case.queries, case.targets, case.mask
+    got, expected = (
+        run_query(backend, case),
+        oracle.query(case.config, oracle.from_numpy(case.config, case.state), case.queries, case.targets, case.mask),
     )
     same_lookup(got, expected, case.config)
 

@@ -150,6 +150,7 @@ def bad_rows_are_rejected(backend: Backend, case: Case) -> None:
     found = run_query(backend, case)
     assert np.array_equal(found.rejected[rows], case.mask[rows])
     assert not found.found[rows].any()
+    assert found.loss is not None
     assert not found.loss[rows].any()
     check_query(backend, case)
     check_update(backend, case)
@@ -212,6 +213,7 @@ def empty_memory_finds_nothing(backend: Backend, case: Case) -> None:
     assert (found.slots == -1).all()
     assert (found.values == -1).all()
     assert not found.weights.any()
+    assert found.loss is not None
     assert not found.loss.any()
     check_update(backend, case)
 
@@ -301,7 +303,7 @@ def gradient_is_the_slope(backend: Backend, case: Case) -> None:
         along /= np.linalg.norm(along)
         points = np.stack([query + place * h * along for place in (-2, -1, 0, 1, 2)])
         targets = np.repeat(case.targets[row], 5)
-        losses = oracle.query(case.config, state, points, targets).loss.astype(np.float64)
+        losses = np.asarray(oracle.query(case.config, state, points, targets).loss, np.float64)
         bends = np.abs(np.diff(losses, 2))
         if bends.max() < 12 * h * h:
             slope = (losses[3] - losses[1]) / (2 * h)
@@ -489,7 +491,7 @@ def bad_input_changes_nothing(backend: Backend, case: Case) -> None:
     config = case.config
     state = backend.from_numpy(config, case.state)
     queries, targets, mask = case.queries, case.targets, np.ones_like(case.mask)
-    wrong = [
+    wrong: list[tuple[Any, Any, Any, Any]] = [
         (raremem.ShapeError, queries[:, :-1] if config.key_dim > 1 else queries[0], targets, mask),
         (raremem.ShapeError, queries[:0], targets[:0], mask[:0]),
         (raremem.ShapeError, queries, targets[:-1], mask),

@@ -86,9 +86,7 @@ def similarity(query: Vector, key: Vector) -> np.float32:
 def nearest_first(query: Vector, state: OracleState) -> list[Neighbor]:
     """Rule 2: every filled slot, most similar first, ties to the lowest slot."""
     filled = [
-        Neighbor(number, slot.value, similarity(query, slot.key))
-        for number, slot in enumerate(state.slots)
-        if slot is not None
+        Neighbor(number, slot.value, similarity(query, slot.key)) for number, slot in enumerate(state.slots) if slot is not None
     ]
     return sorted(filled, key=lambda neighbor: (-neighbor.similarity, neighbor.slot))
 
@@ -174,10 +172,10 @@ class Oracle(Backend):
 
     name = "reference"
 
-    def init(self, config: MemoryConfig) -> OracleState:  # noqa: D102
+    def init(self, config: MemoryConfig) -> OracleState:
         return self.from_numpy(config, empty_portable(config))
 
-    def query(  # noqa: D102
+    def query(
         self,
         config: MemoryConfig,
         state: OracleState,
@@ -225,7 +223,7 @@ class Oracle(Backend):
             accepted=accepted,
         )
 
-    def update(  # noqa: D102
+    def update(
         self,
         config: MemoryConfig,
         state: OracleState,
@@ -272,7 +270,7 @@ class Oracle(Backend):
         )
         return _after(state, written), report
 
-    def to_numpy(self, state: OracleState) -> PortableState:  # noqa: D102
+    def to_numpy(self, state: OracleState) -> PortableState:
         empty = Slot(np.zeros(state.key_dim, np.float32), -1, 0)
         slots = [slot or empty for slot in state.slots]
         return {
@@ -283,7 +281,7 @@ class Oracle(Backend):
             "step": state.step,
         }
 
-    def from_numpy(self, config: MemoryConfig, portable: Mapping[str, Any]) -> OracleState:  # noqa: D102
+    def from_numpy(self, config: MemoryConfig, portable: Mapping[str, Any]) -> OracleState:
         checked = check_portable(config, portable)
         slots = tuple(
             Slot(key.copy(), int(value), int(age)) if filled else None
@@ -293,7 +291,7 @@ class Oracle(Backend):
         )
         return OracleState(slots, config.key_dim, checked["step"])
 
-    def copy(self, state: OracleState) -> OracleState:  # noqa: D102
+    def copy(self, state: OracleState) -> OracleState:
         return state
 
 

@@ -1,6 +1,6 @@
 """Long random programs on two backends side by side: queries, updates, padding, round trips between the two, files.
 
-The rows are of the `exact` kind and each direction has a value of its own, so that every hit merges equal rows and the keys stay
+The rows are of the `exact` kind and each direction has a value of its own, so that every hit merges equal rows and keys stay
 exact: the two memories must be equal to the bit after every step, however long the program. Rows of any value come in by
 `update_any`, where merged keys may differ by rounding: both must follow the oracle, and the program goes on without them.
 """
@@ -118,4 +118,3 @@ def _name_of(row: Any) -> int:
     """A whole number for a direction, the same for the same direction and no other (of 16 entries, 3**16 < 2**31)."""
     digits = np.sign(row).astype(np.int64) + 1
     return int(digits @ 3 ** np.arange(len(row)))
-

@@ -94,11 +94,8 @@ def steps() -> st.SearchStrategy[int]:
 
 @st.composite
 def memories(draw: Draw, config: MemoryConfig, exact: bool, full: bool | None = None, values: int = 4) -> PortableState:
-    """A memory of this config; `full` is drawn if not given, else no slot (True) or every slot (False) is empty."""
-    if full is None:
-        share = draw(st.sampled_from([0.0, 0.3, 0.8, 1.0]))
-    else:
-        share = 1.0 if full else 0.0
+    """A memory of this config; `full`: no slot is empty (True), every slot is (False), or drawn (None)."""
+    share = draw(st.sampled_from([0.0, 0.3, 0.8, 1.0] if full is None else [float(full)]))
     generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     filled = generator.random(config.slots) < share
     if exact:

@@ -124,9 +124,9 @@ def test_unknown_backend_is_a_clear_line(capsys):
     with pytest.raises(SystemExit):
         cli.main(["demo", "--backend", "tensorflow"])
     assert "invalid choice: 'tensorflow'" in capsys.readouterr().err
-    with pytest.raises(raremem.UnknownBackendError, match="expected one of reference, numpy, torch, jax"):
+    with pytest.raises(raremem.UnknownBackendError, match="expected one of reference, numpy, torch"):
         raremem.get_backend("tensorflow")
-    with pytest.raises(raremem.UnknownBackendError, match="no backend owns arrays of type builtins.list"):
+    with pytest.raises(raremem.UnknownBackendError, match=r"no backend owns arrays of type builtins\.list"):
         raremem.get_backend([1.0])
 
 

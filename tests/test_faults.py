@@ -6,21 +6,17 @@ import pytest
 import raremem
 from raremem.reference.faults import FAULTS, Fault, caught_by, planted
 
-CAUGHT = {}
-
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_fault_is_caught(fault):
-    laws = caught_by(fault, examples=30)
-    print(f"{fault.name}: {', '.join(laws)}")
-    assert laws, "no law was broken by this fault"
+    assert next(caught_by(fault), None), "no law was broken by this fault"
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
 def test_without_a_fault_nothing_is_caught(backend):
     no_fault = Fault("none", "raremem.algorithm", "EMPTY_PRIORITY = MAX_INT32", "EMPTY_PRIORITY = (MAX_INT32)", backend)
-    assert caught_by(no_fault, examples=10) == []
+    assert list(caught_by(no_fault, examples=10)) == []
 
 
 def test_a_fault_leaves_the_code_as_it_was():

@@ -10,7 +10,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("core", "adapters", "reference", "benchmarks")
-LOADED = "import sys; print([name for name in ('torch', 'jax', 'flax', 'annoy', 'hypothesis', 'matplotlib') if name in sys.modules])"
+LOADED = (
+    "import sys; print([name for name in ('torch', 'jax', 'flax', 'annoy', 'hypothesis', 'matplotlib') if name in sys.modules])"
+)
 
 
 def python(*arguments, **options):

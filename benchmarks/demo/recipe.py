@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -61,7 +62,7 @@ def first_weights(seed: int) -> Weights:
     """The untrained network: He's initialisation, convolutions as [3, 3, in, out]."""
     generator = np.random.default_rng(seed)
     weights: Weights = {}
-    for block, (inputs, outputs) in enumerate(zip(CHANNELS, CHANNELS[1:], strict=False)):
+    for block, (inputs, outputs) in enumerate(pairwise(CHANNELS)):
         scale = np.sqrt(2 / (9 * inputs))
         weights[f"kernel{block}"] = (scale * generator.normal(size=(3, 3, inputs, outputs))).astype(np.float32)
         weights[f"gain{block}"] = np.ones(outputs, np.float32)
@@ -72,7 +73,7 @@ def first_weights(seed: int) -> Weights:
 
 
 def episodes(recipe: Recipe, images: Images) -> Iterator[tuple[Images, NDArray[np.int32]]]:
-    """Episodes from classes [class, example, 28, 28]: each class also turned by 90, 180 and 270 degrees, as classes of their own."""
+    """Episodes from classes [class, example, 28, 28], each turned by 0, 90, 180 and 270 degrees to make four."""
     generator = np.random.default_rng([recipe.seed, 1])
     for _ in range(recipe.steps):
         turned = generator.choice(4 * len(images), recipe.classes, replace=False)

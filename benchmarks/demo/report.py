@@ -120,7 +120,7 @@ def _gallery_row(recall: Recall, stream: Stream, shown: Images) -> str:
     if stream.showing[recall.step] == 1:
         verdict = "wrong: never seen before" if recall.answer != target else verdict
     neighbors = "".join(
-        f'<div>{_picture(shown[step])}class {label}<br>sim {similarity:.3f}<br>age {age:,}</div>'
+        f"<div>{_picture(shown[step])}class {label}<br>sim {similarity:.3f}<br>age {age:,}</div>"
         for step, label, similarity, age in zip(
             recall.neighbor_steps, recall.labels, recall.similarities, recall.ages, strict=True
         )

@@ -104,9 +104,7 @@ class _Memory:
     def ask_and_learn(self, row: Rows, label: int, step: int) -> Recall:
         query, target = row[None], np.array([label], np.int32)
         found = self.backend.query(self.config, self.state, query, target)
-        values, slots, similarities = (
-            np.asarray(column[0]) for column in (found.values, found.slots, found.similarities)
-        )
+        values, slots, similarities = (np.asarray(column[0]) for column in (found.values, found.slots, found.similarities))
         there = slots >= 0
         steps = self.written_at[slots[there]]
         recall = Recall(
