@@ -25,7 +25,7 @@ class JaxLearner:
 
     def __init__(self, recipe: Recipe) -> None:
         self.config = recipe.memory
-        self.weights = jax.tree.map(jnp.asarray, first_weights(recipe.seed))
+        self.weights = jax.tree.map(jnp.asarray, first_weights(recipe))
         optimizer = optax.adam(optax.linear_schedule(LEARNING_RATE, 0.0, recipe.steps))
         self.optimizer_state = optimizer.init(self.weights)
         self.step = jax.jit(partial(_step, self.config, optimizer), donate_argnums=(0, 1, 2))
@@ -48,7 +48,7 @@ class JaxLearner:
 def _embed(weights: Weights, images: Array) -> Array:
     """Embeddings [n, KEY_DIM] of images [n, 28, 28]."""
     x = images[..., None]
-    for block in range(3):
+    for block in range(sum(name.startswith("kernel") for name in weights)):
         x = _largest_of_four(_convolve(x, weights[f"kernel{block}"]))
         mean, variance = x.mean((1, 2, 3), keepdims=True), x.var((1, 2, 3), keepdims=True)
         x = (x - mean) / jnp.sqrt(variance + NORM_EPSILON)

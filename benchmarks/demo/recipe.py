@@ -20,8 +20,6 @@ from numpy.typing import NDArray
 from raremem.benchmarks.characters import SIZE, Images
 from raremem.config import MemoryConfig
 
-CHANNELS = (1, 32, 64, 64)
-"""Three blocks of 3x3 convolution, 2x2 maximum, normalisation over the whole image, ReLU; then one linear map."""
 KEY_DIM = 64
 NORM_EPSILON = 1e-5
 SMALLEST_WEIGHT = 1e-6
@@ -33,11 +31,23 @@ Weights = dict[str, NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long and on what to train."""
+    """How long to train, on what, and how large a network.
+
+    Attributes:
+        steps: episodes.
+        classes: classes in an episode.
+        showings: showings of each class in an episode.
+        channels: maps of each block, the input's one first. A block is a 3x3 convolution, a 2x2 maximum, a normalisation over
+            the whole image, and a ReLU; after the last comes one linear map.
+        distorted: every image is turned, scaled, slanted and shifted a little.
+        seed: of the first weights and of the episodes.
+    """
 
     steps: int = 1000
     classes: int = 32
     showings: int = 4
+    channels: tuple[int, ...] = (1, 32, 64, 64)
+    distorted: bool = False
     seed: int = 0
 
     @property
@@ -58,16 +68,16 @@ class Learner(Protocol):
         """Unit embeddings [n, KEY_DIM] of images [n, 28, 28]."""
 
 
-def first_weights(seed: int) -> Weights:
+def first_weights(recipe: Recipe) -> Weights:
     """The untrained network: He's initialisation, convolutions as [3, 3, in, out]."""
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(recipe.seed)
     weights: Weights = {}
-    for block, (inputs, outputs) in enumerate(pairwise(CHANNELS)):
+    for block, (inputs, outputs) in enumerate(pairwise(recipe.channels)):
         scale = np.sqrt(2 / (9 * inputs))
         weights[f"kernel{block}"] = (scale * generator.normal(size=(3, 3, inputs, outputs))).astype(np.float32)
         weights[f"gain{block}"] = np.ones(outputs, np.float32)
         weights[f"bias{block}"] = np.zeros(outputs, np.float32)
-    features = CHANNELS[-1] * (SIZE // 2 ** (len(CHANNELS) - 1)) ** 2
+    features = recipe.channels[-1] * (SIZE // 2 ** (len(recipe.channels) - 1)) ** 2
     weights["linear"] = (generator.normal(size=(features, KEY_DIM)) / np.sqrt(features)).astype(np.float32)
     return weights
 
@@ -81,5 +91,27 @@ def episodes(recipe: Recipe, images: Images) -> Iterator[tuple[Images, NDArray[n
         for place, choice in enumerate(turned):
             examples = generator.choice(images.shape[1], recipe.showings, replace=False)
             episode[:, place] = np.rot90(images[choice // 4, examples], choice % 4, axes=(1, 2))
-        shift = generator.integers(-2, 3, 2)
-        yield np.roll(episode, shift, axis=(2, 3)), turned.astype(np.int32)
+        if recipe.distorted:
+            episode = distort(generator, episode.reshape(-1, SIZE, SIZE)).reshape(episode.shape)
+        else:
+            episode = np.roll(episode, generator.integers(-2, 3, 2), axis=(2, 3))
+        yield episode, turned.astype(np.int32)
+
+
+def distort(generator: np.random.Generator, images: Images) -> Images:
+    """Images [n, 28, 28], each turned (by 10 degrees or so), scaled, slanted and shifted in its own way."""
+    count = len(images)
+    matrix = np.eye(2) + generator.normal(0, 0.1, (count, 2, 2))
+    turn = generator.normal(0, 0.15, count)
+    rotation = np.stack([np.cos(turn), -np.sin(turn), np.sin(turn), np.cos(turn)], axis=1).reshape(-1, 2, 2)
+    grid = np.indices((SIZE, SIZE)).reshape(2, -1) - (SIZE - 1) / 2
+    places = (matrix @ rotation) @ grid + generator.normal(0, 1.0, (count, 2, 1)) + (SIZE - 1) / 2
+    padded = np.pad(images, ((0, 0), (1, 2), (1, 2)))
+    places = np.clip(places + 1, 0, SIZE + 1)
+    low = places.astype(np.int32)
+    part = (places - low).astype(np.float32)
+    row, column = low[:, 0], low[:, 1]
+    of_image = np.arange(count)[:, None]
+    top = padded[of_image, row, column] * (1 - part[:, 1]) + padded[of_image, row, column + 1] * part[:, 1]
+    bottom = padded[of_image, row + 1, column] * (1 - part[:, 1]) + padded[of_image, row + 1, column + 1] * part[:, 1]
+    return (top * (1 - part[:, 0]) + bottom * part[:, 0]).reshape(images.shape)

@@ -15,6 +15,8 @@ from raremem.benchmarks.demo.stream import Answers, Recall, Stream
 
 SHOWINGS = (1, 2, 3, 5, 10)
 LAGS = ((1, 9), (10, 99), (100, 999), (1_000, 9_999))
+FEW = 20
+"""Of fewer showings than this no accuracy is drawn."""
 
 Table = list[list[str]]
 
@@ -33,7 +35,7 @@ def accuracy_by_lag(stream: Stream, answers: Answers) -> Table:
 
 
 def _rows(stream: Stream, answers: Answers, picked: list[NDArray[Any]], rest: NDArray[Any]) -> Table:
-    rows = []
+    rows = [["showings", *(f"{rows.sum():,}" for rows in (*picked, rest))]]
     for name, given in answers.by_method.items():
         right = given == stream.classes
         rows.append([name, *(f"{100 * right[rows].mean():.1f}" if rows.any() else "-" for rows in (*picked, rest))])
@@ -90,13 +92,14 @@ def _curves(stream: Stream, answers: Answers) -> str:
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     by_showing, by_lag = figure.subplots(1, 2, sharey=True)
     showings = np.arange(1, stream.showing.max() + 1)
-    middles = [f"{low:,}-{high:,}" for low, high in LAGS if (stream.lag >= low).any()]
+    lags = {f"{low:,}-{high:,}": (stream.lag >= low) & (stream.lag <= high) for low, high in LAGS}
+    lags = {label: rows for label, rows in lags.items() if rows.sum() >= FEW}
     for name, given in answers.by_method.items():
         right = 100 * (given == stream.classes)
         style = {"marker": "o", "linewidth": 2.5 if name == "raremem" else 1.2, "label": name}
         by_showing.plot(showings, [right[stream.showing == showing].mean() for showing in showings], **style)
-        picked = [(stream.lag >= low) & (stream.lag <= high) for low, high in LAGS[: len(middles)]]
-        by_lag.plot(middles, [right[rows].mean() if rows.any() else np.nan for rows in picked], **style)
+        by_lag.plot(list(lags), [right[rows].mean() for rows in lags.values()], **style)
+    by_showing.xaxis.get_major_locator().set_params(integer=True)
     by_showing.set(xlabel="showing of a class", ylabel="accuracy, %", ylim=(-3, 103), title="by showing")
     by_lag.set(xlabel="steps since the class was last seen", title="by how long ago")
     by_lag.legend(loc="lower left")

@@ -22,9 +22,10 @@ class TorchLearner(nn.Module):
         self.weights = nn.ParameterDict(
             {
                 name: torch.tensor(array).permute(3, 2, 0, 1).contiguous() if array.ndim == 4 else torch.tensor(array)
-                for name, array in first_weights(recipe.seed).items()
+                for name, array in first_weights(recipe).items()
             }
         )
+        self.blocks = len(recipe.channels) - 1
         self.memory = Memory(recipe.memory)
         self.optimizer = torch.optim.Adam(self.weights.parameters(), LEARNING_RATE)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: 1 - step / recipe.steps)
@@ -32,7 +33,7 @@ class TorchLearner(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Embeddings [n, KEY_DIM] of images [n, 28, 28]."""
         x = images[:, None]
-        for block in range(3):
+        for block in range(self.blocks):
             x = F.max_pool2d(F.conv2d(x, self.weights[f"kernel{block}"], padding=1), 2)
             x = F.relu(F.group_norm(x, 1, self.weights[f"gain{block}"], self.weights[f"bias{block}"], NORM_EPSILON))
         return x.permute(0, 2, 3, 1).flatten(1) @ self.weights["linear"]
