@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"raremem: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("raremem: interrupted; no file was changed.", file=sys.stderr)
+        print("raremem: interrupted; no file is half-written.", file=sys.stderr)
         return 130
     return 0
 
@@ -45,7 +45,30 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="for report.html; default: out")
     demo.add_argument("--seed", type=int, default=0, help="default: 0")
     demo.set_defaults(run=_demo)
+
+    bench = commands.add_parser("bench", help="run a benchmark task; --list says what each needs")
+    bench.add_argument("task", nargs="?", choices=("omniglot",))
+    bench.add_argument("--list", action="store_true", help="the tasks, and what each needs")
+    bench.add_argument("--backend", choices=("torch", "jax"), default="torch", help="default: torch")
+    bench.add_argument("--minutes", type=float, default=20.0, metavar="N", help="of training; default: 20")
+    bench.add_argument(
+        "--data", type=Path, default=os.environ.get("RAREMEM_DATA"), metavar="PATH", help="default: RAREMEM_DATA"
+    )
+    bench.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="for results; default: out")
+    bench.add_argument("--seed", type=int, default=0, help="default: 0")
+    bench.set_defaults(run=_bench)
     return parser
+
+
+def _bench(options: argparse.Namespace) -> None:
+    from raremem.benchmarks.bench import NEEDS, run_task
+
+    if options.list or options.task is None:
+        for task, needs in NEEDS.items():
+            print(f"{task:10} needs {needs}")
+        return
+    data = options.data and Path(options.data)
+    run_task(options.task, options.backend, data, options.out, options.minutes, options.seed)
 
 
 def _backends(options: argparse.Namespace) -> None:

@@ -153,5 +153,5 @@ def test_interrupt_leaves_no_file(tmp_path):
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert error.strip().splitlines()[-1] == "raremem: interrupted; no file was changed."
+    assert error.strip().splitlines()[-1] == "raremem: interrupted; no file is half-written."
     assert not (tmp_path / "out").exists()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 from typing import Any
 
@@ -12,13 +11,12 @@ from numpy.typing import NDArray
 
 from raremem.benchmarks.characters import Images
 from raremem.benchmarks.demo.stream import Answers, Recall, Stream
+from raremem.benchmarks.pages import Table, fact_list, html_table, inline_svg, page
 
 SHOWINGS = (1, 2, 3, 5, 10)
 LAGS = ((1, 9), (10, 99), (100, 999), (1_000, 9_999))
 FEW = 20
 """Of fewer showings than this no accuracy is drawn."""
-
-Table = list[list[str]]
 
 
 def accuracy_by_showing(stream: Stream, answers: Answers) -> Table:
@@ -42,47 +40,24 @@ def _rows(stream: Stream, answers: Answers, picked: list[NDArray[Any]], rest: ND
     return rows
 
 
-def as_text(table: Table) -> str:
-    """The table in columns, numbers to the right."""
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in table
-    )
-
-
 def as_html(title: str, facts: dict[str, str], stream: Stream, answers: Answers, shown: Images) -> str:
     """The page: curves, tables and a gallery of what the memory retrieved. `shown` [steps, 28, 28] is the stream."""
     tables = (accuracy_by_showing(stream, answers), accuracy_by_lag(stream, answers))
     gallery = "".join(_gallery_row(recall, stream, shown) for recall in answers.recalls)
-    notes = "".join(f"<li>{html.escape(name)}: {html.escape(fact)}</li>" for name, fact in facts.items())
-    return f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }}
-table {{ border-collapse: collapse; margin: 1rem 0 }} td, th {{ padding: .25rem .7rem; text-align: right }}
-td:first-child, th:first-child {{ text-align: left }} tr + tr {{ border-top: 1px solid #ddd }}
-.row {{ display: flex; gap: .8rem; align-items: start; padding: .6rem 0; border-top: 1px solid #ddd; font-size: .8rem }}
-.row img {{ width: 56px; image-rendering: pixelated; border: 1px solid #bbb; display: block }}
-.query img {{ border: 2px solid #222 }} .right {{ color: #05703b }} .wrong {{ color: #b3261e }}
-svg {{ max-width: 100%; height: auto }}
-</style>
-<h1>{html.escape(title)}</h1>
-<p>A network was trained with the memory on other characters. Then these came by once, in one stream, with no gradient step and
-no reset: each was asked for, answered, and then learned. On the first showing of a class nobody can be right.</p>
-<ul>{notes}</ul>
+    return page(
+        title,
+        f"""<p>A network was trained with the memory on other characters. Then these came by once, in one stream, with no
+gradient step and no reset: each was asked for, answered, and then learned. On the first
+showing of a class nobody can be right.</p>
+{fact_list(facts)}
 <h2>Accuracy</h2>
 {_curves(stream, answers)}
-{"".join(_html_table(table) for table in tables)}
+{"".join(html_table(table) for table in tables)}
 <h2>What the memory retrieved</h2>
 <p>The last steps of the stream: the query, then its nearest neighbors, as they were shown when their slot was last written.
 Similarity is the cosine; age is in steps.</p>
-{gallery}
-</html>
-"""
+{gallery}""",
+    )
 
 
 def _curves(stream: Stream, answers: Answers) -> str:
@@ -105,16 +80,7 @@ def _curves(stream: Stream, answers: Answers) -> str:
     by_lag.legend(loc="lower left")
     for axes in (by_showing, by_lag):
         axes.grid(alpha=0.3)
-    drawn = io.StringIO()
-    figure.savefig(drawn, format="svg", metadata={"Date": None})
-    return drawn.getvalue().partition("<svg")[1] + drawn.getvalue().partition("<svg")[2]
-
-
-def _html_table(table: Table) -> str:
-    head, *body = table
-    cells = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
-    rows = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in body)
-    return f"<table><tr>{cells}</tr>{rows}</table>"
+    return inline_svg(figure)
 
 
 def _gallery_row(recall: Recall, stream: Stream, shown: Images) -> str:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import raremem
 from raremem.benchmarks.characters import Characters, draw_characters, load_omniglot
-from raremem.benchmarks.demo.recipe import KEY_DIM, Learner, Recipe, episodes
-from raremem.benchmarks.demo.report import accuracy_by_lag, accuracy_by_showing, as_html, as_text
+from raremem.benchmarks.demo.report import accuracy_by_lag, accuracy_by_showing, as_html
 from raremem.benchmarks.demo.stream import Answers, Stream, run_stream, shuffled_stream
+from raremem.benchmarks.embedding.recipe import KEY_DIM, Learner, Recipe, episodes, make_learner
+from raremem.benchmarks.pages import as_text
 from raremem.benchmarks.progress import progress
 from raremem.checkpoint import replace_file
-from raremem.errors import MissingPackageError
 
 SLOTS_FOR_EACH_CLASS = 3
 GALLERY = 24
@@ -56,7 +56,7 @@ def run_demo(backend: str, data: Path | None, out: Path, seed: int = 0, scale: S
     started = time.perf_counter()
     scale = scale or Scale()
     memory_backend = raremem.get_backend(backend)
-    learner = _learner(backend, Recipe(steps=scale.steps, seed=seed))
+    learner = make_learner(backend, Recipe(steps=scale.steps, seed=seed))
     characters = _characters(data, seed, scale)
     print(f"{characters.name} characters: {len(characters.train)} classes to train on, {len(characters.test)} new ones")
     losses = _train(learner, Recipe(steps=scale.steps, seed=seed), characters)
@@ -86,19 +86,6 @@ def run_demo(backend: str, data: Path | None, out: Path, seed: int = 0, scale: S
     replace_file(report, page.encode())
     print(f"\n{report} written after {time.perf_counter() - started:.0f} s")
     return Outcome(stream, answers, losses, report)
-
-
-def _learner(backend: str, recipe: Recipe) -> Learner:
-    try:
-        if backend == "torch":
-            from raremem.benchmarks.demo.torch_learner import TorchLearner
-
-            return TorchLearner(recipe)
-        from raremem.benchmarks.demo.jax_learner import JaxLearner
-
-        return JaxLearner(recipe)
-    except ImportError as error:
-        raise MissingPackageError(f"the demo needs {error.name}: pip install 'raremem[bench]'") from error
 
 
 def _characters(data: Path | None, seed: int, scale: Scale) -> Characters:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 
 from raremem.adapters.torch import Memory
 from raremem.benchmarks.characters import Images
-from raremem.benchmarks.demo.recipe import LEARNING_RATE, NORM_EPSILON, SMALLEST_WEIGHT, Recipe, first_weights
+from raremem.benchmarks.embedding.recipe import LEARNING_RATE, NORM_EPSILON, SMALLEST_WEIGHT, Recipe, first_weights
 
 
 class TorchLearner(nn.Module):
@@ -28,7 +30,7 @@ class TorchLearner(nn.Module):
         self.blocks = len(recipe.channels) - 1
         self.memory = Memory(recipe.memory)
         self.optimizer = torch.optim.Adam(self.weights.parameters(), LEARNING_RATE)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: 1 - step / recipe.steps)
+        self.recipe, self.step = recipe, 0
 
     def forward(self, images: Tensor) -> Tensor:
         """Embeddings [n, KEY_DIM] of images [n, 28, 28]."""
@@ -50,9 +52,29 @@ class TorchLearner(nn.Module):
         loss = -torch.log(weight + SMALLEST_WEIGHT).mean()
         self.optimizer.zero_grad()
         loss.backward()
+        for group in self.optimizer.param_groups:
+            group["lr"] = LEARNING_RATE * (1 - self.step / self.recipe.steps)
         self.optimizer.step()
-        self.schedule.step()
+        self.step += 1
         return loss.item()
+
+    def to_numpy(self) -> dict[str, NDArray[Any]]:
+        """See `Learner.to_numpy`."""
+        content = {f"model/{name}": array.numpy().copy() for name, array in self.state_dict().items()}
+        for place, moments in self.optimizer.state_dict()["state"].items():
+            content |= {f"optimizer/{place}/{name}": array.numpy().copy() for name, array in moments.items()}
+        return content | {"step": np.array(self.step)}
+
+    def from_numpy(self, content: dict[str, NDArray[Any]]) -> None:
+        """See `Learner.from_numpy`."""
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, array in content.items():
+            if name.startswith("optimizer/"):
+                _, place, kind = name.split("/")
+                moments.setdefault(int(place), {})[kind] = torch.tensor(array)
+        self.load_state_dict({name[6:]: torch.tensor(a) for name, a in content.items() if name.startswith("model/")})
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        self.step = int(content["step"])
 
     @torch.no_grad()
     def embed(self, images: Images) -> NDArray[np.float32]:

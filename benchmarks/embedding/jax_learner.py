@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from raremem.adapters import jax as memory
 from raremem.benchmarks.characters import Images
-from raremem.benchmarks.demo.recipe import LEARNING_RATE, NORM_EPSILON, SMALLEST_WEIGHT, Recipe, first_weights
+from raremem.benchmarks.embedding.recipe import LEARNING_RATE, NORM_EPSILON, SMALLEST_WEIGHT, Recipe, first_weights
 from raremem.config import MemoryConfig
 from raremem.state import MemoryState
 
@@ -37,6 +38,17 @@ class JaxLearner:
             self.weights, self.optimizer_state, self.state, images, targets
         )
         return float(loss)
+
+    def to_numpy(self) -> dict[str, NDArray[Any]]:
+        """See `Learner.to_numpy`."""
+        leaves = jax.tree.leaves((self.weights, self.optimizer_state, self.state))
+        return {f"{place:03}": np.array(leaf) for place, leaf in enumerate(leaves)}
+
+    def from_numpy(self, content: dict[str, NDArray[Any]]) -> None:
+        """See `Learner.from_numpy`."""
+        tree = jax.tree.structure((self.weights, self.optimizer_state, self.state))
+        leaves = [jnp.asarray(content[name]) for name in sorted(content)]
+        self.weights, self.optimizer_state, self.state = jax.tree.unflatten(tree, leaves)
 
     def embed(self, images: Images) -> NDArray[np.float32]:
         """See `Learner.embed`."""

@@ -12,13 +12,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+import raremem
 from raremem.benchmarks.characters import SIZE, Images
 from raremem.config import MemoryConfig
+from raremem.errors import MissingPackageError
 
 KEY_DIM = 64
 NORM_EPSILON = 1e-5
@@ -64,6 +66,12 @@ class Learner(Protocol):
     def learn(self, images: Images, targets: NDArray[np.int32]) -> float:
         """One step on an episode [showings, classes, 28, 28] whose classes have these values; returns the loss."""
 
+    def to_numpy(self) -> dict[str, NDArray[Any]]:
+        """Everything that training has changed, so that it can be resumed."""
+
+    def from_numpy(self, content: dict[str, NDArray[Any]]) -> None:
+        """Go on from there."""
+
     def embed(self, images: Images) -> NDArray[np.float32]:
         """Unit embeddings [n, KEY_DIM] of images [n, 28, 28]."""
 
@@ -82,12 +90,34 @@ def first_weights(recipe: Recipe) -> Weights:
     return weights
 
 
-def episodes(recipe: Recipe, images: Images) -> Iterator[tuple[Images, NDArray[np.int32]]]:
-    """Episodes from classes [class, example, 28, 28], each turned by 0, 90, 180 and 270 degrees to make four."""
-    generator = np.random.default_rng([recipe.seed, 1])
-    for _ in range(recipe.steps):
+def make_learner(backend: str, recipe: Recipe) -> Learner:
+    """The learner of that framework.
+
+    Raises:
+        MissingPackageError: the framework, or a package of the extra `bench`, is not installed.
+    """
+    raremem.get_backend(backend)
+    try:
+        if backend == "torch":
+            from raremem.benchmarks.embedding.torch_learner import TorchLearner
+
+            return TorchLearner(recipe)
+        from raremem.benchmarks.embedding.jax_learner import JaxLearner
+
+        return JaxLearner(recipe)
+    except ImportError as error:
+        raise MissingPackageError(f"training needs {error.name}: pip install 'raremem[bench]'") from error
+
+
+def episodes(recipe: Recipe, images: Images, start: int = 0) -> Iterator[tuple[Images, NDArray[np.int32]]]:
+    """Episodes from classes [class, example, 28, 28], each turned by 0, 90, 180 and 270 degrees to make four.
+
+    The episode of a step depends on the seed and the step alone.
+    """
+    for step in range(start, recipe.steps):
+        generator = np.random.default_rng([recipe.seed, 1, step])
         turned = generator.choice(4 * len(images), recipe.classes, replace=False)
-        episode = np.empty((recipe.showings, recipe.classes, SIZE, SIZE), np.float32)
+        episode: Images = np.empty((recipe.showings, recipe.classes, SIZE, SIZE), np.float32)
         for place, choice in enumerate(turned):
             examples = generator.choice(images.shape[1], recipe.showings, replace=False)
             episode[:, place] = np.rot90(images[choice // 4, examples], choice % 4, axes=(1, 2))
