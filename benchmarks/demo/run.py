@@ -55,11 +55,12 @@ def run_demo(backend: str, data: Path | None, out: Path, seed: int = 0, scale: S
     """
     started = time.perf_counter()
     scale = scale or Scale()
-    memory_backend = raremem.get_backend(backend)
-    learner = make_learner(backend, Recipe(steps=scale.steps, seed=seed))
+    memory_backend, info = raremem.get_backend(backend), raremem.backends()[backend]
+    recipe = Recipe(steps=scale.steps, seed=seed)
+    learner = make_learner(backend, recipe)
     characters = _characters(data, seed, scale)
     print(f"{characters.name} characters: {len(characters.train)} classes to train on, {len(characters.test)} new ones")
-    losses = _train(learner, Recipe(steps=scale.steps, seed=seed), characters)
+    losses = _train(learner, recipe, characters)
 
     stream = shuffled_stream(seed, *characters.test.shape[:2])
     shown = characters.test[stream.classes, stream.examples]
@@ -74,7 +75,7 @@ def run_demo(backend: str, data: Path | None, out: Path, seed: int = 0, scale: S
     print("\naccuracy in %, by how many steps ago the class was last seen")
     print(as_text(accuracy_by_lag(stream, answers)))
     facts = {
-        "backend": f"{backend} {raremem.backends()[backend].version} on {raremem.backends()[backend].device}",
+        "backend": f"{backend} {info.version} on {info.device}",
         "characters": f"{characters.name}; {len(characters.train)} classes to train on, {len(characters.test)} streamed",
         "stream": f"{len(stream.classes):,} steps; memory and FIFO of {config.slots:,} slots",
         "training": f"{scale.steps} episodes, seed {seed}",
