@@ -53,7 +53,7 @@ def query(
     loss = None
     if targets is not None and target_slot is not None:
         positive = xp.where(target_slot != NO_SLOT, scores[:, config.k :], 0.0)[:, 0]
-        loss = _margin_loss(p, config, similarities, values, targets, positive)
+        loss = _loss(p, config, similarities, values, targets, positive)
     return Lookup(
         values=values,
         slots=slots,
@@ -130,21 +130,50 @@ def _similarities(p: Primitives, state: MemoryState, unit: Array, slots: Array) 
 def _softmax(p: Primitives, logits: Array, present: Array) -> Array:
     xp = p.xp
     top = p.constant(logits)[:, :1]
-    powers = xp.where(present, xp.exp(logits - top), 0.0)
+    powers = _powers(p, logits, top, present)
     total = xp.sum(powers, axis=1)[:, None]
     return powers / xp.where(present[:, :1], total, 1.0)
 
 
-def _margin_loss(
-    p: Primitives, config: MemoryConfig, similarities: Array, values: Array, targets: Array, positive: Array
-) -> Array:
-    """Rule 3. Where the hinge is closed, or there is no negative, both loss and gradient are 0."""
-    xp = p.xp
+def _powers(p: Primitives, logits: Array, top: Array, present: Array) -> Array:
+    """exp(logits - top) where present, else 0. What is absent may be far above `top`: exp must not see it, nor its gradient."""
+    return p.xp.where(present, p.xp.exp(p.xp.where(present, logits - top, 0.0)), 0.0)
+
+
+def _loss(p: Primitives, config: MemoryConfig, similarities: Array, values: Array, targets: Array, positive: Array) -> Array:
+    """Rule 3. Where there is no negative, both loss and gradient are 0."""
     is_negative = (values != NO_SLOT) & (values != targets[:, None])
-    first = p.cast(xp.argmax(p.cast(is_negative, "int32"), axis=1), "int32")[:, None]
-    negative = p.take_along(similarities, first)[:, 0]
-    hinge = negative - positive + config.margin
-    return xp.where(xp.any(is_negative, axis=1) & (p.constant(hinge) > 0), hinge, 0.0)
+    if config.loss == "nll":
+        loss = _negative_log_likelihood(p, config, similarities, values == targets[:, None], is_negative, positive)
+    else:
+        loss = _margin_hinge(p, config, similarities, is_negative, positive)
+    return p.xp.where(p.xp.any(is_negative, axis=1), loss, 0.0)
+
+
+def _margin_hinge(p: Primitives, config: MemoryConfig, similarities: Array, is_negative: Array, positive: Array) -> Array:
+    """The margin loss; where the hinge is closed, both loss and gradient are 0."""
+    first = p.cast(p.xp.argmax(p.cast(is_negative, "int32"), axis=1), "int32")[:, None]
+    hinge = p.take_along(similarities, first)[:, 0] - positive + config.margin
+    return p.xp.where(p.constant(hinge) > 0, hinge, 0.0)
+
+
+def _negative_log_likelihood(
+    p: Primitives, config: MemoryConfig, similarities: Array, is_positive: Array, is_negative: Array, positive: Array
+) -> Array:
+    """-log of the softmax weight on the target; if no neighbor has it, the positive stands beside them as one more.
+
+    Both sums are taken relative to their largest power, so neither overflows or vanishes at any temperature.
+    """
+    xp = p.xp
+    logits, best = config.softmax_temperature * similarities, config.softmax_temperature * positive
+    nearest, highest = p.constant(logits)[:, 0], p.constant(best)
+    top = xp.where(nearest > highest, nearest, highest)
+    alone = ~xp.any(is_positive, axis=1)
+    powers = _powers(p, logits, top[:, None], is_positive | is_negative)
+    everyone = xp.sum(powers, axis=1) + xp.where(alone, xp.exp(best - top), 0.0)
+    right = xp.sum(_powers(p, logits, highest[:, None], is_positive), axis=1)
+    right = xp.where(alone, xp.exp(best - highest), right)
+    return (xp.log(everyone) + top) - (xp.log(right) + highest)
 
 
 def _merge_hits(p: Primitives, state: MemoryState, unit: Array, slot: Array, hit: Array) -> tuple[Array, Array]:

@@ -10,6 +10,8 @@ from .errors import ConfigError
 
 MAX_INT32 = 2**31 - 1
 
+LOSSES = ("margin", "nll")
+
 
 @dataclasses.dataclass(frozen=True)
 class MemoryConfig:
@@ -24,6 +26,9 @@ class MemoryConfig:
         age_noise: half width of the whole-number noise added to ages when a slot is chosen to be overwritten
             (paper: r_i, "a random number that introduces some randomness").
         seed: seed of that noise.
+        loss: "margin" (paper, section 2.1) or "nll", the negative log-likelihood of the target under the weights of the
+            retrieved neighbors (our choice, rule 3: it has a gradient from every neighbor and not from two, and trains
+            networks for few-shot classification further).
 
     Raises:
         ConfigError: a field has the wrong type or is out of range.
@@ -39,6 +44,7 @@ class MemoryConfig:
     softmax_temperature: float = 40.0
     age_noise: int = 8
     seed: int = 0
+    loss: str = "margin"
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -59,6 +65,8 @@ class MemoryConfig:
             if not number or not math.isfinite(value) or value < low_bound:
                 raise ConfigError(f"{name}={value!r}: expected a finite number, {low_bound} or above.")
             object.__setattr__(self, name, float(value))
+        if self.loss not in LOSSES:
+            raise ConfigError(f"loss={self.loss!r}: expected one of {', '.join(LOSSES)}.")
 
     @property
     def k(self) -> int:

@@ -43,10 +43,12 @@ def same_state(got: PortableState, expected: PortableState) -> None:
 
 
 def same_lookup(got: Lookup, expected: Lookup, config: MemoryConfig) -> None:
-    """Equal to the bit, but for the weights: two programs that a compiler made may take exp in different ways."""
+    """Equal to the bit, but for what comes of exp and log, which two compiled programs may take in different ways."""
     for name in Lookup._fields:
         if name == "weights":
             close_weights(got.weights, expected.weights, config, exact=True)
+        elif name == "loss" and expected.loss is not None and config.loss == "nll":
+            close("loss", got.loss, expected.loss, tolerance.loss(config, exact=True))
         elif getattr(expected, name) is None:
             assert getattr(got, name) is None, name
         else:
@@ -111,7 +113,7 @@ def check_query_closely(backend: Backend, case: Case) -> None:
         if count and left_out.size:
             assert exact[left_out].max() <= shown[count - 1] + 2 * bound, f"row {row}: a better slot was left out"
     narrow = oracle.query(config, state, case.queries, case.targets, case.mask)
-    close("loss", got.loss, narrow.loss, tolerance.loss(config.key_dim, config.margin))
+    close("loss", got.loss, narrow.loss, tolerance.loss(config, exact=False))
     close_weights(got.weights, narrow.weights, config, exact=False)
 
 

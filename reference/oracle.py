@@ -5,7 +5,7 @@ are f64 inside and rounded to f32 where the specification stores or returns f32.
 
     rule 1  queries are normalised; a row without a direction is rejected
     rule 2  lookup: the k most similar filled slots
-    rule 3  the margin loss
+    rule 3  the margin loss, or the negative log-likelihood
     rule 4  hit: the key moves towards the query
     rule 5  miss: the row takes the oldest slot
     rule 6  age
@@ -119,19 +119,63 @@ def hinge(config: MemoryConfig, positive: Neighbor | None, negative: Neighbor | 
     return float(negative.similarity) - (float(positive.similarity) if positive else 0.0) + config.margin
 
 
+def loss_of(config: MemoryConfig, everyone: list[Neighbor], target: int) -> float:
+    """Rule 3: the loss of one row."""
+    positive, negative = positive_and_negative(config, everyone, target)
+    if config.loss == "margin":
+        return max(0.0, hinge(config, positive, negative))
+    if negative is None:
+        return 0.0
+    everyone, right = contenders(config, everyone, target)
+    return log_sum_exp(config, everyone) - log_sum_exp(config, right)
+
+
+def contenders(config: MemoryConfig, everyone: list[Neighbor], target: int) -> tuple[list[Neighbor], list[Neighbor]]:
+    """Rule 3: who is in the softmax of the likelihood, and which of them have the target.
+
+    The k neighbors; and if none of them has the target, the positive too: the best slot that has it, or, where there is none,
+    a slot -1 of similarity 0.
+    """
+    neighbors = everyone[: config.k]
+    if all(neighbor.value != target for neighbor in neighbors):
+        positive, _ = positive_and_negative(config, everyone, target)
+        neighbors = [*neighbors, positive or Neighbor(-1, target, np.float32(0))]
+    return neighbors, [neighbor for neighbor in neighbors if neighbor.value == target]
+
+
+def log_sum_exp(config: MemoryConfig, neighbors: list[Neighbor]) -> float:
+    """Rule 3: log of the sum of exp(t * similarity)."""
+    top = max(float(neighbor.similarity) for neighbor in neighbors)
+    powers = [math.exp(config.softmax_temperature * (float(neighbor.similarity) - top)) for neighbor in neighbors]
+    return config.softmax_temperature * top + math.log(math.fsum(powers))
+
+
+def pulls(config: MemoryConfig, everyone: list[Neighbor], target: int) -> list[tuple[int, float]]:
+    """Rule 3: the derivative of the loss by the similarity of each slot that it depends on."""
+    positive, negative = positive_and_negative(config, everyone, target)
+    if negative is None:
+        return []
+    if config.loss == "margin":
+        ends = [(negative, 1.0), (positive, -1.0)] if hinge(config, positive, negative) > 0 else []
+        return [(neighbor.slot, sign) for neighbor, sign in ends if neighbor is not None]
+    terms = []
+    for sign, neighbors in zip((1.0, -1.0), contenders(config, everyone, target), strict=True):
+        for neighbor, weight in zip(neighbors, softmax(config, neighbors), strict=True):
+            if neighbor.slot >= 0:
+                terms.append((neighbor.slot, sign * config.softmax_temperature * weight))
+    return terms
+
+
 def loss_gradient(config: MemoryConfig, state: OracleState, row: NDArray[Any], target: int) -> NDArray[np.float64]:
-    """Rule 3's gradient by the row, through rule 1: (I - u u^T) (k_neg - k_pos) / |row| where the hinge is open."""
+    """Rule 3's gradient by the row, through rule 1: (I - u u^T) (the sum of pull * key) / |row|."""
     unit = normalize(row)
     if unit is None:
         return np.zeros(row.shape)
-    positive, negative = positive_and_negative(config, nearest_first(unit, state), target)
-    if hinge(config, positive, negative) <= 0:
-        return np.zeros(row.shape)
     pull = np.zeros(row.shape)
-    for neighbor, sign in ((negative, 1.0), (positive, -1.0)):
-        slot = state.slots[neighbor.slot] if neighbor is not None else None
-        if slot is not None:
-            pull += sign * slot.key
+    for number, strength in pulls(config, nearest_first(unit, state), target):
+        slot = state.slots[number]
+        assert slot is not None
+        pull += strength * slot.key
     exact = row.astype(np.float64)
     norm = float(np.linalg.norm(exact))
     return (pull - (exact @ pull) / norm**2 * exact) / norm
@@ -207,7 +251,7 @@ class Oracle(Backend):
                 values[row, place], slots[row, place] = neighbor.value, neighbor.slot
                 similarities[row, place], weights[row, place] = neighbor.similarity, weight
             if targets is not None:
-                loss[row] = max(0.0, hinge(config, *positive_and_negative(config, everyone, int(targets[row]))))
+                loss[row] = loss_of(config, everyone, int(targets[row]))
         if strict:
             check_no_rejects(rejected)
         return Lookup(

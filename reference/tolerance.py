@@ -8,6 +8,10 @@ oracle computes in f64 and rounds once. Inputs whose products and sums are exact
 
 from __future__ import annotations
 
+import math
+
+from raremem.config import MemoryConfig
+
 UNIT = 2.0**-24
 
 EXP_ULPS = 4
@@ -29,9 +33,31 @@ def similarity(dim: int) -> float:
     return (unit_row(dim) + gamma(dim) + UNIT) * (1 + 1e-3)
 
 
-def loss(dim: int, margin: float) -> float:
+def loss(config: MemoryConfig, exact: bool) -> float:
+    """Error of a row's loss; `exact`: the similarities are."""
+    if config.loss == "nll":
+        return negative_log_likelihood(config.key_dim, config.k, config.softmax_temperature, exact)
+    return 0.0 if exact else hinge(config.key_dim, config.margin)
+
+
+def hinge(dim: int, margin: float) -> float:
     """Error of a hinge: two similarities, and two roundings of a number no larger than 2 + margin (and the margin's)."""
     return 2 * similarity(dim) + 3 * UNIT * (2 + margin)
+
+
+def negative_log_likelihood(dim: int, k: int, temperature: float, exact: bool) -> float:
+    """Error of the difference of two log-sum-exps of at most k + 1 logits.
+
+    A log-sum-exp moves by no more than its logits do: each is off by temperature times the similarity's error, by its own
+    rounding and by that of its difference from the largest (2 temperature at most). Its powers are off by exp's ulps, their
+    sum by gamma, and both come out of the log as absolute errors; the log rounds itself (`EXP_ULPS` again; log(k + 1) at
+    most), and so do the two additions of a largest logit (temperature + log(k + 1) at most) and the final difference (2
+    temperature + log(k + 1)). The oracle rounds the result once.
+    """
+    logit = temperature * ((0.0 if exact else similarity(dim)) + UNIT + 2 * UNIT)
+    log = math.log(k + 1)
+    sum_of_powers = logit + 2 * EXP_ULPS * UNIT + gamma(k + 1) + 2 * EXP_ULPS * UNIT * log + UNIT * (temperature + log)
+    return 2 * sum_of_powers * (1 + 1e-3) + 2 * UNIT * (2 * temperature + log)
 
 
 def weight(dim: int, k: int, temperature: float, exact: bool) -> float:
@@ -56,8 +82,21 @@ def merged_key(dim: int, queries: int, norm: float) -> float:
     return 2 * total / norm + unit_row(dim)
 
 
-def gradient(dim: int, row_norm: float) -> float:
-    """Error, in norm, of the loss gradient (I - u u^T)(k_neg - k_pos) / |row|.
+def gradient(config: MemoryConfig, row_norm: float) -> float:
+    """Error, in norm, of the gradient of a row's loss.
+
+    That of the likelihood is temperature times the difference of two means of unit keys: as the margin's, but that each mean
+    has relative errors in its weights (whose similarities may be inexact), and is a sum of k keys.
+    """
+    plain = hinge_gradient(config.key_dim, row_norm)
+    if config.loss == "margin":
+        return plain
+    weights = weight(config.key_dim, config.k + 1, config.softmax_temperature, exact=False)
+    return config.softmax_temperature * (plain + 2 * (weights + gamma(config.k + 1) + 2 * UNIT) / row_norm)
+
+
+def hinge_gradient(dim: int, row_norm: float) -> float:
+    """Error, in norm, of the margin loss gradient (I - u u^T)(k_neg - k_pos) / |row|.
 
     |k_neg - k_pos| is at most 2. The unit row enters twice (2 unit_row), the inner product and the backward of the norm are
     sums of `dim` (2 gamma), and about eight scalings round once each.

@@ -1,0 +1,153 @@
+"""Laws of rules 1 and 2: which rows are queries, and what a lookup answers."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+import raremem
+from raremem.backend import Backend
+from raremem.reference import tolerance
+from raremem.reference.comparison import (
+    check_query,
+    check_query_closely,
+    check_update,
+    close,
+    run_query,
+    same,
+    same_lookup,
+    same_state,
+)
+from raremem.reference.laws.registry import empty, full, general, law, many_neighbors, one_slot
+from raremem.reference.strategies import Case, direction
+
+# Rule 1: queries
+
+
+@law("1")
+def only_direction_matters(backend: Backend, case: Case) -> None:
+    """A row scaled by a power of two is the same query, to the bit, over the whole range of f32."""
+    plain = run_query(backend, case)
+    for scale in (2.0**-70, 2.0**100):
+        scaled = dataclasses.replace(case, queries=case.queries * np.float32(scale))
+        same_lookup(run_query(backend, scaled), plain, case.config)
+
+
+@law("1")
+def bad_rows_are_rejected(backend: Backend, case: Case) -> None:
+    """NaN, infinity, zero and rows of almost nothing: not found, no loss, never written, counted."""
+    bad = (np.nan, np.inf, -np.inf, 0.0, 2.0**-101, 1e-45)
+    queries = case.queries.copy()
+    rows = np.arange(0, len(queries), 2)
+    for place, row in enumerate(rows):
+        queries[row] = 0
+        queries[row, place % queries.shape[1]] = bad[(place + int(case.targets[0])) % len(bad)]
+    case = dataclasses.replace(case, queries=queries)
+    found = run_query(backend, case)
+    assert np.array_equal(found.rejected[rows], case.mask[rows])
+    assert not found.found[rows].any()
+    assert found.loss is not None
+    assert not found.loss[rows].any()
+    check_query(backend, case)
+    check_update(backend, case)
+
+
+@law("1")
+def strict_names_the_rows(backend: Backend, case: Case) -> None:
+    """`strict=True` raises instead, names the row, and leaves the memory as it was."""
+    case = case.everyone()
+    queries = case.queries.copy()
+    queries[-1] = np.nan
+    state = backend.from_numpy(case.config, case.state)
+    for call in (backend.query, backend.update):
+        try:
+            call(case.config, state, queries, case.targets, case.mask, strict=True)
+        except raremem.RejectedRowsError as error:
+            assert str([len(queries) - 1]) in str(error), error
+        else:
+            raise AssertionError(f"{call.__name__} took a row of NaN with strict=True")
+    same_state(backend.to_numpy(state), case.state)
+
+
+@law("1")
+def half_precision_rows_are_cast(backend: Backend, case: Case) -> None:
+    """A query in f16 is the query of its f32 values."""
+    queries = case.queries / np.abs(case.queries).max()
+    half = run_query(backend, dataclasses.replace(case, queries=queries.astype(np.float16)))
+    same_lookup(half, run_query(backend, dataclasses.replace(case, queries=queries)), case.config)
+
+
+# Rule 2: lookup
+
+
+@law("2, 3")
+def query_agrees(backend: Backend, case: Case) -> None:
+    """Everything a query returns, to the bit; ties are common."""
+    check_query(backend, case)
+
+
+@law("2, 3", general)
+def query_agrees_on_any_rows(backend: Backend, case: Case) -> None:
+    """The same on arbitrary rows, within the derived tolerance."""
+    check_query_closely(backend, case)
+
+
+@law("2")
+def query_without_targets_is_the_same(backend: Backend, case: Case) -> None:
+    """Targets add a loss and change nothing else."""
+    with_targets, without = run_query(backend, case), run_query(backend, case, targets=False)
+    assert without.loss is None
+    assert without.targets is None
+    same_lookup(without, with_targets._replace(loss=None, targets=None), case.config)
+
+
+@law("2", empty)
+def empty_memory_finds_nothing(backend: Backend, case: Case) -> None:
+    """No neighbor, no weight, no loss."""
+    found = run_query(backend, case)
+    assert not found.found.any()
+    assert (found.slots == -1).all()
+    assert (found.values == -1).all()
+    assert not found.weights.any()
+    assert found.loss is not None
+    assert not found.loss.any()
+    check_update(backend, case)
+
+
+@law("2", one_slot)
+def one_slot_is_a_memory(backend: Backend, case: Case) -> None:
+    """A single slot is found, hit and evicted like any."""
+    check_query(backend, case)
+    check_update(backend, case)
+
+
+@law("2", many_neighbors)
+def more_neighbors_than_slots(backend: Backend, case: Case) -> None:
+    """Asking for more neighbors than slots gives as many as there are slots."""
+    assert run_query(backend, case).slots.shape == (len(case.queries), case.config.slots)
+    check_query(backend, case)
+
+
+@law("2", full)
+def ties_go_to_the_lowest_slot(backend: Backend, case: Case) -> None:
+    """With one key everywhere, neighbors come in the order of their slots."""
+    keys = np.tile(direction(case.config.key_dim, int(case.targets[0])), (case.config.slots, 1))
+    case = dataclasses.replace(case, state={**case.state, "keys": keys})
+    found = run_query(backend, case)
+    same("slots", found.slots, np.tile(np.arange(case.config.k), (len(case.queries), 1)))
+
+
+@law("2")
+def weights_sum_to_one(backend: Backend, case: Case) -> None:
+    """Over the neighbors there are; nothing elsewhere."""
+    found = run_query(backend, case)
+    close("sums", found.weights.sum(axis=1), found.found, 2 * tolerance.gamma(case.config.k + 2))
+
+
+@law("2")
+def query_changes_nothing(backend: Backend, case: Case) -> None:
+    """A query only reads."""
+    state = backend.from_numpy(case.config, case.state)
+    backend.query(case.config, state, case.queries, case.targets, case.mask)
+    same_state(backend.to_numpy(state), case.state)

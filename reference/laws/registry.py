@@ -1,0 +1,94 @@
+"""What a law is, the list of all of them, how one is tried on a backend, and the kinds of cases that laws ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from raremem.backend import Backend
+from raremem.reference.strategies import FEW_SIZES, MANY_SIZES, Case, Size, cases
+
+Check = Callable[[Backend, Case], None]
+
+
+@dataclass(frozen=True)
+class Law:
+    """One law: its name, the rule of the specification it holds, what it is run on, and its body."""
+
+    name: str
+    rule: str
+    strategy: Callable[[tuple[Size, ...]], st.SearchStrategy[Case]]
+    check: Check
+    gradients: bool = False
+    costly: bool = False
+
+
+LAWS: dict[str, Law] = {}
+
+
+def law(
+    rule: str, strategy: Callable[[tuple[Size, ...]], st.SearchStrategy[Case]] = cases, **traits: bool
+) -> Callable[[Check], Check]:
+    """Enter a function among the laws, under its own name."""
+
+    def enter(check: Check) -> Check:
+        LAWS[check.__name__] = Law(check.__name__, rule, strategy, check, **traits)
+        return check
+
+    return enter
+
+
+def run(law: Law, backend: Backend, examples: int = 50, shrink: bool = True) -> None:
+    """Try a law on a backend with this many cases (a tenth if it is costly), the same ones every time.
+
+    Raises:
+        AssertionError: the law does not hold; Hypothesis adds the smallest case it found.
+    """
+    sizes = FEW_SIZES if backend.compiled or backend.name == "jax" else MANY_SIZES
+
+    @settings(
+        max_examples=max(1, examples // 10) if law.costly else examples,
+        phases=[Phase.generate, Phase.shrink] if shrink and not law.costly else [Phase.generate],
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(law.strategy(sizes))
+    def check(case: Case) -> None:
+        law.check(backend, case)
+
+    check()
+
+
+def general(sizes: tuple[Size, ...]) -> st.SearchStrategy[Case]:
+    """Arbitrary f32 rows."""
+    return cases(sizes, exact=False)
+
+
+def full(sizes: tuple[Size, ...]) -> st.SearchStrategy[Case]:
+    """Memories with no empty slot."""
+    return cases(sizes, full=True, masked=False)
+
+
+def empty(sizes: tuple[Size, ...]) -> st.SearchStrategy[Case]:
+    """Memories that have seen nothing."""
+    return cases(sizes, full=False, masked=False)
+
+
+def crowded(sizes: tuple[Size, ...]) -> st.SearchStrategy[Case]:
+    """More rows than slots."""
+    return cases(tuple(size for size in sizes if size.batch > size.config.slots), masked=False)
+
+
+def one_slot(sizes: tuple[Size, ...]) -> st.SearchStrategy[Case]:
+    """A memory of a single slot."""
+    return cases(tuple(size for size in sizes if size.config.slots == 1))
+
+
+def many_neighbors(sizes: tuple[Size, ...]) -> st.SearchStrategy[Case]:
+    """More neighbors asked for than there are slots."""
+    return cases(tuple(size for size in sizes if size.config.neighbors > size.config.slots))

@@ -1,0 +1,90 @@
+"""Laws of search over more than one chunk, of states that travel, and of bad input."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import raremem
+from raremem.backend import Backend
+from raremem.config import MemoryConfig
+from raremem.reference.comparison import check_query, check_update, same_state
+from raremem.reference.laws.registry import law
+from raremem.reference.strategies import Case, Size, cases, direction
+from raremem.search import CHUNK
+
+CHUNKED = Size(MemoryConfig(20_000, 4, neighbors=5, margin=0.125, softmax_temperature=4.0), 3)
+"""Larger than one chunk of the exact scan."""
+
+
+@law("2, 3", lambda sizes: cases((CHUNKED,), exact=True, full=True, masked=False), costly=True)
+def scan_in_chunks_agrees(backend: Backend, case: Case) -> None:
+    """A memory larger than one chunk: neighbors in either chunk and where the chunks overlap, ties across them."""
+    slots = case.config.slots
+    generator = np.random.default_rng(int(case.state["ages"][0]))
+    last_chunk = generator.integers(slots // 2, slots, 4)
+    chosen = np.concatenate([last_chunk, np.array([CHUNK - 1, slots - CHUNK, 0])[: case.targets[0] % 4]])
+    keys = np.tile(-direction(4, 0), (slots, 1))
+    keys[chosen] = direction(4, 0)
+    values = np.zeros(slots, np.int32)
+    values[chosen] = generator.integers(1, 3, len(chosen))
+    queries = np.tile(direction(4, 0), (len(case.queries), 1))
+    state = {**case.state, "keys": keys, "values": values}
+    case = dataclasses.replace(case, state=state, queries=queries, targets=np.array([0, 1, 2], np.int32))
+    check_query(backend, case)
+    check_update(backend, case)
+
+
+@law("state")
+def states_travel(backend: Backend, case: Case) -> None:
+    """To NumPy and back, through a file, and through a copy: the same to the bit."""
+    state = backend.from_numpy(case.config, case.state)
+    same_state(backend.to_numpy(state), case.state)
+    kept = backend.copy(state)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "memory.safetensors"
+        raremem.save(path, case.config, state, backend)
+        config, loaded = raremem.load(path, backend)
+    assert config == case.config
+    same_state(backend.to_numpy(loaded), case.state)
+    backend.update(case.config, state, case.queries, case.targets, case.mask)
+    same_state(backend.to_numpy(kept), case.state)
+
+
+@law("errors")
+def bad_input_changes_nothing(backend: Backend, case: Case) -> None:
+    """Wrong shapes, dtypes and targets raise the error of their cause, and the memory is as it was."""
+    config = case.config
+    state = backend.from_numpy(config, case.state)
+    queries, targets, mask = case.queries, case.targets, np.ones_like(case.mask)
+    wrong: list[tuple[Any, Any, Any, Any]] = [
+        (raremem.ShapeError, queries[:, :-1] if config.key_dim > 1 else queries[0], targets, mask),
+        (raremem.ShapeError, queries[:0], targets[:0], mask[:0]),
+        (raremem.ShapeError, queries, targets[:-1], mask),
+        (raremem.ShapeError, queries, targets, mask[:, None]),
+        (raremem.DTypeError, queries.astype(np.int32), targets, mask),
+        (raremem.DTypeError, queries, targets.astype(np.float32), mask),
+        (raremem.DTypeError, queries, targets, mask.astype(np.int32)),
+        (raremem.TargetError, queries, targets - 100, mask),
+        (raremem.TargetError, queries, targets.astype(np.int64) + 2**31, mask),
+    ]
+    for error, *arguments in wrong:
+        for call in (backend.query, backend.update):
+            try:
+                call(config, state, *arguments)
+            except error as raised:
+                assert "expected" in str(raised), raised
+            else:
+                raise AssertionError(f"{call.__name__} took what should raise {error.__name__}")
+    same_state(backend.to_numpy(state), case.state)
+    other = dataclasses.replace(config, slots=config.slots + 1)
+    try:
+        backend.query(other, state, queries)
+    except raremem.StateError:
+        pass
+    else:
+        raise AssertionError("a state of another config was taken")

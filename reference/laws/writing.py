@@ -1,0 +1,140 @@
+"""Laws of rules 4 to 8: hits, misses, ages, noise and masks."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from raremem.backend import Backend
+from raremem.reference.comparison import check_update, run_query, run_update, same, same_state
+from raremem.reference.laws.registry import crowded, full, law
+from raremem.reference.strategies import Case, cases, direction
+
+
+@law("4, 5, 6")
+def update_agrees(backend: Backend, case: Case) -> None:
+    """The whole memory after an update, and its report."""
+    check_update(backend, case)
+
+
+@law("4, 5, 6")
+def lookup_can_be_reused(backend: Backend, case: Case) -> None:
+    """An update with the lookup of the same state is the update that searches for itself."""
+    check_update(backend, case, reuse=True)
+
+
+@law("4", full)
+def hits_move_the_key(backend: Backend, case: Case) -> None:
+    """Rows with the value of their nearest neighbor are hits, and several may hit one slot."""
+    nearest = run_query(backend, case).values[:, 0].astype(np.int32)
+    case = dataclasses.replace(case, targets=nearest)
+    state, report = run_update(backend, case)
+    assert report.hit.all()
+    same("values", state["values"], case.state["values"])
+    check_update(backend, case)
+
+
+@law("4", full)
+def order_of_hits_is_no_matter(backend: Backend, case: Case) -> None:
+    """A batch of hits backwards leaves the same memory; keys merged from rows that differ, within rounding."""
+    nearest = run_query(backend, case).values[:, 0].astype(np.int32)
+    case = dataclasses.replace(case, targets=nearest)
+    check_update(backend, case.rows(np.arange(len(nearest))[::-1]))
+
+
+@law("4", full)
+def opposites_leave_the_key(backend: Backend, case: Case) -> None:
+    """A hit that cancels its key leaves it as it is; the slot counts as used."""
+    keys = np.tile(direction(case.config.key_dim, 0), (case.config.slots, 1))
+    state = {**case.state, "keys": keys, "values": np.zeros_like(case.state["values"])}
+    queries = case.queries.copy()
+    queries[:] = np.nan
+    queries[-1] = -keys[0]
+    case = dataclasses.replace(case, state=state, queries=queries, targets=np.zeros_like(case.targets))
+    after, report = run_update(backend, case)
+    assert report.hit[-1]
+    same("keys", after["keys"], keys)
+    same("age", after["ages"][0], 0)
+
+
+@law("5", full)
+def misses_evict_the_oldest(backend: Backend, case: Case) -> None:
+    """Rows of a new value each take the slot whose age and noise are largest."""
+    check_update(backend, dataclasses.replace(case, targets=np.arange(len(case.targets), dtype=np.int32) + 10))
+
+
+@law("5")
+def duplicates_take_slots_of_their_own(backend: Backend, case: Case) -> None:
+    """A batch of one row again and again, of a new value: each is a miss, as the memory was before the batch."""
+    queries = np.tile(case.queries[:1], (len(case.queries), 1))
+    case = dataclasses.replace(case, queries=queries, targets=np.full_like(case.targets, 9)).everyone()
+    _, report = run_update(backend, case)
+    slots = report.slots[report.written]
+    assert len(set(slots.tolist())) == len(slots) == min(len(queries), case.config.slots)
+    check_update(backend, case)
+
+
+@law("5", crowded)
+def misses_beyond_the_slots_are_dropped(backend: Backend, case: Case) -> None:
+    """When slots run out the remaining rows are dropped and counted."""
+    case = dataclasses.replace(case, targets=np.arange(len(case.targets), dtype=np.int32) + 10)
+    _, report = run_update(backend, case)
+    assert report.dropped == len(case.targets) - case.config.slots
+    check_update(backend, case)
+
+
+# Rule 7: noise
+
+
+@law("7", full)
+def noise_agrees_to_the_bit(backend: Backend, case: Case) -> None:
+    """With all ages equal the order of eviction is the order of the noise: here of every slot."""
+    repeats = -(-case.config.slots // len(case.queries))
+    state = {**case.state, "ages": np.full(case.config.slots, case.state["ages"][0], np.int32)}
+    for place in range(repeats):
+        targets = np.arange(len(case.queries), dtype=np.int32) + 10
+        step = (case.state["step"] + 977 * place) % 2**32
+        check_update(backend, dataclasses.replace(case, state={**state, "step": step}, targets=targets))
+
+
+# Rule 8: mask
+
+
+@law("8")
+def masked_rows_are_not_there(backend: Backend, case: Case) -> None:
+    """What stands in a masked row changes nothing to the bit, be it NaN or a target out of range."""
+    queries, targets = case.queries.copy(), case.targets.copy()
+    queries[~case.mask] = np.nan
+    targets[~case.mask] = -5
+    padded = dataclasses.replace(case, queries=queries, targets=targets)
+    for got, expected in zip(run_query(backend, padded), run_query(backend, case), strict=True):
+        same("query", got, expected)
+    (state, report), (plain, plain_report) = run_update(backend, padded), run_update(backend, case)
+    same_state(state, plain)
+    for name, got, expected in zip(report._fields, report, plain_report, strict=True):
+        same(name, got, expected)
+
+
+@law("8", lambda sizes: cases(sizes, only=(0,)))
+def padding_changes_nothing(backend: Backend, case: Case) -> None:
+    """A batch with masked rows writes what the batch without them writes."""
+    if not case.mask.any():
+        return
+    short = case.rows(case.mask)
+    (state, report), (plain, plain_report) = run_update(backend, case), run_update(backend, short)
+    for name in ("values", "ages", "filled", "step"):
+        same(name, state[name], plain[name])
+    same("slots", report.slots[case.mask], plain_report.slots)
+    check_update(backend, case)
+    check_update(backend, short)
+
+
+@law("8")
+def all_masked_changes_nothing(backend: Backend, case: Case) -> None:
+    """No row, no write, no step: the memory is the same to the bit."""
+    case = dataclasses.replace(case, mask=np.zeros_like(case.mask))
+    state, report = run_update(backend, case)
+    same_state(state, case.state)
+    assert not report.written.any()
+    assert not run_query(backend, case).found.any()
