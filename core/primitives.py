@@ -22,7 +22,8 @@ class Primitives(Protocol):
     name: str
     """What `raremem.get_backend` calls it."""
     xp: Any
-    """A namespace that follows NumPy: where, sum, amax, any, all, cumsum, argmax, isfinite, abs, sqrt, exp, log, concatenate"""
+    """A namespace that follows NumPy: where, sum, amax, any, all, cumsum, argmax, isfinite, abs, sqrt, exp, log, concatenate,
+    full_like"""
 
     def asarray(self, array: Any, like: Array) -> Array:
         """`array` as this framework's own, on the device of `like`; the same object if it is that already."""

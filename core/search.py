@@ -6,6 +6,8 @@ answers with slots, and `algorithm.query` scores those again, with a gradient.
 
 from __future__ import annotations
 
+import math
+
 from .primitives import Primitives
 from .state import NO_SLOT, Array, MemoryState
 
@@ -32,7 +34,7 @@ def nearest(p: Primitives, state: MemoryState, queries: Array, targets: Array | 
         present = (values != NO_SLOT) & (ids >= first)
         scores = p.inner(queries, p.slice_rows(state.keys, start, size))
         scores = p.xp.where(present[None, :], scores, NOTHING)
-        best, columns = p.top_k(scores, k)
+        best, columns = _top_k(p, scores, k)
         if targets is None:
             return best, columns + start, best[:, :1], columns[:, :1]
         scores = p.xp.where(values[None, :] == targets[:, None], scores, NOTHING)
@@ -48,6 +50,25 @@ def nearest(p: Primitives, state: MemoryState, queries: Array, targets: Array | 
     if targets is None:
         return ids, None
     return ids, p.xp.where(target_score > NOTHING, target_id, NO_SLOT)
+
+
+def _top_k(p: Primitives, scores: Array, k: int) -> tuple[Array, Array]:
+    """`p.top_k` in two levels: the k best blocks of columns by their maximum, then the k best columns in them.
+
+    Whatever is among the k best columns is in one of those blocks: k blocks before its own would hold k columns before it.
+    """
+    rows, count = scores.shape
+    width = 2 ** int(math.log2(count / k) / 2)
+    if width == 1:
+        return p.top_k(scores, k)
+    filler = p.xp.full_like(scores[:, : -count % width], NOTHING)
+    scores = p.xp.concatenate([scores, filler], axis=1)
+    maxima = p.xp.amax(scores.reshape(rows, -1, width), axis=2)
+    _, blocks = p.top_k(maxima, k)
+    blocks = p.take_along(blocks, p.sort_order(blocks * 0, blocks))
+    columns = (blocks[:, :, None] * width + p.arange(width, scores)).reshape(rows, k * width)
+    best, places = p.top_k(p.take_along(scores, columns), k)
+    return best, p.take_along(columns, places)
 
 
 def _merge(p: Primitives, low: Candidates, high: Candidates, k: int) -> Candidates:
