@@ -1,56 +1,160 @@
-"""The benchmark tasks: what there is, what each needs, and the files that a run leaves."""
+"""The benchmark tasks: what there is, what each needs, and the files that a run leaves.
+
+A run writes `<task>-<backend>-<seed>.json` and `.html`, and writes `index.html` anew: every task, every backend, all seeds that
+are there, and "not run" where none is.
+"""
 
 from __future__ import annotations
 
-import dataclasses
+import importlib
 import json
 import os
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 import raremem
-from raremem.benchmarks import omniglot
-from raremem.benchmarks.pages import as_text
+from raremem.benchmarks.pages import Outcome, as_text, fact_list, html_table, inline_svg, page
 from raremem.checkpoint import replace_file
 
-NEEDS = {"omniglot": "Omniglot (--data: its two official zips, or .npz); the extra bench and a framework; 20 minutes"}
+BACKENDS = ("torch", "jax")
 
 
-def run_task(task: str, backend: str, data: Path | None, out: Path, minutes: float, seed: int) -> None:
-    """Run a task, print its figures, and write `<task>-<backend>.json` and `.html` into `out`.
+@dataclass(frozen=True)
+class Setting:
+    """What a run is asked for: backend, data, the folder for results, minutes of training, seed."""
+
+    backend: str
+    data: Path | None
+    out: Path
+    minutes: float
+    seed: int
+
+    def snapshot(self, name: str) -> Path:
+        """The file for the training called `name`."""
+        return self.out / f"{name}-{self.backend}-{self.seed}.safetensors"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task: its title, what it needs, how long it trains unless told otherwise, and the module whose `run` does it."""
+
+    title: str
+    needs: str
+    minutes: float
+    data: str | None = None
+
+    def run(self, name: str) -> Callable[[Setting], Outcome]:
+        """What runs it."""
+        return importlib.import_module(f"raremem.benchmarks.{name}").run
+
+
+TASKS = {
+    "omniglot": Task(
+        "Omniglot: few-shot classification of new characters",
+        "the extra bench and a framework; about 21 minutes for --minutes 20",
+        20.0,
+        "Omniglot's two official zips (or .npz)",
+    ),
+    "lifelong": Task(
+        "The life-long stream: 100,000 new characters, never a reset",
+        "the network of omniglot in --out (or trains it); about 10 minutes more",
+        20.0,
+        "Omniglot's two official zips (or .npz)",
+    ),
+    "symbols": Task(
+        "A random function in a recurrent-convolutional network",
+        "the extra bench and a framework; twice --minutes: with memory, and without",
+        5.0,
+    ),
+    "translation": Task(
+        "English to German with a deep sequence-to-sequence network",
+        "the extra bench and a framework; twice --minutes: with memory, and without",
+        30.0,
+        "Multi30k (train, val, test_2016_flickr; .en and .de, or .gz)",
+    ),
+}
+
+
+def run_task(name: str, setting: Setting) -> None:
+    """Run a task, print its tables, and write its files.
 
     Raises:
         ConfigError: the task needs data, and none was named; or the minutes are none.
     """
-    if data is None:
-        raise raremem.ConfigError(f"{task} needs {NEEDS[task]}. Name the folder with --data, or set RAREMEM_DATA.")
-    if not minutes > 0:
-        raise raremem.ConfigError(f"--minutes {minutes}: expected more than 0.")
+    task = TASKS[name]
+    if task.data and setting.data is None:
+        raise raremem.ConfigError(f"{name} needs {task.data}. Name the folder with --data, or set RAREMEM_DATA.")
     started = time.perf_counter()
-    outcome = omniglot.run(backend, data, out, minutes, seed)
-    info = raremem.backends()[backend]
+    outcome = task.run(name)(setting)
+    info = raremem.backends()[setting.backend]
     wall = time.perf_counter() - started
+    threads = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
+    versions = {"raremem": raremem.__version__, setting.backend: info.version, "numpy": version("numpy")}
     result = {
-        "task": task,
-        "backend": backend,
-        "versions": {"raremem": raremem.__version__, backend: info.version},
+        "task": name,
+        "backend": setting.backend,
+        "versions": versions,
         "device": info.device,
-        "cores": os.cpu_count(),
-        "seed": seed,
-        "recipe": dataclasses.asdict(outcome.recipe),
-        "test": [dataclasses.asdict(accuracy) for accuracy in outcome.test],
-        "published": omniglot.PUBLISHED,
-        "training_minutes": outcome.minutes,
+        "threads": threads,
+        "seed": setting.seed,
+        "minutes": setting.minutes,
         "wall_seconds": wall,
-        "curve": outcome.curve,
+        "headline": outcome.headline,
+        "figures": outcome.figures,
     }
     facts = {
-        "backend": f"{backend} {info.version} on {info.device}, {os.cpu_count()} cores",
-        "training": f"{outcome.recipe.steps} episodes of {outcome.recipe.classes} classes, seed {seed}",
+        "run": f"raremem bench {name} --backend {setting.backend} --minutes {setting.minutes:g} --seed {setting.seed}",
+        "on": f"{setting.backend} {info.version}, {info.device}, {threads} threads; raremem {raremem.__version__}",
         "wall time": f"{wall / 60:.1f} minutes",
+        **outcome.facts,
     }
-    out.mkdir(parents=True, exist_ok=True)
-    replace_file(out / f"{task}-{backend}.json", (json.dumps(result, indent=1) + "\n").encode())
-    replace_file(out / f"{task}-{backend}.html", outcome.html(facts).encode())
-    print(as_text(outcome.table()))
-    print(f"{out / task}-{backend}.json and .html written after {wall / 60:.1f} minutes")
+    tables = "".join(f"<h2>{title}</h2>{html_table(table)}" for title, table in outcome.tables.items())
+    notes = "".join(f"<p>{note}</p>" for note in outcome.notes)
+    plots = "".join(map(inline_svg, outcome.plots()))
+    setting.out.mkdir(parents=True, exist_ok=True)
+    stem = f"{name}-{setting.backend}-{setting.seed}"
+    replace_file(setting.out / f"{stem}.json", (json.dumps(result, indent=1) + "\n").encode())
+    replace_file(setting.out / f"{stem}.html", page(task.title, fact_list(facts) + notes + tables + plots).encode())
+    write_index(setting.out)
+    for title, table in outcome.tables.items():
+        print(f"\n{title}\n{as_text(table)}")
+    print(f"\n{setting.out / stem}.json and .html written after {wall / 60:.1f} minutes; see {setting.out / 'index.html'}")
+
+
+def write_index(out: Path) -> None:
+    """The first page of the report: the figures of every result in `out`, seeds taken together."""
+    results = [json.loads(path.read_text()) for path in sorted(out.glob("*-*-*.json"))]
+    sections = []
+    for name, task in TASKS.items():
+        ran = {backend: [r for r in results if (r["task"], r["backend"]) == (name, backend)] for backend in BACKENDS}
+        figures = list(dict.fromkeys(figure for runs in ran.values() for run in runs for figure in run["headline"]))
+        columns = [_columns(runs, figures) for runs in ran.values()]
+        rows = [[figure, *(column[place] for column in columns)] for place, figure in enumerate(figures)]
+        table = html_table([["", *(f"{backend} ({_seeds(ran[backend])})" for backend in BACKENDS)], *rows])
+        links = ", ".join(
+            f'<a href="{name}-{run["backend"]}-{run["seed"]}.html">{run["backend"]}, seed {run["seed"]}</a>'
+            for runs in ran.values()
+            for run in runs
+        )
+        sections.append(f"<h2>{task.title}</h2>{table}<p>{links}</p>")
+    replace_file(out / "index.html", page("raremem: benchmarks", "".join(sections)).encode())
+
+
+def _seeds(runs: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{run['minutes']:g} min, seed {run['seed']}" for run in runs) or "not run"
+
+
+def _columns(runs: list[dict[str, Any]], figures: list[str]) -> list[str]:
+    """Each figure's mean over the seeds, and with several their standard deviation."""
+    cells = []
+    for figure in figures:
+        numbers = [run["headline"][figure] for run in runs if figure in run["headline"]]
+        spread = f" ± {np.std(numbers, ddof=1):.1f}" if len(numbers) > 1 else ""
+        cells.append(f"{np.mean(numbers):.1f}{spread}" if numbers else "not run")
+    return cells

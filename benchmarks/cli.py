@@ -47,10 +47,10 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(run=_demo)
 
     bench = commands.add_parser("bench", help="run a benchmark task; --list says what each needs")
-    bench.add_argument("task", nargs="?", choices=("omniglot",))
+    bench.add_argument("task", nargs="?", choices=("omniglot", "lifelong", "symbols", "translation"))
     bench.add_argument("--list", action="store_true", help="the tasks, and what each needs")
     bench.add_argument("--backend", choices=("torch", "jax"), default="torch", help="default: torch")
-    bench.add_argument("--minutes", type=float, default=20.0, metavar="N", help="of training; default: 20")
+    bench.add_argument("--minutes", type=float, metavar="N", help="of training; default: what --list says")
     bench.add_argument(
         "--data", type=Path, default=os.environ.get("RAREMEM_DATA"), metavar="PATH", help="default: RAREMEM_DATA"
     )
@@ -61,14 +61,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _bench(options: argparse.Namespace) -> None:
-    from raremem.benchmarks.bench import NEEDS, run_task
+    from raremem.benchmarks.bench import TASKS, Setting, run_task
 
     if options.list or options.task is None:
-        for task, needs in NEEDS.items():
-            print(f"{task:10} needs {needs}")
+        for name, task in TASKS.items():
+            data = f"--data with {task.data}; " if task.data else ""
+            print(f"{name:12} {task.title}\n{'':12} needs {data}{task.needs}; --minutes {task.minutes:g} by default")
         return
     data = options.data and Path(options.data)
-    run_task(options.task, options.backend, data, options.out, options.minutes, options.seed)
+    minutes = TASKS[options.task].minutes if options.minutes is None else options.minutes
+    run_task(options.task, Setting(options.backend, data, options.out, minutes, options.seed))
 
 
 def _backends(options: argparse.Namespace) -> None:

@@ -7,28 +7,29 @@ the curve over training time is measured on them; the test characters are looked
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import raremem
-from raremem.benchmarks.characters import Images, load_omniglot
-from raremem.benchmarks.embedding.recipe import Learner, Recipe, episodes, make_learner
-from raremem.benchmarks.pages import Table, fact_list, html_table, inline_svg, page
-from raremem.benchmarks.progress import progress
-from raremem.benchmarks.training import Snapshot, resume, snapshot
+from raremem.benchmarks.bench import Setting
+from raremem.benchmarks.characters import Characters, Images, load_omniglot
+from raremem.benchmarks.embedding.recipe import Embedder, Recipe, episode, make_embedder
+from raremem.benchmarks.pages import Outcome
+from raremem.benchmarks.training import Run, train
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SETTINGS = ((5, 1), (5, 5), (20, 1), (20, 5))
 """(way, shots)"""
 PUBLISHED = {"paper (Kaiser et al., ICLR 2017)": (98.4, 99.6, 95.0, 98.6)}
 HELD_OUT = 100
-MEASUREMENTS = 20
-WARM_UP = 5
-TRIAL = 25
+CURVE_EPISODES = 100
+TEST_EPISODES = 1000
+RECIPE = Recipe(classes=96, showings=3, channels=(1, 64, 64, 128), key_dim=256, distorted=True)
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def few_shot(backend: raremem.Backend, embedded: NDArray[np.float32], way: int, 
     generator = np.random.default_rng([seed, way, shots])
     labels = np.arange(way, dtype=np.int32)
     right = np.empty(count)
-    for episode in range(count):
+    for number in range(count):
         classes = generator.choice(len(embedded), way, replace=False)
         examples = np.stack([generator.permutation(embedded.shape[1])[: shots + 1] for _ in classes])
         rows = embedded[classes[:, None], examples]
@@ -62,107 +63,72 @@ def few_shot(backend: raremem.Backend, embedded: NDArray[np.float32], way: int, 
         for shot in range(shots):
             state, _ = backend.update(config, state, rows[:, shot], labels)
         answers = np.asarray(backend.query(config, state, rows[:, shots]).values)[:, 0]
-        right[episode] = (answers == labels).mean()
+        right[number] = (answers == labels).mean()
     return Accuracy(way, shots, 100 * right.mean(), 100 * 1.96 * right.std(ddof=1) / np.sqrt(count))
 
 
-def measure(backend: raremem.Backend, learner: Learner, images: Images, count: int, seed: int) -> list[Accuracy]:
+def measure(backend: raremem.Backend, learner: Embedder, images: Images, count: int, seed: int) -> list[Accuracy]:
     """All four settings on characters [class, example, 28, 28]."""
     embedded = learner.embed(images.reshape(-1, *images.shape[2:])).reshape(*images.shape[:2], -1)
     return [few_shot(backend, embedded, way, shots, count, seed) for way, shots in SETTINGS]
 
 
-@dataclass
-class Outcome:
-    """What a run gives: the settings, the curve on held-out characters, the test figures, and the minutes of training."""
-
-    recipe: Recipe
-    curve: list[dict[str, Any]]
-    test: list[Accuracy]
-    minutes: float
-
-    def table(self) -> Table:
-        """Our figures beside the published ones."""
-        return [
-            ["", *(f"{way}-way {shots}-shot" for way, shots in SETTINGS)],
-            ["raremem", *map(str, self.test)],
-            *([source, *(f"{percent:.2f}" for percent in figures)] for source, figures in PUBLISHED.items()),
-        ]
-
-    def html(self, facts: dict[str, str]) -> str:
-        """The page of the report."""
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(8, 4), layout="constrained")
-        axes = figure.subplots()
-        for place, (way, shots) in enumerate(SETTINGS):
-            points = [(point["minutes"], point["accuracy"][place]) for point in self.curve]
-            axes.plot(*zip(*points, strict=True), marker="o", label=f"{way}-way {shots}-shot")
-        axes.set(xlabel="minutes of training", ylabel="accuracy on held-out characters, %")
-        axes.grid(alpha=0.3)
-        axes.legend()
-        return page(
-            "raremem: Omniglot",
-            f"{fact_list(facts)}{html_table(self.table())}<p>Accuracy in % on the test characters, with 95 % intervals over "
-            f"episodes; {self.minutes:.1f} minutes of training.</p>{inline_svg(figure)}",
-        )
-
-
-def run(backend: str, data: Path, out: Path, minutes: float, seed: int = 0, test_episodes: int = 1000) -> Outcome:
-    """Train for about `minutes`, then test. A run that was stopped goes on from its last snapshot in `out`.
-
-    Args:
-        backend: "torch" or "jax".
-        data: a folder with Omniglot.
-        out: the folder for snapshots and results.
-        minutes: of training, from which the number of episodes is worked out by a short trial.
-        seed: of everything that is random.
-        test_episodes: episodes of each setting at the end.
+def run(setting: Setting) -> Outcome:
+    """Train for about `setting.minutes`, then test.
 
     Raises:
-        DataError: `data` is not Omniglot.
+        DataError: the data is not Omniglot.
         MissingPackageError: the framework or the extra `bench` is not installed.
     """
-    omniglot = load_omniglot(data)
-    train, held_out = omniglot.train[:-HELD_OUT], omniglot.train[-HELD_OUT:]
-    last = resume(out / f"omniglot-{backend}.safetensors")
-    steps = last.steps if last else _steps_in(backend, train, minutes, seed)
-    recipe = _recipe(steps, seed)
-    learner = make_learner(backend, recipe)
-    if last:
-        learner.from_numpy(last.content)
-        print(f"going on from episode {last.done} of {last.steps}")
-    done, spent, curve = (last.done, last.seconds, last.curve) if last else (0, 0.0, [])
+    assert setting.data is not None
+    characters = load_omniglot(setting.data)
+    learner, run = trained(setting, characters)
+    test = measure(raremem.get_backend(setting.backend), learner, characters.test, TEST_EPISODES, setting.seed)
+    names = [f"{way}-way {shots}-shot" for way, shots in SETTINGS]
+    table = [
+        ["", *names],
+        ["raremem", *map(str, test)],
+        *([source, *(f"{percent:.1f}" for percent in figures)] for source, figures in PUBLISHED.items()),
+    ]
+    return Outcome(
+        headline={f"{name}, %": accuracy.percent for name, accuracy in zip(names, test, strict=True)},
+        figures={"run": asdict(run), "test": [asdict(accuracy) for accuracy in test], "published": PUBLISHED},
+        tables={"Accuracy on the test characters, %": table},
+        plots=lambda: [_curve(run)],
+        facts={"training": f"{run.steps:,} episodes in {run.seconds / 60:.1f} minutes"},
+        notes=[
+            f"With 95 % intervals over {TEST_EPISODES:,} episodes. The curve is measured on characters held out of training."
+        ],
+    )
 
+
+def trained(setting: Setting, characters: Characters) -> tuple[Embedder, Run]:
+    """The network, trained on all background characters but those held out, or taken from its snapshot."""
+    train_on, held_out = characters.train[:-HELD_OUT], characters.train[-HELD_OUT:]
     numpy_backend = raremem.get_backend("numpy")
-    every = max(1, steps // MEASUREMENTS)
-    upcoming = episodes(recipe, train, done)
-    started = time.perf_counter()
-    for step in progress(range(done, steps), "training"):
-        loss = learner.learn(*next(upcoming))
-        if (step + 1) % every == 0:
-            spent += time.perf_counter() - started
-            figures = measure(numpy_backend, learner, held_out, 200, seed)
-            percents = [accuracy.percent for accuracy in figures]
-            curve.append({"minutes": spent / 60, "episodes": step + 1, "loss": loss, "accuracy": percents})
-            snapshot(out / f"omniglot-{backend}.safetensors", Snapshot(step + 1, steps, spent, curve, learner.to_numpy()))
-            started = time.perf_counter()
-    spent += time.perf_counter() - started
-    test = measure(raremem.get_backend(backend), learner, omniglot.test, test_episodes, seed)
-    return Outcome(recipe, curve, test, spent / 60)
+
+    def on_held_out(learner: Embedder) -> dict[str, Any]:
+        return {"accuracy": [a.percent for a in measure(numpy_backend, learner, held_out, CURVE_EPISODES, setting.seed)]}
+
+    return train(
+        lambda steps: make_embedder(setting.backend, replace(RECIPE, steps=steps, seed=setting.seed)),
+        lambda step, steps: episode(replace(RECIPE, steps=steps, seed=setting.seed), train_on, step),
+        asdict(replace(RECIPE, seed=setting.seed)),
+        setting.minutes,
+        setting.snapshot("omniglot"),
+        on_held_out,
+    )
 
 
-def _recipe(steps: int, seed: int) -> Recipe:
-    return Recipe(steps=steps, classes=48, channels=(1, 64, 64, 64), distorted=True, seed=seed)
+def _curve(run: Run) -> Figure:
+    from matplotlib.figure import Figure
 
-
-def _steps_in(backend: str, train: Images, minutes: float, seed: int) -> int:
-    """How many episodes fit in these minutes, by a short trial."""
-    recipe = _recipe(WARM_UP + TRIAL, seed)
-    learner = make_learner(backend, recipe)
-    started = 0.0
-    for step, episode in enumerate(episodes(recipe, train)):
-        if step == WARM_UP:
-            started = time.perf_counter()
-        learner.learn(*episode)
-    return max(MEASUREMENTS, int(60 * minutes * TRIAL / (time.perf_counter() - started)))
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.subplots()
+    for place, (way, shots) in enumerate(SETTINGS):
+        points = [(point["minutes"], point["accuracy"][place]) for point in run.curve]
+        axes.plot(*zip(*points, strict=True), marker="o", label=f"{way}-way {shots}-shot")
+    axes.set(xlabel="minutes of training", ylabel="accuracy on held-out characters, %", ylim=(80, 100.5))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure

@@ -4,13 +4,37 @@ from __future__ import annotations
 
 import html
 import io
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Table = list[list[str]]
 """Rows of cells; the first row is the header."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a task found.
+
+    Attributes:
+        headline: its few main figures, each a number, for the report's first page.
+        figures: everything that was measured, for the result file.
+        tables: by title, for the page and the terminal.
+        plots: draws them.
+        facts: what was run, beyond what every run says.
+        notes: sentences on how to read the tables, in HTML.
+    """
+
+    headline: dict[str, float]
+    figures: dict[str, Any]
+    tables: dict[str, Table]
+    plots: Callable[[], list[Figure]]
+    facts: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }

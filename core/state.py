@@ -72,6 +72,17 @@ class Lookup(NamedTuple):
     rejected: Array
     accepted: Array
 
+    def recall(self, embedding: Array) -> Array:
+        """What was retrieved, embedded: the mean of the rows of the neighbors' values by their weights. Differentiable.
+
+        Args:
+            embedding: [values, dim], a row for each value that the memory may hold.
+
+        Returns:
+            [B, dim]; zero where nothing was found.
+        """
+        return (self.weights[:, :, None] * embedding[self.values]).sum(1)
+
 
 class UpdateReport(NamedTuple):
     """What an update did with each row.

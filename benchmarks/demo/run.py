@@ -10,7 +10,7 @@ import raremem
 from raremem.benchmarks.characters import Characters, draw_characters, load_omniglot
 from raremem.benchmarks.demo.report import accuracy_by_lag, accuracy_by_showing, as_html
 from raremem.benchmarks.demo.stream import Answers, Stream, run_stream, shuffled_stream
-from raremem.benchmarks.embedding.recipe import KEY_DIM, Learner, Recipe, episodes, make_learner
+from raremem.benchmarks.embedding.recipe import Embedder, Recipe, episode, make_embedder
 from raremem.benchmarks.pages import as_text
 from raremem.benchmarks.progress import progress
 from raremem.checkpoint import replace_file
@@ -57,7 +57,7 @@ def run_demo(backend: str, data: Path | None, out: Path, seed: int = 0, scale: S
     scale = scale or Scale()
     memory_backend, info = raremem.get_backend(backend), raremem.backends()[backend]
     recipe = Recipe(steps=scale.steps, seed=seed)
-    learner = make_learner(backend, recipe)
+    learner = make_embedder(backend, recipe)
     characters = _characters(data, seed, scale)
     print(f"{characters.name} characters: {len(characters.train)} classes to train on, {len(characters.test)} new ones")
     losses = _train(learner, recipe, characters)
@@ -65,7 +65,11 @@ def run_demo(backend: str, data: Path | None, out: Path, seed: int = 0, scale: S
     stream = shuffled_stream(seed, *characters.test.shape[:2])
     shown = characters.test[stream.classes, stream.examples]
     config = raremem.MemoryConfig(
-        slots=SLOTS_FOR_EACH_CLASS * len(characters.test), key_dim=KEY_DIM, neighbors=5, softmax_temperature=15.0, seed=seed
+        slots=SLOTS_FOR_EACH_CLASS * len(characters.test),
+        key_dim=recipe.key_dim,
+        neighbors=5,
+        softmax_temperature=15.0,
+        seed=seed,
     )
     pixels = shown.reshape(len(shown), -1)
     answers = run_stream(memory_backend, config, stream, learner.embed(shown), pixels, GALLERY)
@@ -96,9 +100,5 @@ def _characters(data: Path | None, seed: int, scale: Scale) -> Characters:
     return Characters(omniglot.name, omniglot.train, omniglot.test[: scale.test])
 
 
-def _train(learner: Learner, recipe: Recipe, characters: Characters) -> list[float]:
-    losses = []
-    episode = episodes(recipe, characters.train)
-    for _ in progress(range(recipe.steps), "training"):
-        losses.append(learner.learn(*next(episode)))
-    return losses
+def _train(learner: Embedder, recipe: Recipe, characters: Characters) -> list[float]:
+    return [learner.learn(*episode(recipe, characters.train, step)) for step in progress(range(recipe.steps), "training")]

@@ -1,79 +1,51 @@
-"""The demo's network in JAX."""
+"""The embedding network in JAX."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from numpy.typing import NDArray
 
 from raremem.adapters import jax as memory
 from raremem.benchmarks.characters import Images
-from raremem.benchmarks.embedding.recipe import LEARNING_RATE, NORM_EPSILON, SMALLEST_WEIGHT, Recipe, first_weights
+from raremem.benchmarks.embedding.recipe import LEARNING_RATE, NORM_EPSILON, NORM_MOMENTUM, Recipe, first_weights
+from raremem.benchmarks.jax_learner import Array, JaxLearner, Weights, convolve
 from raremem.config import MemoryConfig
 from raremem.state import MemoryState
 
-Array = jax.Array
-Weights = dict[str, Array]
+Moments = list[tuple[Array, Array]]
+"""Mean and variance of each block's maps."""
 
 
-class JaxLearner:
+class JaxEmbedder(JaxLearner):
     """A convolutional network that learns through a memory."""
 
     def __init__(self, recipe: Recipe) -> None:
-        self.config = recipe.memory
-        self.weights = jax.tree.map(jnp.asarray, first_weights(recipe))
-        optimizer = optax.adam(optax.linear_schedule(LEARNING_RATE, 0.0, recipe.steps))
-        self.optimizer_state = optimizer.init(self.weights)
-        self.step = jax.jit(partial(_step, self.config, optimizer), donate_argnums=(0, 1, 2))
-        self.state = memory.init(self.config)
-
-    def learn(self, images: Images, targets: NDArray[np.int32]) -> float:
-        """See `Learner.learn`."""
-        self.weights, self.optimizer_state, self.state, loss = self.step(
-            self.weights, self.optimizer_state, self.state, images, targets
-        )
-        return float(loss)
-
-    def to_numpy(self) -> dict[str, NDArray[Any]]:
-        """See `Learner.to_numpy`."""
-        leaves = jax.tree.leaves((self.weights, self.optimizer_state, self.state))
-        return {f"{place:03}": np.array(leaf) for place, leaf in enumerate(leaves)}
-
-    def from_numpy(self, content: dict[str, NDArray[Any]]) -> None:
-        """See `Learner.from_numpy`."""
-        tree = jax.tree.structure((self.weights, self.optimizer_state, self.state))
-        leaves = [jnp.asarray(content[name]) for name in sorted(content)]
-        self.weights, self.optimizer_state, self.state = jax.tree.unflatten(tree, leaves)
+        running = [(jnp.zeros(maps), jnp.ones(maps)) for _, maps in recipe.pairs]
+        state = memory.init(recipe.memory), running
+        super().__init__(first_weights(recipe), state, partial(_loss, recipe.memory), LEARNING_RATE, recipe.steps)
 
     def embed(self, images: Images) -> NDArray[np.float32]:
-        """See `Learner.embed`."""
+        """See `Embedder.embed`."""
         padded = np.concatenate([images, np.zeros((-len(images) % 256, *images.shape[1:]), np.float32)])
-        parts = [np.asarray(_embed_unit(self.weights, part)) for part in np.split(padded, len(padded) // 256)]
+        parts = [np.asarray(_embed_unit(self.weights, self.state[1], part)) for part in np.split(padded, len(padded) // 256)]
         return np.concatenate(parts)[: len(images)]
 
 
-def _embed(weights: Weights, images: Array) -> Array:
-    """Embeddings [n, KEY_DIM] of images [n, 28, 28]."""
+def _embed(weights: Weights, images: Array, running: Moments | None) -> tuple[Array, Moments]:
+    """Embeddings [n, key_dim] of images [n, 28, 28], normalised by `running` or else by the batch; and the batch's moments."""
     x = images[..., None]
+    moments = []
     for block in range(sum(name.startswith("kernel") for name in weights)):
-        x = _largest_of_four(_convolve(x, weights[f"kernel{block}"]))
-        mean, variance = x.mean((1, 2, 3), keepdims=True), x.var((1, 2, 3), keepdims=True)
+        x = _largest_of_four(convolve(x, weights[f"kernel{block}"]))
+        moments.append((x.mean((0, 1, 2)), x.var((0, 1, 2))))
+        mean, variance = moments[block] if running is None else running[block]
         x = (x - mean) / jnp.sqrt(variance + NORM_EPSILON)
         x = jax.nn.relu(x * weights[f"gain{block}"] + weights[f"bias{block}"])
-    return x.reshape(len(x), -1) @ weights["linear"]
-
-
-def _convolve(x: Array, kernel: Array) -> Array:
-    """A 3x3 convolution as one product: on a CPU faster than XLA's own, forwards and backwards."""
-    height, width = x.shape[1:3]
-    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    windows = [padded[:, row : row + height, column : column + width] for row in range(3) for column in range(3)]
-    return jnp.concatenate(windows, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
+    return x.reshape(len(x), -1) @ weights["linear"], moments
 
 
 def _largest_of_four(x: Array) -> Array:
@@ -83,30 +55,25 @@ def _largest_of_four(x: Array) -> Array:
 
 
 @jax.jit
-def _embed_unit(weights: Weights, images: Array) -> Array:
-    rows = _embed(weights, images)
+def _embed_unit(weights: Weights, running: Moments, images: Array) -> Array:
+    rows, _ = _embed(weights, images, running)
     return rows / jnp.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def _step(
-    config: MemoryConfig,
-    optimizer: optax.GradientTransformation,
-    weights: Weights,
-    optimizer_state: optax.OptState,
-    state: MemoryState,
-    images: Array,
-    targets: Array,
-) -> tuple[Weights, optax.OptState, MemoryState, Array]:
-    showings, classes = images.shape[:2]
-    asked = jnp.tile(targets, showings - 1)
+def _loss(
+    config: MemoryConfig, weights: Weights, before: tuple[MemoryState, Moments], images: Array, targets: Array
+) -> tuple[Array, tuple[MemoryState, Moments]]:
+    """The first showing of each class is written, the others are asked for."""
+    state, running = before
+    queries, moments = _embed(weights, images.reshape(-1, *images.shape[2:]), None)
+    first, others = queries[: len(targets)], queries[len(targets) :]
+    state, _ = memory.update(config, state, first, targets)
+    out = memory.query(config, state, others, jnp.tile(targets, len(images) - 1))
+    running = jax.tree.map(lambda old, new: (1 - NORM_MOMENTUM) * old + NORM_MOMENTUM * new, running, moments)
+    assert out.loss is not None
+    return out.loss.mean(), (state, running)
 
-    def loss(weights: Weights) -> tuple[Array, MemoryState]:
-        queries = _embed(weights, images.reshape(-1, *images.shape[2:]))
-        written, _ = memory.update(config, state, queries[:classes], targets)
-        out = memory.query(config, written, queries[classes:], asked)
-        weight = jnp.where(out.values == asked[:, None], out.weights, 0.0).sum(axis=1)
-        return -jnp.log(weight + SMALLEST_WEIGHT).mean(), jax.lax.stop_gradient(written)
 
-    (value, state), gradients = jax.value_and_grad(loss, has_aux=True)(weights)
-    updates, optimizer_state = optimizer.update(gradients, optimizer_state)
-    return optax.apply_updates(weights, updates), optimizer_state, state, value
+def make(recipe: Recipe) -> JaxEmbedder:
+    """See `recipe.make_embedder`."""
+    return JaxEmbedder(recipe)

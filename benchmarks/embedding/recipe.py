@@ -1,32 +1,27 @@
 """What both frameworks train: the network's first weights, the episodes, the settings. NumPy only, so that they agree.
 
 An episode shows a few classes, a few times each. All showings are embedded in one pass; the first of each class is written to
-the memory, and the others are asked for. The loss is the negative logarithm of the weight that the memory gives to the right
-value, and reaches the network through the similarities. The memory has as many slots as an episode has classes, so that each
-episode takes the place of the one before, without a reset. (With more slots the network finds a way out: it can tell old keys
-from new ones by drifting, and the embedding collapses.)
+the memory, and the others are asked for. The memory's loss reaches the network through the similarities. The memory has as
+many slots as an episode has classes, so that each episode takes the place of the one before, without a reset. (With more slots
+the network finds a way out: it can tell old keys from new ones by drifting, and the embedding collapses.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-import raremem
 from raremem.benchmarks.characters import SIZE, Images
+from raremem.benchmarks.training import Learner, framework_module
 from raremem.config import MemoryConfig
-from raremem.errors import MissingPackageError
 
-KEY_DIM = 64
 NORM_EPSILON = 1e-5
-SMALLEST_WEIGHT = 1e-6
+NORM_MOMENTUM = 0.1
 LEARNING_RATE = 2e-3
-"""Adam's, at the first step; it falls to 0 in a straight line."""
 
 Weights = dict[str, NDArray[np.float32]]
 
@@ -39,9 +34,11 @@ class Recipe:
         steps: episodes.
         classes: classes in an episode.
         showings: showings of each class in an episode.
-        channels: maps of each block, the input's one first. A block is a 3x3 convolution, a 2x2 maximum, a normalisation over
-            the whole image, and a ReLU; after the last comes one linear map.
+        channels: maps of each block, the input's one first. A block is a 3x3 convolution, a 2x2 maximum, a batch
+            normalisation, and a ReLU; after the last comes one linear map.
+        key_dim: what that map leads to.
         distorted: every image is turned, scaled, slanted and shifted a little.
+        loss: the memory's.
         seed: of the first weights and of the episodes.
     """
 
@@ -49,83 +46,75 @@ class Recipe:
     classes: int = 32
     showings: int = 4
     channels: tuple[int, ...] = (1, 32, 64, 64)
+    key_dim: int = 64
     distorted: bool = False
+    loss: str = "nll"
     seed: int = 0
+
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """Maps into and out of each block."""
+        return list(pairwise(self.channels))
 
     @property
     def memory(self) -> MemoryConfig:
         """The memory of the training episodes."""
         return MemoryConfig(
-            slots=self.classes, key_dim=KEY_DIM, neighbors=self.classes, softmax_temperature=15.0, seed=self.seed
+            slots=self.classes,
+            key_dim=self.key_dim,
+            neighbors=self.classes,
+            softmax_temperature=15.0,
+            seed=self.seed,
+            loss=self.loss,
         )
 
 
-class Learner(Protocol):
-    """A network in one framework, with its memory and its optimizer."""
-
-    def learn(self, images: Images, targets: NDArray[np.int32]) -> float:
-        """One step on an episode [showings, classes, 28, 28] whose classes have these values; returns the loss."""
-
-    def to_numpy(self) -> dict[str, NDArray[Any]]:
-        """Everything that training has changed, so that it can be resumed."""
-
-    def from_numpy(self, content: dict[str, NDArray[Any]]) -> None:
-        """Go on from there."""
+class Embedder(Learner, Protocol):
+    """A learner whose network embeds images."""
 
     def embed(self, images: Images) -> NDArray[np.float32]:
-        """Unit embeddings [n, KEY_DIM] of images [n, 28, 28]."""
+        """Unit embeddings [n, key_dim] of images [n, 28, 28]."""
+
+
+def make_embedder(backend: str, recipe: Recipe) -> Embedder:
+    """The network in that framework.
+
+    Raises:
+        MissingPackageError: the framework, or a package of the extra `bench`, is not installed.
+    """
+    return framework_module("embedding", backend).make(recipe)
 
 
 def first_weights(recipe: Recipe) -> Weights:
     """The untrained network: He's initialisation, convolutions as [3, 3, in, out]."""
     generator = np.random.default_rng(recipe.seed)
     weights: Weights = {}
-    for block, (inputs, outputs) in enumerate(pairwise(recipe.channels)):
+    for block, (inputs, outputs) in enumerate(recipe.pairs):
         scale = np.sqrt(2 / (9 * inputs))
         weights[f"kernel{block}"] = (scale * generator.normal(size=(3, 3, inputs, outputs))).astype(np.float32)
         weights[f"gain{block}"] = np.ones(outputs, np.float32)
         weights[f"bias{block}"] = np.zeros(outputs, np.float32)
     features = recipe.channels[-1] * (SIZE // 2 ** (len(recipe.channels) - 1)) ** 2
-    weights["linear"] = (generator.normal(size=(features, KEY_DIM)) / np.sqrt(features)).astype(np.float32)
+    weights["linear"] = (generator.normal(size=(features, recipe.key_dim)) / np.sqrt(features)).astype(np.float32)
     return weights
 
 
-def make_learner(backend: str, recipe: Recipe) -> Learner:
-    """The learner of that framework.
+def episode(recipe: Recipe, images: Images, step: int) -> tuple[Images, NDArray[np.int32]]:
+    """An episode from classes [class, example, 28, 28], each turned by 0, 90, 180 and 270 degrees to make four.
 
-    Raises:
-        MissingPackageError: the framework, or a package of the extra `bench`, is not installed.
+    It depends on the seed and the step alone: images [showings, classes, 28, 28] and the values of the classes.
     """
-    raremem.get_backend(backend)
-    try:
-        if backend == "torch":
-            from raremem.benchmarks.embedding.torch_learner import TorchLearner
-
-            return TorchLearner(recipe)
-        from raremem.benchmarks.embedding.jax_learner import JaxLearner
-
-        return JaxLearner(recipe)
-    except ImportError as error:
-        raise MissingPackageError(f"training needs {error.name}: pip install 'raremem[bench]'") from error
-
-
-def episodes(recipe: Recipe, images: Images, start: int = 0) -> Iterator[tuple[Images, NDArray[np.int32]]]:
-    """Episodes from classes [class, example, 28, 28], each turned by 0, 90, 180 and 270 degrees to make four.
-
-    The episode of a step depends on the seed and the step alone.
-    """
-    for step in range(start, recipe.steps):
-        generator = np.random.default_rng([recipe.seed, 1, step])
-        turned = generator.choice(4 * len(images), recipe.classes, replace=False)
-        episode: Images = np.empty((recipe.showings, recipe.classes, SIZE, SIZE), np.float32)
-        for place, choice in enumerate(turned):
-            examples = generator.choice(images.shape[1], recipe.showings, replace=False)
-            episode[:, place] = np.rot90(images[choice // 4, examples], choice % 4, axes=(1, 2))
-        if recipe.distorted:
-            episode = distort(generator, episode.reshape(-1, SIZE, SIZE)).reshape(episode.shape)
-        else:
-            episode = np.roll(episode, generator.integers(-2, 3, 2), axis=(2, 3))
-        yield episode, turned.astype(np.int32)
+    generator = np.random.default_rng([recipe.seed, 1, step])
+    turned = generator.choice(4 * len(images), recipe.classes, replace=False)
+    shown: Images = np.empty((recipe.showings, recipe.classes, SIZE, SIZE), np.float32)
+    for place, choice in enumerate(turned):
+        examples = generator.choice(images.shape[1], recipe.showings, replace=False)
+        shown[:, place] = np.rot90(images[choice // 4, examples], choice % 4, axes=(1, 2))
+    if recipe.distorted:
+        shown = distort(generator, shown.reshape(-1, SIZE, SIZE)).reshape(shown.shape)
+    else:
+        shown = np.roll(shown, generator.integers(-2, 3, 2), axis=(2, 3))
+    return shown, turned.astype(np.int32)
 
 
 def distort(generator: np.random.Generator, images: Images) -> Images:
