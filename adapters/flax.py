@@ -29,22 +29,25 @@ class Memory(nnx.Module):
 
     def __init__(self, config: MemoryConfig) -> None:
         self.config = config
-        self.keys, self.values, self.last_used, self.step = map(MemoryVariable, functional.init(config))
+        self.keys, self.values, self.last_used, self.hits, self.step = map(MemoryVariable, functional.init(config))
 
     @property
     def state(self) -> MemoryState:
         """The arrays, as the functional interface takes them."""
-        return MemoryState(self.keys[...], self.values[...], self.last_used[...], self.step[...])
+        return MemoryState(self.keys[...], self.values[...], self.last_used[...], self.hits[...], self.step[...])
 
     def __call__(self, queries: jax.Array, targets: jax.Array | None = None, mask: jax.Array | None = None) -> Lookup:
         """Look up queries [B, key_dim]; with targets [B], `loss` [B] too. See `Backend.query`."""
         return functional.query(self.config, self.state, queries, targets, mask)
 
-    def update(self, lookup: Lookup, targets: jax.Array | None = None) -> UpdateReport:
-        """Write the rows of a call on the memory as it is now, with its targets or those given here."""
+    def update(self, lookup: Lookup, targets: jax.Array | None = None, mask: jax.Array | None = None) -> UpdateReport:
+        """Write the rows of a call on the memory as it is now, with its targets or those given here.
+
+        With `mask` [B], only the rows where it is True.
+        """
         targets = lookup.targets if targets is None else targets
         queries = jax.lax.stop_gradient(lookup.queries)
-        state, report = functional.update(self.config, self.state, queries, targets, None, lookup)
+        state, report = functional.update(self.config, self.state, queries, targets, mask, lookup)
         for name, array in state._asdict().items():
             getattr(self, name)[...] = jax.lax.stop_gradient(array)
         return report

@@ -172,6 +172,7 @@ class Memory(nn.Module):
     keys: Tensor
     values: Tensor
     last_used: Tensor
+    hits: Tensor
     step: Tensor
 
     def __init__(self, config: MemoryConfig, query_dim: int | None = None, strict: bool = False) -> None:
@@ -185,7 +186,7 @@ class Memory(nn.Module):
     @property
     def state(self) -> MemoryState:
         """The buffers, as the functional interface takes them. They are shared, not copied."""
-        return MemoryState(self.keys, self.values, self.last_used, self.step)
+        return MemoryState(self.keys, self.values, self.last_used, self.hits, self.step)
 
     def forward(self, query: Tensor, target: Tensor | None = None, mask: Tensor | None = None) -> Lookup:
         """Look up query [B, key_dim or query_dim]; with target [B], `loss` [B] too. See `Backend.query`."""
@@ -193,8 +194,10 @@ class Memory(nn.Module):
             query = self.projection(query)
         return backend.query(self.config, self.state, query, target, mask, strict=self.strict)
 
-    def update(self, lookup: Lookup, target: Tensor | None = None) -> UpdateReport:
+    def update(self, lookup: Lookup, target: Tensor | None = None, mask: Tensor | None = None) -> UpdateReport:
         """Write the rows of a `forward` on the memory as it is now, with its targets or those given here.
+
+        With `mask` [B], only the rows where it is True.
 
         Call it after `backward` where gradient checkpointing is used: what is replayed must find the memory as it was. An
         update that is itself replayed is left out, with a warning, and so never made twice.
@@ -209,7 +212,7 @@ class Memory(nn.Module):
             warnings.warn("Memory.update was replayed by gradient checkpointing and left out.", stacklevel=2)
             unwritten = lookup.accepted & False
             lookup = lookup._replace(accepted=unwritten, rejected=unwritten)
-        state, report = backend.update(self.config, self.state, lookup.queries, target, None, lookup)
+        state, report = backend.update(self.config, self.state, lookup.queries, target, mask, lookup)
         self.step.copy_(state.step)
         return report
 

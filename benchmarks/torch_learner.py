@@ -21,6 +21,10 @@ class TorchLearner(nn.Module):
         self.rate, self.steps, self.done, self.clip = rate, steps, 0, clip
         self.optimizer = torch.optim.Adam(self.parameters(), rate, eps=epsilon)
 
+    def half(self) -> torch.autocast:
+        """A context in which products are in bf16, where the processor has it."""
+        return torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_avx512_bf16_supported())
+
     def losses(self, *batch: Tensor) -> Tensor:
         """The loss [] of a batch; writes to the memory."""
         raise NotImplementedError

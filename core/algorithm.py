@@ -10,7 +10,7 @@ from .config import MAX_INT32, MemoryConfig
 from .noise import age_noise
 from .primitives import Primitives
 from .search import NOTHING, nearest
-from .state import NO_SLOT, Array, Lookup, MemoryState, UpdateReport
+from .state import MAX_HITS, NO_SLOT, Array, Lookup, MemoryState, UpdateReport
 
 SMALLEST_NORM = 2.0**-100
 """Rule 1: a row whose largest magnitude is below this has no direction. Our choice: some compilers flush subnormal
@@ -22,6 +22,9 @@ rounding error, and zero has no direction at all."""
 
 EMPTY_PRIORITY = MAX_INT32
 TAKEN_PRIORITY = -(2**31)
+
+AGES_BESIDE_HITS = 2**24
+"""Rule 5: where slots are compared by hits first, an age stops 2 * age_noise + 1 below this."""
 
 
 def query(
@@ -81,7 +84,7 @@ def update(
     slot = found.slots[:, 0]
     hit = accepted & (slot != NO_SLOT) & (found.values[:, 0] == targets)
     miss = accepted & ~hit
-    merged, leads = _merge_hits(p, state, found.queries, slot, hit)
+    merged, hits, leads = _merge_hits(p, state, found.queries, slot, hit)
     free, usable, filled = _free_slots(p, config, state, slot, hit)
 
     rank = p.cast(xp.cumsum(p.cast(miss, "int32"), axis=0), "int32") - 1
@@ -90,7 +93,7 @@ def update(
     slot = xp.where(hit, slot, xp.where(placed, free[rank_in_reach], NO_SLOT))
 
     keys = xp.where(hit[:, None], merged, found.queries)
-    state = _write(p, state, leads | placed, slot, keys, targets)
+    state = _write(p, state, leads | placed, slot, keys, targets, xp.where(hit, hits, 0))
     report = UpdateReport(
         slots=slot,
         hit=hit,
@@ -176,43 +179,54 @@ def _negative_log_likelihood(
     return (xp.log(everyone) + top) - (xp.log(right) + highest)
 
 
-def _merge_hits(p: Primitives, state: MemoryState, unit: Array, slot: Array, hit: Array) -> tuple[Array, Array]:
-    """Rule 4: the new key [B, key_dim] of the slot that each row hit, and which row [B] writes it for its slot.
+def _merge_hits(p: Primitives, state: MemoryState, unit: Array, slot: Array, hit: Array) -> tuple[Array, Array, Array]:
+    """Rule 4: the new key [B, key_dim] and hits [B] of the slot that each row hit, and which row [B] writes for its slot.
 
     Rows are summed by a product with the [B, B] matrix of "hit the same slot": a fixed order of summation, where a
     scatter-add on a GPU has none.
     """
     xp = p.xp
     together = hit[:, None] & hit[None, :] & (slot[:, None] == slot[None, :])
-    old = state.keys[xp.where(hit, slot, 0)]
+    own = xp.where(hit, slot, 0)
+    old = state.keys[own]
     total = old + p.inner(p.cast(together, "float32"), unit.T)
     norm = xp.sqrt(xp.sum(total * total, axis=1))
     sound = norm >= SMALLEST_SUM
     merged = xp.where(sound[:, None], total / xp.where(sound, norm, 1.0)[:, None], old)
+    hits = state.hits[own] + p.cast(xp.sum(p.cast(together, "int32"), axis=1), "int32")
     first = p.cast(xp.argmax(p.cast(together, "int32"), axis=1), "int32")
-    return merged, hit & (first == p.arange(hit.shape[0], slot))
+    return merged, xp.where(hits < MAX_HITS, hits, MAX_HITS), hit & (first == p.arange(hit.shape[0], slot))
 
 
 def _free_slots(p: Primitives, config: MemoryConfig, state: MemoryState, slot: Array, hit: Array) -> tuple[Array, Array, Array]:
     """Rule 5: the slots [n] for this batch's misses in order, which of them may be used, and which are filled."""
     xp = p.xp
-    ages = state.step - state.last_used
-    oldest = MAX_INT32 - 1 - config.age_noise
-    bounded = xp.where((ages >= 0) & (ages < oldest), ages, oldest)
-    noisy = bounded + age_noise(p, config, state.step, p.arange(config.slots, state.values))
-    priority = xp.where(state.values == NO_SLOT, EMPTY_PRIORITY, noisy)
+    priority = xp.where(state.values == NO_SLOT, EMPTY_PRIORITY, _eviction_priority(p, config, state))
     priority = _put(p, priority, hit, slot, slot * 0 + TAKEN_PRIORITY)
     best, free = p.top_k(priority[None, :], min(slot.shape[0], config.slots))
     return free[0], best[0] != TAKEN_PRIORITY, best[0] != EMPTY_PRIORITY
 
 
-def _write(p: Primitives, state: MemoryState, writes: Array, slot: Array, keys: Array, values: Array) -> MemoryState:
+def _eviction_priority(p: Primitives, config: MemoryConfig, state: MemoryState) -> Array:
+    """Rule 5: a whole number for each slot, largest for the one to go first: by age and noise, or before those by hits."""
+    by_hits = config.evict == "least_hit"
+    ages = state.step - state.last_used
+    oldest = AGES_BESIDE_HITS - 2 - 2 * config.age_noise if by_hits else MAX_INT32 - 1 - config.age_noise
+    bounded = p.xp.where((ages >= 0) & (ages < oldest), ages, oldest)
+    noisy = bounded + age_noise(p, config, state.step, p.arange(config.slots, state.values))
+    return (MAX_HITS - state.hits) * AGES_BESIDE_HITS + noisy + config.age_noise if by_hits else noisy
+
+
+def _write(
+    p: Primitives, state: MemoryState, writes: Array, slot: Array, keys: Array, values: Array, hits: Array
+) -> MemoryState:
     """Rules 4, 5 and 6: the rows that write, each to its slot, and the step if anything was written."""
     step = state.step + p.cast(p.xp.any(writes), "int32")
     return MemoryState(
         keys=_put(p, state.keys, writes, slot, keys),
         values=_put(p, state.values, writes, slot, values),
         last_used=_put(p, state.last_used, writes, slot, slot * 0 + step),
+        hits=_put(p, state.hits, writes, slot, hits),
         step=step,
     )
 

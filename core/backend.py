@@ -104,7 +104,7 @@ class Backend(ABC):
 
     @abstractmethod
     def to_numpy(self, state: Any) -> PortableState:
-        """The state as NumPy arrays of its own: keys, values, ages, filled, and the step."""
+        """The state as NumPy arrays of its own: keys, values, ages, filled, hits, and the step."""
 
     @abstractmethod
     def from_numpy(self, config: MemoryConfig, portable: Mapping[str, Any]) -> Any:
@@ -177,8 +177,8 @@ class ArrayBackend(Backend):
         return self._update(config, state, queries, targets, mask, lookup)
 
     def to_numpy(self, state: MemoryState) -> PortableState:
-        keys, values, last_used, step = (self.primitives.to_numpy(array) for array in state)
-        return to_portable(keys, values, last_used, int(step))
+        keys, values, last_used, hits, step = (self.primitives.to_numpy(array) for array in state)
+        return to_portable(keys, values, last_used, hits, int(step))
 
     def from_numpy(self, config: MemoryConfig, portable: Mapping[str, Any]) -> MemoryState:
         return self.primitives.from_numpy(from_portable(check_portable(config, portable)))

@@ -21,7 +21,10 @@ from .config import MemoryConfig
 from .errors import CheckpointError, RarememError
 from .registry import get_backend
 
-SCHEMA = 1
+SCHEMA = 2
+"""1 had no hits: a file of it is read as one of slots that were never hit."""
+
+ARRAYS = ("keys", "values", "ages", "filled", "hits")
 HEADER = "raremem"
 """The one entry of the file's metadata: the order of several would not be the same from one file to the next."""
 
@@ -42,7 +45,7 @@ def save(path: str | os.PathLike[str], config: MemoryConfig, state: Any, backend
     if not isinstance(backend, Backend):
         backend = get_backend(getattr(state, "keys", state) if backend is None else backend)
     portable = backend.to_numpy(state)
-    arrays = {name: np.ascontiguousarray(portable[name]) for name in ("keys", "values", "ages", "filled")}
+    arrays = {name: np.ascontiguousarray(portable[name]) for name in ARRAYS}
     arrays["step"] = np.asarray(portable["step"], np.int64)
     header = json.dumps({"schema": SCHEMA, "config": dataclasses.asdict(config)}, sort_keys=True)
     replace_file(Path(path), safetensors.numpy.save(arrays, {HEADER: header}))
@@ -60,10 +63,10 @@ def load(path: str | os.PathLike[str], backend: str | Backend = "numpy") -> tupl
     try:
         with safetensors.safe_open(str(path), framework="numpy") as file:
             header = json.loads((file.metadata() or {})[HEADER])
-            if header["schema"] != SCHEMA:
-                raise CheckpointError(f"{path} has schema {header['schema']}; this version reads {SCHEMA}. Update raremem.")
+            if header["schema"] not in range(1, SCHEMA + 1):
+                raise CheckpointError(f"{path} has schema {header['schema']}; expected 1 to {SCHEMA}. Update raremem.")
             config = MemoryConfig(**header["config"])
-            portable: dict[str, Any] = {name: file.get_tensor(name) for name in ("keys", "values", "ages", "filled")}
+            portable: dict[str, Any] = {name: file.get_tensor(name) for name in ARRAYS[: 4 if header["schema"] == 1 else 5]}
             portable["step"] = int(file.get_tensor("step"))
         chosen = backend if isinstance(backend, Backend) else get_backend(backend)
         return config, chosen.from_numpy(config, portable)

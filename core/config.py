@@ -11,6 +11,7 @@ from .errors import ConfigError
 MAX_INT32 = 2**31 - 1
 
 LOSSES = ("margin", "nll")
+EVICTIONS = ("oldest", "least_hit")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +30,9 @@ class MemoryConfig:
         loss: "margin" (paper, section 2.1) or "nll", the negative log-likelihood of the target under the weights of the
             retrieved neighbors (our choice, rule 3: it has a gradient from every neighbor and not from two, and trains
             networks for few-shot classification further).
+        evict: which slot a miss takes when none is empty: the "oldest" (paper, section 2.2), or the "least_hit", of those hit
+            equally often the oldest (our choice, rule 5: what was confirmed once is kept through a long absence, where
+            age alone forgets it; `raremem bench lifelong` measures it).
 
     Raises:
         ConfigError: a field has the wrong type or is out of range.
@@ -45,6 +49,7 @@ class MemoryConfig:
     age_noise: int = 8
     seed: int = 0
     loss: str = "margin"
+    evict: str = "oldest"
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -65,8 +70,9 @@ class MemoryConfig:
             if not number or not math.isfinite(value) or value < low_bound:
                 raise ConfigError(f"{name}={value!r}: expected a finite number, {low_bound} or above.")
             object.__setattr__(self, name, float(value))
-        if self.loss not in LOSSES:
-            raise ConfigError(f"loss={self.loss!r}: expected one of {', '.join(LOSSES)}.")
+        for name, choices in (("loss", LOSSES), ("evict", EVICTIONS)):
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(choices)}.")
 
     @property
     def k(self) -> int:

@@ -12,6 +12,12 @@ from .primitives import Primitives
 from .state import NO_SLOT, Array, MemoryState
 
 CHUNK = 16_384
+"""Slots in a chunk, at most."""
+
+CHUNK_SCORES = 2**21
+"""Scores of a chunk: 8 MiB, which stay in a processor's cache. A large batch takes chunks of fewer slots."""
+
+SMALLEST_CHUNK = 1024
 NOTHING = -float("inf")
 
 Candidates = tuple[Array, Array, Array, Array]
@@ -24,7 +30,7 @@ def nearest(p: Primitives, state: MemoryState, queries: Array, targets: Array | 
     -1 stands where there is no such slot. Equal scores go to the lowest slot.
     """
     slots = state.keys.shape[0]
-    size = min(slots, max(CHUNK, k))
+    size = min(slots, max(k, _chunk(queries.shape[0])))
     chunks = -(-slots // size)
 
     def scan(first: int, start: Array | int) -> Candidates:
@@ -32,8 +38,8 @@ def nearest(p: Primitives, state: MemoryState, queries: Array, targets: Array | 
         ids = p.arange(size, state.values) + start
         values = p.slice_rows(state.values, start, size)
         present = (values != NO_SLOT) & (ids >= first)
-        scores = p.inner(queries, p.slice_rows(state.keys, start, size))
-        scores = p.xp.where(present[None, :], scores, NOTHING)
+        absent = p.cast(p.xp.where(present, 0.0, NOTHING), "float32")
+        scores = p.inner(queries, p.slice_rows(state.keys, start, size)) + absent[None, :]
         best, columns = _top_k(p, scores, k)
         if targets is None:
             return best, columns + start, best[:, :1], columns[:, :1]
@@ -52,6 +58,10 @@ def nearest(p: Primitives, state: MemoryState, queries: Array, targets: Array | 
     return ids, p.xp.where(target_score > NOTHING, target_id, NO_SLOT)
 
 
+def _chunk(batch: int) -> int:
+    return max(SMALLEST_CHUNK, min(CHUNK, 2 ** int(math.log2(CHUNK_SCORES / batch))))
+
+
 def _top_k(p: Primitives, scores: Array, k: int) -> tuple[Array, Array]:
     """`p.top_k` in two levels: the k best blocks of columns by their maximum, then the k best columns in them.
 
@@ -61,8 +71,9 @@ def _top_k(p: Primitives, scores: Array, k: int) -> tuple[Array, Array]:
     width = 2 ** int(math.log2(count / k) / 2)
     if width == 1:
         return p.top_k(scores, k)
-    filler = p.xp.full_like(scores[:, : -count % width], NOTHING)
-    scores = p.xp.concatenate([scores, filler], axis=1)
+    if count % width:
+        filler = p.xp.full_like(scores[:, : -count % width], NOTHING)
+        scores = p.xp.concatenate([scores, filler], axis=1)
     maxima = p.xp.amax(scores.reshape(rows, -1, width), axis=2)
     _, blocks = p.top_k(maxima, k)
     blocks = p.take_along(blocks, p.sort_order(blocks * 0, blocks))

@@ -28,6 +28,10 @@ An age stops at 2**31 - 1; a slot that no update touches for 2**32 looks new.
 """
 
 
+MAX_HITS = 127
+"""Where the count of a slot's hits stops (rule 5): with it and an age of 24 bits, one i32 says which slot goes first."""
+
+
 class MemoryState(NamedTuple):
     """What a memory holds (paper, section 2: K, V and A).
 
@@ -36,12 +40,14 @@ class MemoryState(NamedTuple):
         values: [slots] i32, 0 or above; -1 where the slot is empty.
         last_used: [slots] i32, the step at which the slot was last written or hit. The age is `step - last_used`:
             storing the step means that an update touches only the slots it writes (our choice).
+        hits: [slots] i32, how many rows have hit the slot since it was written; it stops at 127.
         step: [] i32, how many updates wrote anything.
     """
 
     keys: Array
     values: Array
     last_used: Array
+    hits: Array
     step: Array
 
 
@@ -105,11 +111,15 @@ class UpdateReport(NamedTuple):
 
 
 PortableState = dict[str, Any]
-"""`keys` [slots, key_dim] f32, `values` [slots] i32, `ages` [slots] i32, `filled` [slots] bool, `step` int."""
+"""`keys` [slots, key_dim] f32, `values` [slots] i32, `ages` [slots] i32, `filled` [slots] bool, `hits` [slots] i32, `step` int.
+
+`hits` may be left out of what is given: then nothing was hit yet."""
 
 
-def to_portable(keys: NDArray[np.float32], values: NDArray[np.int32], last_used: NDArray[np.int32], step: int) -> PortableState:
-    """The portable form of the four NumPy arrays of a state. Empty slots hold key 0, value -1 and age 0."""
+def to_portable(
+    keys: NDArray[np.float32], values: NDArray[np.int32], last_used: NDArray[np.int32], hits: NDArray[np.int32], step: int
+) -> PortableState:
+    """The portable form of the NumPy arrays of a state. Empty slots hold key 0, value -1, age 0 and no hits."""
     filled = values != NO_SLOT
     ages = np.minimum((np.int64(step) - last_used.astype(np.int64)) % STEP_PERIOD, MAX_INT32).astype(np.int32)
     return {
@@ -117,6 +127,7 @@ def to_portable(keys: NDArray[np.float32], values: NDArray[np.int32], last_used:
         "values": values.copy(),
         "ages": np.where(filled, ages, np.int32(0)),
         "filled": filled,
+        "hits": np.where(filled, hits, np.int32(0)),
         "step": step % STEP_PERIOD,
     }
 
@@ -132,7 +143,9 @@ def check_portable(config: MemoryConfig, portable: Mapping[str, Any]) -> Portabl
         "values": ((config.slots,), "iu"),
         "ages": ((config.slots,), "iu"),
         "filled": ((config.slots,), "b"),
+        "hits": ((config.slots,), "iu"),
     }
+    portable = {"hits": np.zeros(config.slots, np.int32), **portable}
     arrays: dict[str, NDArray[Any]] = {}
     for name, (shape, kinds) in expected.items():
         if name not in portable:
@@ -151,18 +164,21 @@ def check_portable(config: MemoryConfig, portable: Mapping[str, Any]) -> Portabl
     keys = np.where(filled[:, None], arrays["keys"], 0).astype(np.float32)
     values = np.where(filled, arrays["values"], NO_SLOT)
     ages = np.where(filled, arrays["ages"], 0)
+    hits = np.where(filled, arrays["hits"], 0)
     norms = np.sqrt((keys.astype(np.float64) ** 2).sum(axis=1))[filled]
     if not np.all(np.abs(norms - 1) <= 1e-3):
         worst = int(np.flatnonzero(filled)[np.argmax(np.nan_to_num(np.abs(norms - 1), nan=np.inf))])
         raise StateError(f"the key of slot {worst} is not a finite unit vector; expected norm 1 in filled slots.")
-    for name, array in (("values", values[filled]), ("ages", ages[filled])):
-        if array.size and not (array.min() >= 0 and array.max() <= MAX_INT32):
-            raise StateError(f"{name} reach from {array.min()} to {array.max()}; expected [0, {MAX_INT32}].")
+    for name, array, most in (("values", values, MAX_INT32), ("ages", ages, MAX_INT32), ("hits", hits, MAX_HITS)):
+        array = array[filled]
+        if array.size and not (array.min() >= 0 and array.max() <= most):
+            raise StateError(f"{name} reach from {array.min()} to {array.max()}; expected [0, {most}].")
     return {
         "keys": keys,
         "values": values.astype(np.int32),
         "ages": ages.astype(np.int32),
         "filled": filled.copy(),
+        "hits": hits.astype(np.int32),
         "step": int(step),
     }
 
@@ -174,6 +190,7 @@ def empty_portable(config: MemoryConfig) -> PortableState:
         "values": np.full(config.slots, NO_SLOT, np.int32),
         "ages": np.zeros(config.slots, np.int32),
         "filled": np.zeros(config.slots, np.bool_),
+        "hits": np.zeros(config.slots, np.int32),
         "step": 0,
     }
 
@@ -182,7 +199,7 @@ def from_portable(portable: PortableState) -> MemoryState:
     """The NumPy `MemoryState` of a checked portable state."""
     step = wrap_int32(portable["step"])
     last_used = (np.int64(step) - portable["ages"].astype(np.int64)).astype(np.int32)
-    return MemoryState(portable["keys"], portable["values"], last_used, np.asarray(step, np.int32))
+    return MemoryState(portable["keys"], portable["values"], last_used, portable["hits"], np.asarray(step, np.int32))
 
 
 def wrap_int32(number: int) -> int:

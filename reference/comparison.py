@@ -15,7 +15,7 @@ from raremem.reference.oracle import backend as oracle
 from raremem.reference.strategies import Case
 from raremem.state import Lookup, PortableState, UpdateReport
 
-PORTABLE = ("keys", "values", "ages", "filled", "step")
+PORTABLE = ("keys", "values", "ages", "filled", "hits", "step")
 
 
 def as_numpy(array: Any) -> NDArray[Any]:

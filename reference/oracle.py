@@ -45,6 +45,7 @@ class Slot:
     key: Vector
     value: int
     age: int
+    hits: int
 
 
 @dataclass(frozen=True)
@@ -201,14 +202,20 @@ def noise(config: MemoryConfig, step: int, slot: int) -> int:
 
 
 def slots_for_misses(config: MemoryConfig, state: OracleState, refreshed: set[int]) -> list[int]:
-    """Rule 5: the slots that misses may take, in order: the empty ones, then by age + noise, none that a hit refreshed."""
+    """Rule 5: the slots that misses may take, in order: the empty ones, then the oldest, none that a hit refreshed.
+
+    Oldest is by age + noise. So that both go together in 32 bits an age stops short of that; where those hit least go first,
+    7 of the bits are their hits, and it stops earlier.
+    """
     empty = [number for number, slot in enumerate(state.slots) if slot is None]
+    by_hits = config.evict == "least_hit"
+    limit = 2**24 - 2 - 2 * config.age_noise if by_hits else 2**31 - 2 - config.age_noise
     filled = [
-        (-(min(slot.age, 2**31 - 2 - config.age_noise) + noise(config, state.step, number)), number)
+        (slot.hits if by_hits else 0, -(min(slot.age, limit) + noise(config, state.step, number)), number)
         for number, slot in enumerate(state.slots)
         if slot is not None and number not in refreshed
     ]
-    return empty + [number for _, number in sorted(filled)]
+    return empty + [number for _, _, number in sorted(filled)]
 
 
 class Oracle(Backend):
@@ -298,11 +305,11 @@ class Oracle(Backend):
         for number, queries_of_slot in hits.items():
             old = state.slots[number]
             assert old is not None
-            written[number] = Slot(merge(old.key, queries_of_slot), old.value, 0)
+            written[number] = Slot(merge(old.key, queries_of_slot), old.value, 0, min(old.hits + len(queries_of_slot), 127))
         takers = list(zip(misses, slots_for_misses(config, state, set(hits)), strict=False))
         for row, number in takers:
             report_slots[row] = number
-            written[number] = Slot(found.queries[row], int(targets[row]), 0)
+            written[number] = Slot(found.queries[row], int(targets[row]), 0, 0)
 
         report = UpdateReport(
             slots=report_slots,
@@ -315,22 +322,23 @@ class Oracle(Backend):
         return _after(state, written), report
 
     def to_numpy(self, state: OracleState) -> PortableState:
-        empty = Slot(np.zeros(state.key_dim, np.float32), -1, 0)
+        empty = Slot(np.zeros(state.key_dim, np.float32), -1, 0, 0)
         slots = [slot or empty for slot in state.slots]
         return {
             "keys": np.stack([slot.key for slot in slots]),
             "values": np.array([slot.value for slot in slots], np.int32),
             "ages": np.array([slot.age for slot in slots], np.int32),
             "filled": np.array([slot is not None for slot in state.slots], np.bool_),
+            "hits": np.array([slot.hits for slot in slots], np.int32),
             "step": state.step,
         }
 
     def from_numpy(self, config: MemoryConfig, portable: Mapping[str, Any]) -> OracleState:
         checked = check_portable(config, portable)
         slots = tuple(
-            Slot(key.copy(), int(value), int(age)) if filled else None
-            for key, value, age, filled in zip(
-                checked["keys"], checked["values"], checked["ages"], checked["filled"], strict=True
+            Slot(key.copy(), int(value), int(age), int(hits)) if filled else None
+            for key, value, age, filled, hits in zip(
+                checked["keys"], checked["values"], checked["ages"], checked["filled"], checked["hits"], strict=True
             )
         )
         return OracleState(slots, config.key_dim, checked["step"])

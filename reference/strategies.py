@@ -43,6 +43,11 @@ MANY_SIZES = (
 )
 
 
+def with_config(sizes: tuple[Size, ...], **fields: Any) -> tuple[Size, ...]:
+    """The same sizes, with these fields of their configs replaced."""
+    return tuple(replace(size, config=replace(size.config, **fields)) for size in sizes)
+
+
 @dataclass(frozen=True)
 class Case:
     """A memory and a batch for it, in NumPy: the input of every law."""
@@ -81,8 +86,9 @@ def codes() -> st.SearchStrategy[int]:
 
 
 def ages() -> st.SearchStrategy[int]:
-    """Ages that differ by less than the noise, and some at the end of the range."""
-    return st.one_of(st.integers(0, 12), st.integers(0, 2000), st.integers(2**31 - 14, 2**31 - 1))
+    """Ages that differ by less than the noise, and some at the ends of their ranges (2**24: beside hits)."""
+    ends = st.one_of(st.integers(2**31 - 14, 2**31 - 1), st.integers(2**24 - 40, 2**24 + 2))
+    return st.one_of(st.integers(0, 12), st.integers(0, 2000), ends)
 
 
 def steps() -> st.SearchStrategy[int]:
@@ -104,12 +110,14 @@ def memories(draw: Draw, config: MemoryConfig, exact: bool, full: bool | None = 
     else:
         rows = generator.normal(size=(config.slots, config.key_dim))
         keys = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    hits = np.minimum(generator.geometric(0.4, config.slots) - 1 + draw(st.sampled_from([0, 0, 124])), 127)
     age_pool = np.array(draw(st.lists(ages(), min_size=1, max_size=6)))
     return {
         "keys": np.where(filled[:, None], keys, np.float32(0)),
         "values": np.where(filled, generator.integers(0, values, config.slots), -1).astype(np.int32),
         "ages": np.where(filled, age_pool[generator.integers(0, len(age_pool), config.slots)], 0).astype(np.int32),
         "filled": filled,
+        "hits": np.where(filled, hits, 0).astype(np.int32),
         "step": draw(steps()),
     }
 

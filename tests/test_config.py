@@ -2,6 +2,7 @@
 
 import dataclasses
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,10 +18,11 @@ BACKEND = raremem.get_backend("numpy")
     [
         {"slots": 0}, {"slots": 2.5}, {"slots": True}, {"key_dim": -1}, {"neighbors": 0}, {"margin": -0.1},
         {"margin": float("nan")}, {"softmax_temperature": float("inf")}, {"age_noise": -1}, {"seed": 2**32}, {"seed": "0"},
+        {"loss": "hinge"}, {"evict": "newest"},
     ],
 )  # fmt: skip
 def test_config_out_of_range(field):
-    with pytest.raises(raremem.ConfigError, match="expected a"):
+    with pytest.raises(raremem.ConfigError, match=r"expected (a|one of)"):
         raremem.MemoryConfig(**field)
 
 
@@ -38,6 +40,7 @@ def test_config_is_frozen_hashable_and_takes_numpy_numbers():
         ({"keys": np.full((4, 2), np.nan, np.float32)}, "not a finite unit vector"),
         ({"values": np.array([0, -3, 0, 0], np.int32)}, "values reach"),
         ({"ages": np.array([0, -3, 0, 0], np.int32)}, "ages reach"),
+        ({"hits": np.array([0, 128, 0, 0], np.int32)}, "hits reach"),
         ({"filled": np.ones(4, np.int32)}, "filled has shape"),
         ({"step": -1}, "step is -1"),
         ({"step": 1.5}, "step is 1.5"),
@@ -65,13 +68,22 @@ def test_files_that_are_no_checkpoint(tmp_path):
     raremem.save(path, CONFIG, BACKEND.init(CONFIG))
     assert raremem.load(path)[0] == CONFIG
     whole = path.read_bytes()
-    for content in (b"", whole[:-1], whole[: len(whole) // 2], b"\xff" * 100, whole.replace(b'schema\\": 1', b'schema\\": 9')):
+    for content in (b"", whole[:-1], whole[: len(whole) // 2], b"\xff" * 100, whole.replace(b'schema\\": 2', b'schema\\": 9')):
         assert content != whole
         path.write_bytes(content)
         with pytest.raises(raremem.CheckpointError, match=r"not a whole|has schema"):
             raremem.load(path)
     with pytest.raises(FileNotFoundError):
         raremem.load(tmp_path / "nowhere")
+
+
+def test_a_file_of_the_first_schema_is_read_as_never_hit():
+    config, state = raremem.load(Path(__file__).with_name("files") / "memory-schema-1.safetensors")
+    portable = BACKEND.to_numpy(state)
+    assert (config.slots, config.loss, config.evict) == (4, "margin", "oldest")
+    assert portable["values"].tolist() == [7, 8, -1, -1]
+    assert portable["ages"].tolist() == [1, 0, 0, 0]
+    assert portable["hits"].tolist() == [0, 0, 0, 0]
 
 
 def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch):

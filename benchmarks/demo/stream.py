@@ -13,11 +13,7 @@ from numpy.typing import NDArray
 import raremem
 from raremem.backend import Backend
 from raremem.benchmarks.progress import progress
-
-Rows = NDArray[np.float32]
-
-HEAD_TEMPERATURE = 10.0
-HEAD_RATE = 0.3
+from raremem.benchmarks.stores import Rows, RowStore, SoftmaxHead, Store, showings_and_lags
 
 
 @dataclass(frozen=True)
@@ -34,14 +30,7 @@ def shuffled_stream(seed: int, classes: int, examples: int) -> Stream:
     """All examples of all classes, in random order."""
     order = np.random.default_rng([seed, 2]).permutation(classes * examples)
     shown, example = (order // examples).astype(np.int32), (order % examples).astype(np.int32)
-    showing, lag = np.zeros(len(order), np.int32), np.zeros(len(order), np.int32)
-    count, last = np.zeros(classes, np.int32), np.zeros(classes, np.int32)
-    for step, label in enumerate(shown):
-        count[label] += 1
-        showing[step] = count[label]
-        lag[step] = step - last[label] if count[label] > 1 else 0
-        last[label] = step
-    return Stream(shown, example, showing, lag)
+    return Stream(shown, example, *showings_and_lags(shown))
 
 
 @dataclass
@@ -75,8 +64,8 @@ def run_stream(
     names = ("raremem", "softmax head", "FIFO memory", "pixel neighbors")
     answers = Answers({name: np.full(len(stream.classes), -1, np.int32) for name in names})
     memory = _Memory(backend, config)
-    head = _SoftmaxHead(classes, config.key_dim)
-    fifo, nearest_pixels = _Fifo(config.slots, config.key_dim), _Fifo(config.slots, pixels.shape[1])
+    head = SoftmaxHead(classes, config.key_dim)
+    fifo, nearest_pixels = RowStore(config.slots, config.key_dim), RowStore(config.slots, pixels.shape[1])
     unit_pixels = pixels / np.maximum(np.linalg.norm(pixels, axis=1, keepdims=True), 1e-6)
     for step in progress(range(len(stream.classes)), "stream"):
         label = int(stream.classes[step])
@@ -85,9 +74,9 @@ def run_stream(
             answers.recalls.append(recall)
         shown = (
             recall.answer,
-            head.ask_and_learn(embeddings[step], label),
-            fifo.ask_and_learn(embeddings[step], label),
-            nearest_pixels.ask_and_learn(unit_pixels[step], label),
+            _ask_and_learn(head, embeddings[step], label),
+            _ask_and_learn(fifo, embeddings[step], label),
+            _ask_and_learn(nearest_pixels, unit_pixels[step], label),
         )
         for name, answer in zip(names, shown, strict=True):
             answers.by_method[name][step] = answer
@@ -120,32 +109,7 @@ class _Memory:
         return recall
 
 
-class _SoftmaxHead:
-    """A linear softmax classifier on the same embedding, told the number of classes, one gradient step for each showing."""
-
-    def __init__(self, classes: int, dim: int) -> None:
-        self.weights = np.zeros((classes, dim), np.float32)
-
-    def ask_and_learn(self, row: Rows, label: int) -> int:
-        logits = HEAD_TEMPERATURE * (self.weights @ row)
-        answer = int(logits.argmax())
-        error = np.exp(logits - logits.max())
-        error /= error.sum()
-        error[label] -= 1
-        self.weights -= HEAD_RATE * HEAD_TEMPERATURE * np.outer(error, row)
-        return answer
-
-
-class _Fifo:
-    """The nearest of the last `slots` rows."""
-
-    def __init__(self, slots: int, dim: int) -> None:
-        self.rows, self.labels, self.count = np.zeros((slots, dim), np.float32), np.full(slots, -1, np.int32), 0
-
-    def ask_and_learn(self, row: Rows, label: int) -> int:
-        filled = min(self.count, len(self.rows))
-        answer = int(self.labels[(self.rows[:filled] @ row).argmax()]) if filled else -1
-        place = self.count % len(self.rows)
-        self.rows[place], self.labels[place] = row, label
-        self.count += 1
-        return answer
+def _ask_and_learn(store: Store, row: Rows, label: int) -> int:
+    answer = int(store.ask(row[None])[0])
+    store.learn(row[None], np.array([label], np.int32))
+    return answer

@@ -20,7 +20,6 @@ class TorchEmbedder(TorchLearner):
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         weights = first_weights(recipe)
-        self.half = torch.cpu._is_avx512_bf16_supported()
         self.convolutions, self.norms = nn.ModuleList(), nn.ModuleList()
         for block, (inputs, outputs) in enumerate(recipe.pairs):
             convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
@@ -34,7 +33,7 @@ class TorchEmbedder(TorchLearner):
     def forward(self, images: Tensor) -> Tensor:
         """Embeddings [n, key_dim] of images [n, 28, 28]."""
         x = images[:, None].contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
+        with self.half():
             for convolution, norm in zip(self.convolutions, self.norms, strict=True):
                 x = F.relu(norm(F.max_pool2d(convolution(x), 2)))
         return x.float().permute(0, 2, 3, 1).flatten(1) @ self.linear

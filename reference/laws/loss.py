@@ -23,7 +23,7 @@ from raremem.reference.comparison import (
 from raremem.reference.laws.registry import full, law
 from raremem.reference.oracle import backend as oracle
 from raremem.reference.oracle import loss_gradient
-from raremem.reference.strategies import Case, Size, cases
+from raremem.reference.strategies import Case, Size, cases, with_config
 
 
 @law("3", full)
@@ -80,8 +80,7 @@ def gradient_is_the_slope(backend: Backend, case: Case) -> None:
 
 def likelihood(sizes: tuple[Size, ...], **options: Any) -> st.SearchStrategy[Case]:
     """Cases whose config asks for the negative log-likelihood."""
-    asked = tuple(dataclasses.replace(size, config=dataclasses.replace(size.config, loss="nll")) for size in sizes)
-    return cases(asked, **options)
+    return cases(with_config(sizes, loss="nll"), **options)
 
 
 @law("3", likelihood)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
+from hypothesis import strategies as st
 
 from raremem.backend import Backend
 from raremem.reference.comparison import check_update, run_query, run_update, same, same_state
 from raremem.reference.laws.registry import crowded, full, law
-from raremem.reference.strategies import Case, cases, direction
+from raremem.reference.strategies import Case, Size, cases, direction, with_config
 
 
 @law("4, 5, 6")
@@ -84,6 +86,29 @@ def misses_beyond_the_slots_are_dropped(backend: Backend, case: Case) -> None:
     check_update(backend, case)
 
 
+def least_hit(sizes: tuple[Size, ...], **options: Any) -> st.SearchStrategy[Case]:
+    """Cases whose config evicts those hit least."""
+    return cases(with_config(sizes, evict="least_hit"), **options)
+
+
+@law("5", lambda sizes: least_hit(sizes, masked=False))
+def those_hit_least_go_first(backend: Backend, case: Case) -> None:
+    """With `evict="least_hit"`, of slots hit equally often the oldest."""
+    check_update(backend, case)
+    check_update(backend, dataclasses.replace(case, targets=np.arange(len(case.targets), dtype=np.int32) + 10))
+
+
+@law("4, 5", lambda sizes: least_hit(sizes, full=True, masked=False, only=(0, 2)))
+def what_was_hit_outlives_what_is_older(backend: Backend, case: Case) -> None:
+    """One slot that was hit once, however old, is evicted after all that were never hit."""
+    ages, hits = np.zeros(case.config.slots, np.int32), np.zeros(case.config.slots, np.int32)
+    ages[0], hits[0] = 2**31 - 1, 1
+    case = dataclasses.replace(case, state={**case.state, "ages": ages, "hits": hits}, targets=np.full_like(case.targets, 10))
+    _, report = run_update(backend, case)
+    assert (0 in report.slots) == (len(case.targets) >= case.config.slots)
+    check_update(backend, case)
+
+
 # Rule 7: noise
 
 
@@ -123,7 +148,7 @@ def padding_changes_nothing(backend: Backend, case: Case) -> None:
         return
     short = case.rows(case.mask)
     (state, report), (plain, plain_report) = run_update(backend, case), run_update(backend, short)
-    for name in ("values", "ages", "filled", "step"):
+    for name in ("values", "ages", "filled", "hits", "step"):
         same(name, state[name], plain[name])
     same("slots", report.slots[case.mask], plain_report.slots)
     check_update(backend, case)

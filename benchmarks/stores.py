@@ -1,0 +1,103 @@
+"""Things that remember rows and their classes, to be compared on a stream: the memory, and what else one might use."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+import raremem
+
+Rows = NDArray[np.float32]
+Labels = NDArray[np.int32]
+
+HEAD_TEMPERATURE = 10.0
+HEAD_RATE = 0.3
+
+
+def showings_and_lags(classes: Labels) -> tuple[Labels, Labels]:
+    """For each step of a stream, which showing of its class it is (from 1), and how many steps ago the last was (else 0)."""
+    showing, lag = np.zeros(len(classes), np.int32), np.zeros(len(classes), np.int32)
+    count, last = np.zeros(classes.max() + 1, np.int32), np.zeros(classes.max() + 1, np.int32)
+    for step, label in enumerate(classes):
+        count[label] += 1
+        showing[step] = count[label]
+        lag[step] = step - last[label] if count[label] > 1 else 0
+        last[label] = step
+    return showing, lag
+
+
+class Store(Protocol):
+    """Something that remembers."""
+
+    def ask(self, rows: Rows) -> Labels:
+        """The class of each row, -1 for no answer."""
+
+    def learn(self, rows: Rows, labels: Labels) -> None:
+        """Remember the rows last asked for."""
+
+
+class MemoryStore:
+    """raremem."""
+
+    def __init__(self, backend: raremem.Backend, config: raremem.MemoryConfig) -> None:
+        self.backend, self.config, self.state = backend, config, backend.init(config)
+
+    def ask(self, rows: Rows) -> Labels:
+        """See `Store.ask`."""
+        self.found = self.backend.query(self.config, self.state, rows)
+        return np.asarray(self.found.values)[:, 0]
+
+    def learn(self, rows: Rows, labels: Labels) -> None:
+        """See `Store.learn`."""
+        self.state, _ = self.backend.update(self.config, self.state, rows, labels, None, self.found)
+
+    def holds(self, labels: Labels) -> NDArray[np.bool_]:
+        """Which classes have a slot."""
+        return np.isin(labels, np.asarray(self.state.values))
+
+
+class RowStore:
+    """The nearest of some rows that were seen: the last `slots`, or an even sample of all (a reservoir)."""
+
+    def __init__(self, slots: int, dim: int, reservoir: bool = False, seed: int = 0) -> None:
+        self.rows, self.labels, self.seen = np.zeros((slots, dim), np.float32), np.full(slots, -1, np.int32), 0
+        self.generator = np.random.default_rng([seed, 5]) if reservoir else None
+
+    def ask(self, rows: Rows) -> Labels:
+        """See `Store.ask`."""
+        filled = min(self.seen, len(self.rows))
+        if not filled:
+            return np.full(len(rows), -1, np.int32)
+        return self.labels[(rows @ self.rows[:filled].T).argmax(axis=1)]
+
+    def learn(self, rows: Rows, labels: Labels) -> None:
+        """See `Store.learn`."""
+        for row, label in zip(rows, labels, strict=True):
+            place = self.seen % len(self.rows)
+            if self.generator is not None and self.seen >= len(self.rows):
+                place = int(self.generator.integers(self.seen + 1))
+            if place < len(self.rows):
+                self.rows[place], self.labels[place] = row, label
+            self.seen += 1
+
+
+class SoftmaxHead:
+    """A linear softmax classifier that is told the number of classes and takes a gradient step for each row."""
+
+    def __init__(self, classes: int, dim: int) -> None:
+        self.weights = np.zeros((classes, dim), np.float32)
+
+    def ask(self, rows: Rows) -> Labels:
+        """See `Store.ask`."""
+        return (rows @ self.weights.T).argmax(axis=1).astype(np.int32)
+
+    def learn(self, rows: Rows, labels: Labels) -> None:
+        """See `Store.learn`."""
+        for row, label in zip(rows, labels, strict=True):
+            logits = HEAD_TEMPERATURE * (self.weights @ row)
+            error = np.exp(logits - logits.max())
+            error /= error.sum()
+            error[label] -= 1
+            self.weights -= HEAD_RATE * HEAD_TEMPERATURE * np.outer(error, row)

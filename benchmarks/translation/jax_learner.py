@@ -1,0 +1,166 @@
+"""The sequence-to-sequence network with attention, and a memory at its decoder, in JAX."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from numpy.typing import NDArray
+
+from raremem import Lookup, MemoryState
+from raremem.adapters import jax as memory
+from raremem.benchmarks.jax_learner import Array, JaxLearner, Weights
+from raremem.benchmarks.translation.corpus import PAD, START
+from raremem.benchmarks.translation.recipe import CLIP, LEARNING_RATE, LONGEST, Recipe, first_weights
+
+State = tuple[Array, Array]
+
+
+class JaxTranslator(JaxLearner):
+    """The network. Its state is the memory and the key of the next step's dropout."""
+
+    def __init__(self, recipe: Recipe, subwords: int) -> None:
+        state = memory.init(recipe.config) if recipe.memory else None, jax.random.PRNGKey(recipe.seed)
+        loss = partial(_loss, recipe)
+        super().__init__(first_weights(recipe, subwords), state, loss, LEARNING_RATE, recipe.steps, clip=CLIP)
+        self._translate = jax.jit(partial(_translate, recipe))
+        self._read = jax.jit(partial(_read, recipe), donate_argnums=1)
+
+    def translate(self, source: NDArray[np.int32]) -> NDArray[np.int32]:
+        """The likeliest token after the likeliest token: [B, LONGEST] for sources [B, S]."""
+        return np.asarray(self._translate(self.weights, self.state[0], source))
+
+    def read(self, *batch: NDArray[np.generic]) -> None:
+        """Let the memory see a batch, as in training, without a gradient step."""
+        if self.state[0] is not None:
+            self.state = self._read(self.weights, self.state[0], *batch), self.state[1]
+
+
+class _Dropout:
+    """Dropout with a new key at each call; none without a key."""
+
+    def __init__(self, rate: float, key: Array | None = None) -> None:
+        self.rate, self.key = rate, key
+
+    def __call__(self, x: Array) -> Array:
+        if self.key is None:
+            return x
+        self.key, own = jax.random.split(self.key)
+        return jnp.where(jax.random.bernoulli(own, 1 - self.rate, x.shape), x / (1 - self.rate), 0.0)
+
+
+def _lstm(weights: Weights, name: str, x: Array, state: State | None = None) -> tuple[Array, State]:
+    """Outputs [B, T, size] of inputs [B, T, dim], and the state after the last."""
+    hidden = weights[f"{name}/hidden"]
+    if state is None:
+        state = (jnp.zeros((len(x), len(hidden))),) * 2
+
+    def step(state: State, taken: Array) -> tuple[State, Array]:
+        given, forget, cell, output = jnp.split(taken + state[0] @ hidden, 4, axis=1)
+        kept = jax.nn.sigmoid(forget) * state[1] + jax.nn.sigmoid(given) * jnp.tanh(cell)
+        said = jax.nn.sigmoid(output) * jnp.tanh(kept)
+        return (said, kept), said
+
+    state, outputs = jax.lax.scan(step, state, (x @ weights[f"{name}/input"] + weights[f"{name}/bias"]).swapaxes(0, 1))
+    return outputs.swapaxes(0, 1), state
+
+
+def _encode(weights: Weights, source: Array, drop: _Dropout) -> tuple[Array, Array]:
+    """States [B, S, dim] of the encoder, and which [B, S] are not padding."""
+    x = drop(weights["embedding"][source])
+    forward, _ = _lstm(weights, "forward", x)
+    backward, _ = _lstm(weights, "backward", x[:, ::-1])
+    x = x + drop(jnp.concatenate([forward, backward[:, ::-1]], axis=2))
+    return x + _lstm(weights, "encoder", x)[0], source != PAD
+
+
+def _decode(
+    weights: Weights, read: Array, encoded: Array, there: Array, states: list[Any], drop: _Dropout
+) -> tuple[Array, list[Any]]:
+    """Attentional states [B, T, dim], and those of the two layers after the last token."""
+    x = drop(weights["embedding"][read])
+    after = []
+    for layer, state in enumerate(states):
+        y, state = _lstm(weights, f"decoder{layer}", x, state)
+        x = x + drop(y)
+        after.append(state)
+    scores = (x @ weights["attend"]) @ encoded.swapaxes(1, 2)
+    context = jax.nn.softmax(jnp.where(there[:, None], scores, -jnp.inf), axis=2) @ encoded
+    return drop(jnp.tanh(jnp.concatenate([x, context], axis=2) @ weights["join"])), after
+
+
+def _say(
+    recipe: Recipe,
+    weights: Weights,
+    state: MemoryState | None,
+    states: Array,
+    said: Array | None = None,
+    mask: Array | None = None,
+) -> tuple[Array, Lookup | None]:
+    """Logits [n, subwords] of attentional states [n, dim], and what the memory answered."""
+    out = None
+    if state is not None:
+        out = memory.query(recipe.config, state, states @ weights["query"], said, mask)
+        gate = jax.nn.sigmoid(jnp.concatenate([states, out.similarities[:, :1]], axis=1) @ weights["gate"])
+        states = states + weights["gain"] * gate * out.recall(weights["embedding"])
+    return states @ weights["embedding"].T + weights["bias"], out
+
+
+def _loss(
+    recipe: Recipe,
+    weights: Weights,
+    before: tuple[MemoryState | None, Array],
+    source: Array,
+    read: Array,
+    said: Array,
+    rare: Array,
+) -> tuple[Array, tuple[MemoryState | None, Array]]:
+    """Cross-entropy of every token but padding, and the memory's own loss of the rare ones."""
+    state, key = before
+    key, own = jax.random.split(key)
+    drop = _Dropout(recipe.dropout, own)
+    states, _ = _decode(weights, read, *_encode(weights, source, drop), [None, None], drop)
+    states, said, rare = states.reshape(-1, recipe.dim), said.ravel(), rare.ravel()
+    due = said != PAD
+    logits, out = _say(recipe, weights, state, states, said, due)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, said)
+    loss = jnp.where(due, losses, 0.0).sum() / due.sum()
+    if state is not None and out is not None and out.loss is not None:
+        loss = loss + jnp.where(rare, out.loss, 0.0).sum() / jnp.maximum(rare.sum(), 1)
+        state, _ = memory.update(recipe.config, state, out.queries, said, rare, out)
+    return loss, (state, key)
+
+
+def _translate(recipe: Recipe, weights: Weights, state: MemoryState | None, source: Array) -> Array:
+    drop = _Dropout(0.0)
+    encoded, there = _encode(weights, source, drop)
+    rows = len(source)
+
+    def step(carry: tuple[Array, list[State]], _: None) -> tuple[tuple[Array, list[State]], Array]:
+        token, states = carry
+        attended, states = _decode(weights, token[:, None], encoded, there, states, drop)
+        token = _say(recipe, weights, state, attended[:, 0])[0].argmax(1).astype(jnp.int32)
+        return (token, states), token
+
+    nothing = (jnp.zeros((rows, recipe.dim)),) * 2
+    start = jnp.full(rows, START, jnp.int32), [nothing, nothing]
+    return jax.lax.scan(step, start, None, LONGEST)[1].T
+
+
+def _read(
+    recipe: Recipe, weights: Weights, state: MemoryState, source: Array, read: Array, said: Array, rare: Array
+) -> MemoryState:
+    drop = _Dropout(0.0)
+    states, _ = _decode(weights, read, *_encode(weights, source, drop), [None, None], drop)
+    _, out = _say(recipe, weights, state, states.reshape(-1, recipe.dim), said.ravel(), rare.ravel())
+    assert out is not None
+    return memory.update(recipe.config, state, out.queries, said.ravel(), rare.ravel(), out)[0]
+
+
+def make(recipe: Recipe, subwords: int) -> JaxTranslator:
+    """See `run.make_learner`."""
+    return JaxTranslator(recipe, subwords)

@@ -1,0 +1,109 @@
+"""Sizes of the network, its first weights, and the batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raremem.benchmarks.translation.corpus import END, PAD, START, Tokens
+from raremem.config import MemoryConfig
+
+LEARNING_RATE = 2e-3
+CLIP = 1.0
+BUCKETS = (12, 16, 24, 32, 64)
+"""Lengths to which both sides of a batch are padded: few, since a compiler makes a program for each."""
+LONGEST = 48
+"""Tokens of a translation, at most."""
+
+Weights = dict[str, NDArray[np.float32]]
+Pairs = list[tuple[Tokens, Tokens]]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The network, and how it is trained.
+
+    Attributes:
+        steps: batches of training.
+        subwords: tokens of both languages together.
+        batch: pairs of sentences in a batch.
+        dim: of embeddings and states.
+        dropout: of embeddings and attentional states in training.
+        key_dim: of queries.
+        slots: of the memory.
+        neighbors: of the memory.
+        rare: target tokens seen no more often than this in training are written to the memory.
+        memory: whether there is one.
+        loss: the memory's.
+        seed: of everything that is random.
+    """
+
+    steps: int = 1000
+    subwords: int = 8_000
+    batch: int = 64
+    dim: int = 256
+    dropout: float = 0.2
+    key_dim: int = 64
+    slots: int = 16_384
+    neighbors: int = 8
+    rare: int = 20
+    memory: bool = True
+    loss: str = "margin"
+    seed: int = 0
+
+    @property
+    def config(self) -> MemoryConfig:
+        """The memory's."""
+        return MemoryConfig(self.slots, self.key_dim, self.neighbors, seed=self.seed, loss=self.loss)
+
+
+def first_weights(recipe: Recipe, subwords: int) -> Weights:
+    """The untrained network, linear maps as [in, out]; those of an LSTM for its input, forget, cell and output gates."""
+    generator = np.random.default_rng([recipe.seed, 0])
+    dim = recipe.dim
+
+    def normal(inputs: int, outputs: int) -> NDArray[np.float32]:
+        return (generator.normal(size=(inputs, outputs)) / np.sqrt(inputs)).astype(np.float32)
+
+    weights = {
+        "embedding": (generator.normal(size=(subwords, dim)) / np.sqrt(dim)).astype(np.float32),
+        "bias": np.zeros(subwords, np.float32),
+        "attend": normal(dim, dim),
+        "join": normal(2 * dim, dim),
+        "query": normal(dim, recipe.key_dim),
+        "gate": normal(dim + 1, 1),
+        "gain": np.array(2.0, np.float32),
+    }
+    sizes = {"forward": dim // 2, "backward": dim // 2, "encoder": dim, "decoder0": dim, "decoder1": dim}
+    for name, size in sizes.items():
+        weights[f"{name}/input"] = normal(dim, 4 * size)
+        weights[f"{name}/hidden"] = normal(size, 4 * size)
+        weights[f"{name}/bias"] = np.repeat(np.array([0, 1, 0, 0], np.float32), size)
+    return weights
+
+
+def epoch_of(recipe: Recipe, pairs: Pairs, number: int) -> list[NDArray[np.int64]]:
+    """The batches of an epoch, as places in `pairs`: each of one bucket; pairs that fill no batch are left out this time."""
+    generator = np.random.default_rng([recipe.seed, 1, number])
+    bucket = np.searchsorted(BUCKETS, [max(len(source), len(target)) + 1 for source, target in pairs])
+    batches = []
+    for place in range(len(BUCKETS)):
+        members = generator.permutation(np.flatnonzero(bucket == place))
+        batches += [members[start : start + recipe.batch] for start in range(0, len(members) - recipe.batch + 1, recipe.batch)]
+    return [batches[place] for place in generator.permutation(len(batches))]
+
+
+def padded(
+    pairs: Pairs, rare: NDArray[np.bool_]
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[np.bool_]]:
+    """A batch: source [B, S], what the decoder reads [B, S], what it should say [B, S], and which of that is rare [B, S]."""
+    longest = max(max(len(source), len(target)) for source, target in pairs) + 1
+    length = next(bucket for bucket in (*BUCKETS, longest) if bucket >= longest)
+    source, read, said = (np.full((len(pairs), length), PAD, np.int32) for _ in range(3))
+    for row, (left, right) in enumerate(pairs):
+        source[row, : len(left) + 1] = [*left, END]
+        read[row, : len(right) + 1] = [START, *right]
+        said[row, : len(right) + 1] = [*right, END]
+    return source, read, said, rare[said]

@@ -1,0 +1,211 @@
+"""What is measured: BLEU, the words of each rarity that are found, and what reading half of the test set does for the other."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raremem.benchmarks.bench import Setting
+from raremem.benchmarks.pages import Outcome, Table
+from raremem.benchmarks.training import Batch, Learner, Run, framework_module, train
+from raremem.benchmarks.translation.corpus import (
+    END,
+    PAD,
+    START,
+    Corpus,
+    Sentences,
+    Subwords,
+    load_multi30k,
+    word_counts,
+    word_recall,
+)
+from raremem.benchmarks.translation.recipe import Pairs, Recipe, epoch_of, padded
+from raremem.errors import MissingPackageError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SEEN = ((0, 0), (1, 1), (2, 3), (4, 10), (11, 100), (101, None))
+"""First and last count of each group of words."""
+ARMS = {"with memory": True, "without": False}
+TRANSLATED_AT_ONCE = 100
+
+
+class Translator(Learner, Protocol):
+    """A learner that translates, and that reads without a gradient step."""
+
+    def translate(self, source: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Tokens [B, T] for sources [B, S]."""
+
+    def read(self, *batch: NDArray[np.generic]) -> None:
+        """Let the memory see a batch."""
+
+
+class Text:
+    """A corpus in subwords, and its batches."""
+
+    def __init__(self, corpus: Corpus, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.subwords = Subwords(corpus.train, recipe.subwords)
+        self.train = self.pairs(corpus.train)
+        self.seen = word_counts(corpus.train.target)
+        counts = Counter(token for _, target in self.train for token in target)
+        self.rare = np.array([counts[token] <= recipe.rare for token in range(self.subwords.size)])
+        self.rare[[PAD, START, END]] = False
+        self.epoch = lru_cache(2)(lambda number: epoch_of(recipe, self.train, number))
+
+    def pairs(self, sentences: Sentences) -> Pairs:
+        """Their tokens."""
+        return list(zip(self.subwords.encode(sentences.source), self.subwords.encode(sentences.target), strict=True))
+
+    def batch_at(self, step: int, steps: int) -> Batch:
+        """The batch of a step of training: it depends on the seed and the step alone."""
+        number, place = divmod(step, len(self.epoch(0)))
+        return padded([self.train[chosen] for chosen in self.epoch(number)[place]], self.rare)
+
+    def read(self, learner: Translator, sentences: Sentences) -> None:
+        """Let the memory see sentences and their translations."""
+        pairs = self.pairs(sentences)
+        for start in range(0, len(pairs), self.recipe.batch):
+            learner.read(*padded(pairs[start : start + self.recipe.batch], self.rare))
+
+    def translate(self, learner: Translator, sentences: Sentences) -> list[str]:
+        """The learner's translations."""
+        pairs, said = self.pairs(sentences), []
+        for start in range(0, len(pairs), TRANSLATED_AT_ONCE):
+            source, *_ = padded([(left, []) for left, _ in pairs[start : start + TRANSLATED_AT_ONCE]], self.rare)
+            said += self.subwords.decode(learner.translate(source))
+        return said
+
+
+def bleu(translations: list[str], references: list[str]) -> float:
+    """BLEU of a corpus, as sacreBLEU has it by default (13a tokens, cased).
+
+    Raises:
+        MissingPackageError: sacrebleu is not installed.
+    """
+    try:
+        from sacrebleu import corpus_bleu
+    except ImportError as error:
+        raise MissingPackageError("translation needs sacrebleu: pip install 'raremem[bench]'") from error
+    return corpus_bleu(translations, [references]).score
+
+
+def make_learner(backend: str, recipe: Recipe, subwords: int) -> Translator:
+    """The network in that framework.
+
+    Raises:
+        MissingPackageError: the framework, or a package of the extra `bench`, is not installed.
+    """
+    return framework_module("translation", backend).make(recipe, subwords)
+
+
+def measure(learner: Translator, text: Text, test: Sentences) -> dict[str, Any]:
+    """The test set's figures; then, and last of all, those of every other sentence once the memory has read the rest."""
+    said = text.translate(learner, test)
+    asked, other = test[0::2], test[1::2]
+    there = set(word_counts(other.target))
+
+    def found(translations: list[str]) -> dict[str, Any]:
+        words = word_recall(text.seen, SEEN, translations, asked.target, only=there)
+        return {"bleu": bleu(translations, asked.target), "words": words}
+
+    before = found(said[0::2])
+    text.read(learner, other)
+    after = found(text.translate(learner, asked))
+    return {
+        "bleu": bleu(said, test.target),
+        "words": word_recall(text.seen, SEEN, said, test.target),
+        "half": {"before": before, "after": after},
+        "examples": list(zip(test.source[:8], said[:8], test.target[:8], strict=True)),
+    }
+
+
+def run(setting: Setting) -> Outcome:
+    """Train with memory and without, each for about `setting.minutes`, and measure both.
+
+    Raises:
+        DataError: the data is not Multi30k.
+        MissingPackageError: the framework or the extra `bench` is not installed.
+    """
+    assert setting.data is not None
+    corpus = load_multi30k(setting.data)
+    measured: dict[str, dict[str, Any]] = {}
+    runs: dict[str, Run] = {}
+    for arm, memory in ARMS.items():
+        recipe = Recipe(memory=memory, seed=setting.seed)
+        text = Text(corpus, recipe)
+        learner, runs[arm] = train(
+            lambda steps, recipe=recipe, text=text: make_learner(
+                setting.backend, replace(recipe, steps=steps), text.subwords.size
+            ),
+            text.batch_at,
+            asdict(recipe),
+            setting.minutes,
+            setting.snapshot(f"translation-{'memory' if memory else 'plain'}"),
+        )
+        measured[arm] = measure(learner, text, corpus.test)
+    return outcome(measured, runs)
+
+
+def outcome(measured: dict[str, dict[str, Any]], runs: dict[str, Run]) -> Outcome:
+    """The tables and plots of both arms."""
+    names = [f"{low}" if low == high else f"{low}-{high}" if high else f"over {low - 1}" for low, high in SEEN]
+    table: Table = [["seen in training", "BLEU", *names]]
+    half: Table = [["seen in training", "BLEU", *names]]
+    headline: dict[str, float] = {}
+    for arm, found in measured.items():
+        table.append([arm, f"{found['bleu']:.1f}", *_percents(found["words"])])
+        for when in ("before", "after"):
+            half.append([f"{arm}, {when}", f"{found['half'][when]['bleu']:.1f}", *_percents(found["half"][when]["words"])])
+        headline[f"BLEU, {arm}"] = found["bleu"]
+    for arm, found in measured.items():
+        for name, group in zip(names, found["words"], strict=True):
+            if group["percent"] is not None:
+                headline[f"words seen {name} in training, {arm}, %"] = group["percent"]
+        for when in ("before", "after"):
+            rare = found["half"][when]["words"][:3]
+            words = sum(group["words"] for group in rare)
+            if words:
+                right = sum(group["words"] * (group["percent"] or 0) for group in rare)
+                headline[f"words of the other half seen 0-3 in training, {when}, {arm}, %"] = right / words
+    some = next(iter(measured.values()))
+    table.append(["words", "", *(f"{group['words']:,}" for group in some["words"])])
+    half.append(["words", "", *(f"{group['words']:,}" for group in some["half"]["before"]["words"])])
+    examples = [["English", *measured, "reference"]]
+    for place, (source, _, reference) in enumerate(some["examples"]):
+        examples.append([source, *(found["examples"][place][1] for found in measured.values()), reference])
+    return Outcome(
+        headline=headline,
+        figures={arm: {"measured": found, "run": asdict(runs[arm])} for arm, found in measured.items()},
+        tables={
+            "Test set 2016 Flickr: BLEU, and words found by how often they were seen in training, %": table,
+            "Every other sentence, before and after the memory has read the rest: words that stand in both halves, %": half,
+            "Translations": examples,
+        },
+        plots=lambda: [_plot(measured, names)],
+        facts={f"training {arm}": f"{run.steps:,} batches in {run.seconds / 60:.1f} minutes" for arm, run in runs.items()},
+        notes=["BLEU is sacreBLEU's, cased. A word is found if the translation of its sentence has it. Decoding is greedy."],
+    )
+
+
+def _percents(groups: list[dict[str, Any]]) -> list[str]:
+    return ["-" if group["percent"] is None else f"{group['percent']:.1f}" for group in groups]
+
+
+def _plot(measured: dict[str, dict[str, Any]], names: list[str]) -> Figure:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.subplots()
+    for arm, found in measured.items():
+        axes.plot(names, [group["percent"] for group in found["words"]], marker="o", label=f"{arm}: BLEU {found['bleu']:.1f}")
+    axes.set(xlabel="times the word was seen in training", ylabel="words found, %", ylim=(-3, 103))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
