@@ -8,7 +8,7 @@ batches of 16: each is asked for in the memory as it was before its batch, and t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -116,8 +116,10 @@ def answers_of_all(
     answers: dict[tuple[str, int | None], Answers] = {}
     for slots in sizes:
         config = raremem.MemoryConfig(slots=slots, key_dim=dim, neighbors=1, seed=seed)
+        least_hit = replace(config, evict="least_hit")
         stores: dict[str, Store] = {
             "raremem": MemoryStore(backend, config),
+            "raremem, least_hit": MemoryStore(backend, least_hit),
             "FIFO": RowStore(slots, dim),
             "reservoir": RowStore(slots, dim, reservoir=True, seed=seed),
         }
@@ -192,7 +194,7 @@ def _plot(
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     lags, sizes = figure.subplots(1, 2, sharey=True)
     shown = [label for label, rows in by_lag.items() if rows.any()]
-    colors = {"raremem": "C0", "FIFO": "C1", "reservoir": "C2", "softmax head": "C3"}
+    colors = {"raremem": "C0", "raremem, least_hit": "C4", "FIFO": "C1", "reservoir": "C2", "softmax head": "C3"}
     largest = max(slots for _, slots in answers if slots)
     for (name, slots), found in answers.items():
         right = 100 * (found.given == stream.classes)

@@ -1,8 +1,9 @@
 """Omniglot by the paper's protocol: one network, trained through the memory, tested on characters it was never trained on.
 
-Trained on the 964 background characters, each also turned by 90, 180 and 270 degrees; tested on the 659 evaluation
-characters as they are: 5-way and 20-way, 1-shot and 5-shot. The last 100 background characters are held out of training, and
-the curve over training time is measured on them; the test characters are looked at once, at the end.
+Trained on the 964 background characters, each also turned by 90, 180 and 270 degrees, and each of these mirrored, as further
+classes; tested on the 659 evaluation characters as they are: 5-way and 20-way, 1-shot and 5-shot. The last 100 background
+characters are held out of training, and the curve over training time is measured on them; the test characters are looked at
+once, at the end.
 """
 
 from __future__ import annotations

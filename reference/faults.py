@@ -57,7 +57,7 @@ FAULTS = (
           "_powers(p, p.constant(logits), highest[:, None], is_positive)", "torch"),
     Fault("exp overflows behind a mask", _ALGORITHM, "p.xp.exp(p.xp.where(present, logits - top, 0.0))", "p.xp.exp(logits - top)",
           "torch"),
-    Fault("the temperature is left out", _ALGORITHM, "config.softmax_temperature * similarities", "similarities"),
+    Fault("the temperature is left out", _ALGORITHM, "_softmax(p, config.softmax_temperature * similarities", "_softmax(p, similarities"),
     Fault("weights of absent neighbors", _ALGORITHM, "powers = _powers(p, logits, top, present)", "powers = xp.exp(logits - top)"),
     Fault("no gradient to the query", _ALGORITHM, "_similarities(p, state, unit, candidates)",
           "_similarities(p, state, constant, candidates)", "torch"),

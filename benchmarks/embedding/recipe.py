@@ -100,28 +100,29 @@ def first_weights(recipe: Recipe) -> Weights:
 
 
 def episode(recipe: Recipe, images: Images, step: int) -> tuple[Images, NDArray[np.int32]]:
-    """An episode from classes [class, example, 28, 28], each turned by 0, 90, 180 and 270 degrees to make four.
+    """An episode from classes [class, example, 28, 28], each turned by 0, 90, 180 and 270 degrees to make four, and mirrored.
 
     It depends on the seed and the step alone: images [showings, classes, 28, 28] and the values of the classes.
     """
     generator = np.random.default_rng([recipe.seed, 1, step])
-    turned = generator.choice(4 * len(images), recipe.classes, replace=False)
+    classes = generator.choice(8 * len(images), recipe.classes, replace=False)
     shown: Images = np.empty((recipe.showings, recipe.classes, SIZE, SIZE), np.float32)
-    for place, choice in enumerate(turned):
+    for place, choice in enumerate(classes):
         examples = generator.choice(images.shape[1], recipe.showings, replace=False)
-        shown[:, place] = np.rot90(images[choice // 4, examples], choice % 4, axes=(1, 2))
+        turned = np.rot90(images[choice // 8, examples], choice % 4, axes=(1, 2))
+        shown[:, place] = turned[:, ::-1] if choice % 8 >= 4 else turned
     if recipe.distorted:
         shown = distort(generator, shown.reshape(-1, SIZE, SIZE)).reshape(shown.shape)
     else:
         shown = np.roll(shown, generator.integers(-2, 3, 2), axis=(2, 3))
-    return shown, turned.astype(np.int32)
+    return shown, classes.astype(np.int32)
 
 
 def distort(generator: np.random.Generator, images: Images) -> Images:
     """Images [n, 28, 28], each turned (by 10 degrees or so), scaled, slanted and shifted in its own way."""
     count = len(images)
-    matrix = np.eye(2) + generator.normal(0, 0.1, (count, 2, 2))
-    turn = generator.normal(0, 0.15, count)
+    matrix = np.eye(2) + generator.normal(0, 0.12, (count, 2, 2))
+    turn = generator.normal(0, 0.2, count)
     rotation = np.stack([np.cos(turn), -np.sin(turn), np.sin(turn), np.cos(turn)], axis=1).reshape(-1, 2, 2)
     grid = np.indices((SIZE, SIZE)).reshape(2, -1) - (SIZE - 1) / 2
     places = (matrix @ rotation) @ grid + generator.normal(0, 1.0, (count, 2, 1)) + (SIZE - 1) / 2
