@@ -27,6 +27,7 @@ class Recipe:
         steps: batches of training.
         symbols: how many there are.
         unseen: how many of them are never shown in training.
+        rarest: how often the rarest of the others is expected in the whole of training.
         batch: sequences in a batch.
         length: symbols in a sequence.
         maps: channels of the network's state [width, length, maps]; also the dimension of queries and embeddings.
@@ -43,6 +44,7 @@ class Recipe:
     steps: int = 1000
     symbols: int = 16_000
     unseen: int = 1_000
+    rarest: float = 1.0
     batch: int = 32
     length: int = 16
     maps: int = 32
@@ -79,7 +81,7 @@ class Recipe:
         for _ in range(40):
             middle = (low + high) / 2
             shares = ranks**-middle / (ranks**-middle).sum()
-            low, high = (middle, high) if shares[-1] * drawn > 1 else (low, middle)
+            low, high = (middle, high) if shares[-1] * drawn > self.rarest else (low, middle)
         return shares
 
     def batch_at(self, step: int) -> tuple[Symbols, Symbols, NDArray[np.bool_]]:
@@ -100,7 +102,8 @@ class Recipe:
 def first_weights(recipe: Recipe) -> Weights:
     """The untrained network.
 
-    Gates of a cell are 3x3 convolutions [3, 3, in, out], its update and reset gates in one kernel. `tape`
+    Standard deviations are 1 / sqrt(3 inputs), at which a cell passes on what it holds; at 1 / sqrt(inputs) new symbols were
+    answered half as often. Gates of a cell are 3x3 convolutions [3, 3, in, out], its update and reset gates in one kernel. `tape`
     is what all three gates of a cell read from the tape.
     """
     generator = np.random.default_rng([recipe.seed, 3])
@@ -112,14 +115,14 @@ def first_weights(recipe: Recipe) -> Weights:
     weights = {
         "input": normal(recipe.symbols, maps, scale=2 / np.sqrt(maps)),
         "output": normal(recipe.symbols, maps, scale=1 / np.sqrt(maps)),
-        "linear": normal(maps, maps, scale=1 / np.sqrt(maps)),
+        "linear": normal(maps, maps, scale=1 / np.sqrt(3 * maps)),
         "scale": np.array(8.0, np.float32),
         "gain": np.array(1.0, np.float32),
-        "tape": normal(3, 3, maps, 3 * maps, scale=1 / np.sqrt(9 * maps)),
+        "tape": normal(3, 3, maps, 3 * maps, scale=1 / np.sqrt(27 * maps)),
     }
     for cell in ("before0", "before1", "after0", "after1"):
-        weights[f"{cell}/gates"] = normal(3, 3, maps, 2 * maps, scale=1 / np.sqrt(9 * maps))
+        weights[f"{cell}/gates"] = normal(3, 3, maps, 2 * maps, scale=1 / np.sqrt(27 * maps))
         weights[f"{cell}/gates_bias"] = np.ones(2 * maps, np.float32)
-        weights[f"{cell}/candidate"] = normal(3, 3, maps, maps, scale=1 / np.sqrt(9 * maps))
+        weights[f"{cell}/candidate"] = normal(3, 3, maps, maps, scale=1 / np.sqrt(27 * maps))
         weights[f"{cell}/candidate_bias"] = np.zeros(maps, np.float32)
     return weights

@@ -64,7 +64,7 @@ def measure(learner: SymbolLearner, recipe: Recipe, seen: NDArray[np.int64]) -> 
     generator = np.random.default_rng([recipe.seed, 4])
     asked_in_one = recipe.batch * (recipe.length - 1)
     known = recipe.order[recipe.unseen :]
-    groups = [known[(seen[known] >= low) & (seen[known] <= (high or seen.max()))] for low, high in SEEN]
+    groups = [known[(seen[known] >= low) & (seen[known] <= (seen.max() if high is None else high))] for low, high in SEEN]
     groups[0] = np.concatenate([recipe.order[: recipe.unseen], groups[0]])
     by_seen, asked = [], []
     for group in groups:
