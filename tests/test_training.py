@@ -1,4 +1,4 @@
-"""The loop that trains all tasks: a stopped run goes on where it was, a finished one is not run again, another one is an error."""
+"""The loop that trains all tasks: a stopped run goes on, a finished one is not run again, another one is an error."""
 
 import numpy as np
 import pytest

@@ -103,8 +103,8 @@ def first_weights(recipe: Recipe) -> Weights:
     """The untrained network.
 
     Standard deviations are 1 / sqrt(3 inputs), at which a cell passes on what it holds; at 1 / sqrt(inputs) new symbols were
-    answered half as often. Gates of a cell are 3x3 convolutions [3, 3, in, out], its update and reset gates in one kernel. `tape`
-    is what all three gates of a cell read from the tape.
+    answered half as often. A cell's update and reset gates are one 3x3 convolution [3, 3, in, out]; `tape` is what all three
+    gates of a cell read from the tape.
     """
     generator = np.random.default_rng([recipe.seed, 3])
     maps = recipe.maps

@@ -46,7 +46,7 @@ class Recipe:
     dim: int = 256
     dropout: float = 0.2
     key_dim: int = 64
-    slots: int = 16_384
+    slots: int = 8_192
     neighbors: int = 8
     rare: int = 20
     memory: bool = True
@@ -74,7 +74,7 @@ def first_weights(recipe: Recipe, subwords: int) -> Weights:
         "join": normal(2 * dim, dim),
         "query": normal(dim, recipe.key_dim),
         "gate": normal(dim + 1, 1),
-        "gain": np.array(2.0, np.float32),
+        "gain": np.array(8.0, np.float32),
     }
     sizes = {"forward": dim // 2, "backward": dim // 2, "encoder": dim, "decoder0": dim, "decoder1": dim}
     for name, size in sizes.items():
