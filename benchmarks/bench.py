@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from html import escape
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,7 @@ def run_task(name: str, setting: Setting) -> None:
         "wall time": f"{wall / 60:.1f} minutes",
         **outcome.facts,
     }
-    tables = "".join(f"<h2>{title}</h2>{html_table(table)}" for title, table in outcome.tables.items())
+    tables = "".join(f"<h2>{escape(title)}</h2>{html_table(table)}" for title, table in outcome.tables.items())
     notes = "".join(f"<p>{note}</p>" for note in outcome.notes)
     plots = "".join(map(inline_svg, outcome.plots()))
     setting.out.mkdir(parents=True, exist_ok=True)

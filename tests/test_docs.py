@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BLOCKS = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+
+
+def blocks(path):
+    return re.findall(r"^```python\n(.*?)^```", (ROOT / path).read_text(), re.DOTALL | re.MULTILINE)
+
+
+BLOCKS = blocks("README.md")
+PAGES = [(page.name, place) for page in sorted((ROOT / "docs").glob("*.md")) for place in range(len(blocks(page)))]
 DOCTESTS = (
     "raremem",
     "raremem.config",
@@ -23,6 +30,16 @@ DOCTESTS = (
 def test_readme_block(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+
+
+@pytest.mark.parametrize(("page", "place"), PAGES)
+def test_block_of_a_page(page, place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(blocks(f"docs/{page}")[place], page, "exec"), {"__name__": "page"})
+
+
+def test_pages_have_their_blocks():
+    assert ("your-network.md", 1) in PAGES
 
 
 def test_readme_has_its_blocks():

@@ -53,6 +53,17 @@ def test_module_is_the_functional_interface():
     same_state(content(memory), BACKEND.to_numpy(state))
 
 
+def test_update_with_a_mask_writes_some_rows():
+    memory, state = written(), written().state
+    rows, targets = batch(9)
+    mask = torch.tensor([True, False, True, True, False, False])
+    report = memory.update(memory(rows, targets), mask=mask)
+    state, expected = BACKEND.update(CONFIG, state, rows, targets, mask)
+    assert not report.written[~mask].any()
+    assert torch.equal(report.slots, expected.slots)
+    same_state(content(memory), BACKEND.to_numpy(state))
+
+
 def test_update_copies_no_keys():
     memory = written()
     places = [buffer.data_ptr() for buffer in memory.buffers()]

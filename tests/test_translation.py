@@ -1,44 +1,142 @@
-"""Translation on a tiny scale: a made-up language in which one word of each sentence is rare."""
+"""Translation on a tiny scale, in a made-up language: the last word of each sentence is a rare name."""
 
+import gzip
 from collections import Counter
 
 import numpy as np
 import pytest
 
-from raremem.benchmarks.translation.corpus import Corpus, Sentences
-from raremem.benchmarks.translation.recipe import Recipe
-from raremem.benchmarks.translation.run import Text, make_learner, measure
+from raremem.benchmarks.characters import DataError
+from raremem.benchmarks.training import Run
+from raremem.benchmarks.translation.corpus import END, PAD, START, Corpus, Sentences, load_multi30k, word_counts, word_recall
+from raremem.benchmarks.translation.recipe import BUCKETS, Recipe, epoch_of, padded
+from raremem.benchmarks.translation.run import ARMS, SEEN, Text, bleu, make_learner, measure, outcome
 
-COMMON, RARE = 12, 120
+NAMES = 60
+"""In training eight times each; as many others stand in the test set twice, once in each half."""
+SMALL = {"subwords": 700, "batch": 32, "dim": 64, "key_dim": 32, "slots": 2048, "neighbors": 4, "rare": 16, "dropout": 0.1}
 
 
-def sentences(generator, count, rare):
-    """Common words, word for word, and one rare word."""
-    source, target = [], []
-    for number in range(count):
-        words = generator.integers(0, COMMON, 4)
-        name = rare[number % len(rare)]
-        source.append(" ".join([f"c{word}" for word in words] + [f"xxx{name:03d}"]))
-        target.append(" ".join([f"k{word}" for word in words] + [f"yyy{name:03d}"]))
+def sentences(generator, names):
+    words = generator.integers(0, 12, (len(names), 4))
+    source = [" ".join([*(f"c{word}" for word in row), f"xxx{name:03}"]) for row, name in zip(words, names, strict=True)]
+    target = [" ".join([*(f"k{word}" for word in row), f"yyy{name:03}"]) for row, name in zip(words, names, strict=True)]
     return Sentences(source, target)
 
 
 @pytest.fixture(scope="module")
 def corpus():
     generator = np.random.default_rng(0)
-    train = sentences(generator, 480, np.arange(RARE // 2))
-    test = sentences(generator, 2 * RARE // 2, np.repeat(np.arange(RARE // 2, RARE), 2))
-    everything = Sentences(train.source + test.source * 2, train.target + test.target * 2)
-    return Corpus(train, test), everything
+    train = sentences(generator, np.tile(np.arange(NAMES), 8))
+    return Corpus(train, sentences(generator, np.repeat(np.arange(NAMES, 2 * NAMES), 2)))
 
 
-def trained(backend, corpus, memory, monkeypatch):
-    recipe = Recipe(
-        steps=150, subwords=600, batch=16, dim=48, key_dim=32, slots=2048, neighbors=4, rare=16, memory=memory, dropout=0.0
-    )
-    whole, everything = corpus
-    text = Text(Corpus(everything, whole.test), recipe)
-    text.train, text.seen = text.pairs(whole.train), Counter()
+def text_of(corpus, recipe):
+    """Subwords that know every name as one token; the counts are of training alone."""
+    both = Sentences(corpus.train.source + corpus.test.source * 2, corpus.train.target + corpus.test.target * 2)
+    text = Text(Corpus(both, corpus.test), recipe)
+    text.train, text.seen = text.pairs(corpus.train), word_counts(corpus.train.target)
+    return text
+
+
+def trained(backend, corpus, memory, steps=300):
+    recipe = Recipe(steps=steps, memory=memory, **SMALL)
+    text = text_of(corpus, recipe)
     learner = make_learner(backend, recipe, text.subwords.size)
-    losses = [learner.learn(*text.batch_at(step, recipe.steps)) for step in range(recipe.steps)]
-    return losses, measure(learner, text, whole.test)
+    losses = [learner.learn(*text.batch_at(step, steps)) for step in range(steps)]
+    return losses, measure(learner, text, corpus.test)
+
+
+def new_names(found, when):
+    """Names never seen in training, that stand in the other half, in %."""
+    return found["half"][when]["words"][0]["percent"]
+
+
+def check(losses, with_memory, without):
+    assert np.mean(losses[-10:]) < 0.2 * np.mean(losses[:10])
+    assert new_names(with_memory, "before") == new_names(without, "before") == new_names(without, "after") == 0
+    assert new_names(with_memory, "after") > 20
+    assert with_memory["half"]["after"]["bleu"] > with_memory["half"]["before"]["bleu"] + 3
+    assert with_memory["bleu"] > without["bleu"] - 5
+
+
+@pytest.fixture(autouse=True)
+def faster(monkeypatch):
+    for backend in ("torch", "jax"):
+        module = pytest.importorskip(f"raremem.benchmarks.translation.{backend}_learner")
+        monkeypatch.setattr(module, "LEARNING_RATE", 8e-3)
+
+
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_memory_knows_names_that_it_has_read_once(backend, corpus):
+    losses, with_memory = trained(backend, corpus, memory=True)
+    _, without = trained(backend, corpus, memory=False)
+    check(losses, with_memory, without)
+    found = outcome({"with memory": with_memory, "without": without}, {arm: Run({}, 300, 300) for arm in ARMS})
+    assert found.headline["BLEU, with memory"] == with_memory["bleu"]
+    assert len(found.plots()) == 1
+
+
+def test_that_check_can_fail(corpus, monkeypatch):
+    from raremem.benchmarks.translation.torch_learner import TorchTranslator
+
+    monkeypatch.setattr(TorchTranslator, "read", lambda self, *batch: None)
+    losses, found = trained("torch", corpus, memory=True)
+    with pytest.raises(AssertionError):
+        check(losses, found, found)
+
+
+def test_batches_hold_every_pair_and_no_other(corpus):
+    recipe = Recipe(**SMALL)
+    text = text_of(corpus, recipe)
+    order = np.concatenate(epoch_of(recipe, text.train, 0))
+    assert len(set(order.tolist())) == len(order) > 0.9 * len(text.train)
+    assert not np.array_equal(order, np.concatenate(epoch_of(recipe, text.train, 1)))
+    source, read, said, rare = padded(text.train[:3], text.rare)
+    assert source.shape[1] in BUCKETS
+    for row, (left, right) in enumerate(text.train[:3]):
+        assert source[row, : len(left) + 1].tolist() == [*left, END]
+        assert read[row, : len(right) + 1].tolist() == [START, *right]
+        assert said[row, : len(right) + 1].tolist() == [*right, END]
+        assert (said[row, len(right) + 1 :] == PAD).all()
+    assert np.array_equal(rare, text.rare[said])
+    assert not text.rare[[PAD, START, END]].any()
+
+
+def test_subwords_go_back_to_sentences(corpus):
+    text = text_of(corpus, Recipe(**SMALL))
+    tokens = np.array([[*row, END, 7, 7] for row in text.subwords.encode(["c1 c2 xxx001", "k3 k4 yyy002"])])
+    assert text.subwords.decode(tokens) == ["c1 c2 xxx001", "k3 k4 yyy002"]
+
+
+def test_words_found_by_how_often_they_were_seen():
+    seen = Counter({"der": 500, "Hund": 3, "Zug": 1})
+    references, translations = ["der Hund, der Zug", "Wolke"], ["der Hund der Hund.", "der"]
+    found = word_recall(seen, SEEN, translations, references)
+    assert [group["words"] for group in found] == [1, 1, 1, 0, 0, 2]
+    assert [group["percent"] for group in found] == [0.0, 0.0, 100.0, None, None, 100.0]
+    assert word_recall(seen, SEEN, translations, references, only={"Zug"})[2]["words"] == 0
+
+
+def test_bleu_is_that_of_sacrebleu():
+    assert bleu(["Ein Hund läuft im Schnee."], ["Ein Hund läuft im Schnee."]) == pytest.approx(100)
+    assert bleu(["Eine Katze."], ["Ein Hund läuft im Schnee."]) < 20
+
+
+def test_multi30k_as_text_or_gz(tmp_path):
+    (tmp_path / "multi30k").mkdir()
+    for part in ("train", "test_2016_flickr"):
+        for language in ("en", "de"):
+            lines = f"a {language}\nb {language}\n"
+            if part == "train":
+                (tmp_path / "multi30k" / f"{part}.{language}.gz").write_bytes(gzip.compress(lines.encode()))
+            else:
+                (tmp_path / "multi30k" / f"{part}.{language}").write_text(lines)
+    corpus = load_multi30k(tmp_path)
+    assert corpus.train == Sentences(["a en", "b en"], ["a de", "b de"])
+    assert corpus.test[1:] == Sentences(["b en"], ["b de"])
+    (tmp_path / "multi30k" / "test_2016_flickr.de").write_text("one line\n")
+    with pytest.raises(DataError, match="2 lines in English, 1 in German"):
+        load_multi30k(tmp_path)
+    with pytest.raises(DataError, match="cannot be read"):
+        load_multi30k(tmp_path / "nowhere")

@@ -1,0 +1,57 @@
+"""The command `raremem bench`: what it says it needs, what it refuses, and the report over several runs."""
+
+import json
+
+import pytest
+
+from raremem.benchmarks import bench, cli
+from raremem.benchmarks.pages import Outcome
+
+
+def test_list_says_what_each_task_needs(capsys):
+    assert cli.main(["bench", "--list"]) == 0
+    shown = capsys.readouterr().out
+    for name, task in bench.TASKS.items():
+        assert name in shown
+        assert task.needs in shown
+
+
+def test_what_is_missing_is_one_clear_line(capsys, monkeypatch, tmp_path):
+    monkeypatch.delenv("RAREMEM_DATA", raising=False)
+    assert cli.main(["bench", "omniglot"]) == 1
+    assert "Name the folder with --data" in capsys.readouterr().err
+    assert cli.main(["bench", "symbols", "--minutes", "0", "--out", str(tmp_path)]) == 1
+    assert "expected more than 0" in capsys.readouterr().err
+    assert cli.main(["bench", "translation", "--data", str(tmp_path)]) == 1
+    assert "cannot be read" in capsys.readouterr().err
+
+
+@pytest.fixture
+def outcomes(monkeypatch):
+    """A task that finds its seed."""
+
+    def run(setting):
+        return Outcome(
+            headline={"accuracy, %": 90.0 + setting.seed},
+            figures={"seed": setting.seed},
+            tables={"Accuracy": [["", "%"], ["ours & theirs", str(90 + setting.seed)]]},
+            plots=list,
+        )
+
+    monkeypatch.setattr(bench.Task, "run", lambda self, name: run)
+
+
+def test_the_report_takes_seeds_together_and_says_what_was_not_run(outcomes, tmp_path, capsys):
+    for seed in (0, 2):
+        bench.run_task("symbols", bench.Setting("torch", None, tmp_path, 1.0, seed))
+    result = json.loads((tmp_path / "symbols-torch-2.json").read_text())
+    assert result["headline"] == {"accuracy, %": 92.0}
+    assert {"versions", "device", "threads", "seed", "minutes", "wall_seconds", "figures"} <= set(result)
+    page = (tmp_path / "symbols-torch-2.html").read_text()
+    assert "ours &amp; theirs" in page
+    assert "raremem bench symbols --backend torch --minutes 1 --seed 2" in page
+    index = (tmp_path / "index.html").read_text()
+    assert "91.0 ± 1.4" in index
+    assert index.count("not run") >= 4
+    assert "ours &amp; theirs" not in index
+    assert "written after" in capsys.readouterr().out
