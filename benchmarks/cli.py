@@ -65,8 +65,8 @@ def _bench(options: argparse.Namespace) -> None:
 
     if options.list or options.task is None:
         for name, task in TASKS.items():
-            data = f"--data with {task.data}; " if task.data else ""
-            print(f"{name:12} {task.title}\n{'':12} needs {data}{task.needs}; --minutes {task.minutes:g} by default")
+            wanted = f"--data with {task.data}; " if task.data else ""
+            print(f"{name:12} {task.title}\n{'':12} needs {wanted}{task.needs}; --minutes {task.minutes:g} by default")
         return
     data = options.data and Path(options.data)
     minutes = TASKS[options.task].minutes if options.minutes is None else options.minutes

@@ -21,7 +21,7 @@ class TorchLearner(nn.Module):
         self.rate, self.steps, self.done, self.clip = rate, steps, 0, clip
         self.optimizer = torch.optim.Adam(self.parameters(), rate, eps=epsilon)
 
-    def half(self) -> torch.autocast:
+    def fast_products(self) -> torch.autocast:
         """A context in which products are in bf16, where the processor has it."""
         return torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_avx512_bf16_supported())
 
@@ -34,7 +34,7 @@ class TorchLearner(nn.Module):
         self.train()
         loss = self.losses(*map(torch.from_numpy, batch))
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         if self.clip is not None:
             nn.utils.clip_grad_norm_(self.parameters(), self.clip)
         for group in self.optimizer.param_groups:

@@ -97,5 +97,11 @@ def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     assert [found.name for found in tmp_path.iterdir()] == [path.name]
 
 
+def test_a_file_can_be_read_by_those_who_can_read_any_other(tmp_path):
+    raremem.save(tmp_path / "memory.safetensors", CONFIG, BACKEND.init(CONFIG))
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "memory.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_a_backend_of_ones_own_by_name():
     assert raremem.get_backend("raremem.adapters.numpy:backend") is BACKEND

@@ -136,7 +136,7 @@ def test_multi30k_as_text_or_gz(tmp_path):
     assert corpus.train == Sentences(["a en", "b en"], ["a de", "b de"])
     assert corpus.test[1:] == Sentences(["b en"], ["b de"])
     (tmp_path / "multi30k" / "test_2016_flickr.de").write_text("one line\n")
-    with pytest.raises(DataError, match="2 lines in English, 1 in German"):
+    with pytest.raises(DataError, match="2 lines in English and 1 in German"):
         load_multi30k(tmp_path)
     with pytest.raises(DataError, match="cannot be read"):
         load_multi30k(tmp_path / "nowhere")

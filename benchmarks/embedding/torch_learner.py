@@ -23,8 +23,10 @@ class TorchEmbedder(TorchLearner):
         self.convolutions, self.norms = nn.ModuleList(), nn.ModuleList()
         for block, (inputs, outputs) in enumerate(recipe.pairs):
             convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-            convolution.weight.data = torch.from_numpy(weights[f"kernel{block}"]).permute(3, 2, 0, 1).contiguous()
-            self.convolutions.append(convolution.to(memory_format=torch.channels_last))
+            convolution.weight.data = (
+                torch.from_numpy(weights[f"kernel{block}"]).permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
+            )
+            self.convolutions.append(convolution)
             self.norms.append(nn.BatchNorm2d(outputs, NORM_EPSILON, NORM_MOMENTUM))
         self.linear = nn.Parameter(torch.from_numpy(weights["linear"]))
         self.memory = Memory(recipe.memory)
@@ -33,7 +35,7 @@ class TorchEmbedder(TorchLearner):
     def forward(self, images: Tensor) -> Tensor:
         """Embeddings [n, key_dim] of images [n, 28, 28]."""
         x = images[:, None].contiguous(memory_format=torch.channels_last)
-        with self.half():
+        with self.fast_products():
             for convolution, norm in zip(self.convolutions, self.norms, strict=True):
                 x = F.relu(norm(F.max_pool2d(convolution(x), 2)))
         return x.float().permute(0, 2, 3, 1).flatten(1) @ self.linear

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -114,23 +115,27 @@ def run(setting: Setting) -> Outcome:
     measured: dict[str, Measured] = {}
     runs: dict[str, Run] = {}
     for arm, memory in ARMS.items():
-        asked = Recipe(memory=memory, seed=setting.seed)
-        recipes: dict[int, Recipe] = {}
-
-        def recipe_of(steps: int, asked: Recipe = asked, recipes: dict[int, Recipe] = recipes) -> Recipe:
-            return recipes.setdefault(steps, replace(asked, steps=steps))
-
-        learner, runs[arm] = train(
-            lambda steps, of=recipe_of: make_learner(setting.backend, of(steps)),
-            lambda step, steps, of=recipe_of: of(steps).batch_at(step),
-            asdict(asked),
-            setting.minutes,
-            setting.snapshot(f"symbols-{'memory' if memory else 'plain'}"),
-            steps=max((run.steps for run in runs.values()), default=None),
-        )
-        recipe = recipe_of(runs[arm].steps)
+        steps = max((run.steps for run in runs.values()), default=None)
+        learner, runs[arm] = _trained(setting, memory, steps)
+        recipe = _recipe(setting, memory, runs[arm].steps)
         measured[arm] = measure(learner, recipe, seen_in_training(recipe))
     return outcome(measured, runs)
+
+
+@lru_cache(4)
+def _recipe(setting: Setting, memory: bool, steps: int) -> Recipe:
+    return Recipe(steps=steps, memory=memory, seed=setting.seed)
+
+
+def _trained(setting: Setting, memory: bool, steps: int | None) -> tuple[SymbolLearner, Run]:
+    return train(
+        lambda steps: make_learner(setting.backend, _recipe(setting, memory, steps)),
+        lambda step, steps: _recipe(setting, memory, steps).batch_at(step),
+        asdict(Recipe(memory=memory, seed=setting.seed)),
+        setting.minutes,
+        setting.snapshot(f"symbols-{'memory' if memory else 'plain'}"),
+        steps=steps,
+    )
 
 
 def outcome(measured: dict[str, Measured], runs: dict[str, Run]) -> Outcome:

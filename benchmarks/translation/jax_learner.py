@@ -56,8 +56,7 @@ class _Dropout:
 def _lstm(weights: Weights, name: str, x: Array, state: State | None = None) -> tuple[Array, State]:
     """Outputs [B, T, size] of inputs [B, T, dim], and the state after the last."""
     hidden = weights[f"{name}/hidden"]
-    if state is None:
-        state = (jnp.zeros((len(x), len(hidden))),) * 2
+    first = (jnp.zeros((len(x), len(hidden))),) * 2 if state is None else state
 
     def step(state: State, taken: Array) -> tuple[State, Array]:
         given, forget, cell, output = jnp.split(taken + state[0] @ hidden, 4, axis=1)
@@ -65,8 +64,8 @@ def _lstm(weights: Weights, name: str, x: Array, state: State | None = None) -> 
         said = jax.nn.sigmoid(output) * jnp.tanh(kept)
         return (said, kept), said
 
-    state, outputs = jax.lax.scan(step, state, (x @ weights[f"{name}/input"] + weights[f"{name}/bias"]).swapaxes(0, 1))
-    return outputs.swapaxes(0, 1), state
+    after, outputs = jax.lax.scan(step, first, (x @ weights[f"{name}/input"] + weights[f"{name}/bias"]).swapaxes(0, 1))
+    return outputs.swapaxes(0, 1), after
 
 
 def _encode(weights: Weights, source: Array, drop: _Dropout) -> tuple[Array, Array]:

@@ -12,7 +12,7 @@ from raremem.config import MemoryConfig
 
 LEARNING_RATE = 2e-3
 CLIP = 1.0
-BUCKETS = (12, 14, 16, 20, 24, 32, 64)
+BUCKETS = (8, 12, 14, 16, 20, 24, 32, 64)
 """Lengths to which both sides of a batch are padded: few, since a compiler makes a program for each."""
 LONGEST = 48
 """Tokens of a translation, at most."""

@@ -138,19 +138,20 @@ def run(setting: Setting) -> Outcome:
     measured: dict[str, dict[str, Any]] = {}
     runs: dict[str, Run] = {}
     for arm, memory in ARMS.items():
-        recipe = Recipe(memory=memory, seed=setting.seed)
-        text = Text(corpus, recipe)
-        learner, runs[arm] = train(
-            lambda steps, recipe=recipe, text=text: make_learner(
-                setting.backend, replace(recipe, steps=steps), text.subwords.size
-            ),
-            text.batch_at,
-            asdict(recipe),
-            setting.minutes,
-            setting.snapshot(f"translation-{'memory' if memory else 'plain'}"),
-        )
+        text = Text(corpus, Recipe(memory=memory, seed=setting.seed))
+        learner, runs[arm] = _trained(setting, text)
         measured[arm] = measure(learner, text, corpus.test)
     return outcome(measured, runs)
+
+
+def _trained(setting: Setting, text: Text) -> tuple[Translator, Run]:
+    return train(
+        lambda steps: make_learner(setting.backend, replace(text.recipe, steps=steps), text.subwords.size),
+        text.batch_at,
+        asdict(text.recipe),
+        setting.minutes,
+        setting.snapshot(f"translation-{'memory' if text.recipe.memory else 'plain'}"),
+    )
 
 
 def outcome(measured: dict[str, dict[str, Any]], runs: dict[str, Run]) -> Outcome:

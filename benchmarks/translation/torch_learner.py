@@ -63,11 +63,12 @@ class TorchTranslator(TorchLearner):
         """Cross-entropy of every token but padding, and the memory's own loss of the rare ones."""
         source, read, said, rare = batch
         said, rare = said.flatten(), rare.flatten()
-        with self.half():
+        with self.fast_products():
             states, _ = self.decode(read, *self.encode(source), [None, None])
             logits, out = self.say(states.flatten(0, 1), said, said != PAD)
         loss = F.cross_entropy(logits.float(), said.long(), ignore_index=PAD)
         if out is not None and self.memory is not None:
+            assert out.loss is not None
             loss = loss + (out.loss * rare).sum() / rare.sum().clamp(min=1)
             self.memory.update(out, mask=rare)
         return loss
@@ -77,8 +78,9 @@ class TorchTranslator(TorchLearner):
         """The likeliest token after the likeliest token: [B, LONGEST] for sources [B, S]."""
         self.eval()
         said = torch.full((len(source), LONGEST), END, dtype=torch.int32)
-        token, states = torch.full((len(source), 1), START, dtype=torch.int32), [None, None]
-        with self.half():
+        token = torch.full((len(source), 1), START, dtype=torch.int32)
+        states: list[State] = [None, None]
+        with self.fast_products():
             encoded, there = self.encode(torch.from_numpy(source))
             for place in range(LONGEST):
                 state, states = self.decode(token, encoded, there, states)
@@ -94,9 +96,10 @@ class TorchTranslator(TorchLearner):
         self.eval()
         source, read, said, rare = map(torch.from_numpy, batch)
         if self.memory is not None:
-            with self.half():
+            with self.fast_products():
                 states, _ = self.decode(read, *self.encode(source), [None, None])
                 _, out = self.say(states.flatten(0, 1), said.flatten(), rare.flatten())
+            assert out is not None
             self.memory.update(out)
 
     def _drop(self, x: Tensor) -> Tensor:
@@ -109,7 +112,7 @@ def _lstm(weights: Weights, name: str) -> nn.LSTM:
     layer = nn.LSTM(len(inputs), len(hidden), batch_first=True)
     layer.weight_ih_l0.data, layer.weight_hh_l0.data = torch.tensor(inputs.T.copy()), torch.tensor(hidden.T.copy())
     layer.bias_ih_l0.data = torch.tensor(weights[f"{name}/bias"])
-    layer.bias_hh_l0.data.zero_()
+    layer.bias_hh_l0.data = torch.zeros(4 * len(hidden))
     return layer
 
 
