@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import raremem
+from raremem.benchmarks.bench import TASKS, Setting, run_task
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(run=_demo)
 
     bench = commands.add_parser("bench", help="run a benchmark task; --list says what each needs")
-    bench.add_argument("task", nargs="?", choices=("omniglot", "lifelong", "symbols", "translation"))
+    bench.add_argument("task", nargs="?", choices=tuple(TASKS))
     bench.add_argument("--list", action="store_true", help="the tasks, and what each needs")
     bench.add_argument("--backend", choices=("torch", "jax"), default="torch", help="default: torch")
     bench.add_argument("--minutes", type=float, metavar="N", help="of training; default: what --list says")
@@ -61,12 +62,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _bench(options: argparse.Namespace) -> None:
-    from raremem.benchmarks.bench import TASKS, Setting, run_task
-
     if options.list or options.task is None:
         for name, task in TASKS.items():
             wanted = f"--data with {task.data}; " if task.data else ""
-            print(f"{name:12} {task.title}\n{'':12} needs {wanted}{task.needs}; --minutes {task.minutes:g} by default")
+            print(f"{name:16} {task.title}\n{'':16} needs {wanted}{task.needs}; --minutes {task.minutes:g} by default")
         return
     data = options.data and Path(options.data)
     minutes = TASKS[options.task].minutes if options.minutes is None else options.minutes

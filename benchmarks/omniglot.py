@@ -81,9 +81,18 @@ def run(setting: Setting) -> Outcome:
         DataError: the data is not Omniglot.
         MissingPackageError: the framework or the extra `bench` is not installed.
     """
+    return _run(setting, RECIPE, "omniglot")
+
+
+def run_margin(setting: Setting) -> Outcome:
+    """The same with the paper's loss."""
+    return _run(setting, replace(RECIPE, loss="margin"), "omniglot-margin")
+
+
+def _run(setting: Setting, recipe: Recipe, name: str) -> Outcome:
     assert setting.data is not None
     characters = load_omniglot(setting.data)
-    learner, run = trained(setting, characters)
+    learner, run = trained(setting, characters, recipe, name)
     test = measure(raremem.get_backend(setting.backend), learner, characters.test, TEST_EPISODES, setting.seed)
     names = [f"{way}-way {shots}-shot" for way, shots in SETTINGS]
     table = [
@@ -96,14 +105,14 @@ def run(setting: Setting) -> Outcome:
         figures={"run": asdict(run), "test": [asdict(accuracy) for accuracy in test], "published": PUBLISHED},
         tables={"Accuracy on the test characters, %": table},
         plots=lambda: [_curve(run)],
-        facts={"training": f"{run.steps:,} episodes in {run.seconds / 60:.1f} minutes"},
+        facts={"loss": recipe.loss, "training": f"{run.steps:,} episodes in {run.seconds / 60:.1f} minutes"},
         notes=[
             f"With 95 % intervals over {TEST_EPISODES:,} episodes. The curve is measured on characters held out of training."
         ],
     )
 
 
-def trained(setting: Setting, characters: Characters) -> tuple[Embedder, Run]:
+def trained(setting: Setting, characters: Characters, recipe: Recipe = RECIPE, name: str = "omniglot") -> tuple[Embedder, Run]:
     """The network, trained on all background characters but those held out, or taken from its snapshot."""
     train_on, held_out = characters.train[:-HELD_OUT], characters.train[-HELD_OUT:]
     numpy_backend = raremem.get_backend("numpy")
@@ -112,11 +121,11 @@ def trained(setting: Setting, characters: Characters) -> tuple[Embedder, Run]:
         return {"accuracy": [a.percent for a in measure(numpy_backend, learner, held_out, CURVE_EPISODES, setting.seed)]}
 
     return train(
-        lambda steps: make_embedder(setting.backend, replace(RECIPE, steps=steps, seed=setting.seed)),
-        lambda step, steps: episode(replace(RECIPE, steps=steps, seed=setting.seed), train_on, step),
-        asdict(replace(RECIPE, seed=setting.seed)),
+        lambda steps: make_embedder(setting.backend, replace(recipe, steps=steps, seed=setting.seed)),
+        lambda step, steps: episode(replace(recipe, steps=steps, seed=setting.seed), train_on, step),
+        asdict(replace(recipe, seed=setting.seed)),
         setting.minutes,
-        setting.snapshot("omniglot"),
+        setting.snapshot(name),
         on_held_out,
     )
 

@@ -38,7 +38,7 @@ def outcomes(monkeypatch):
             plots=list,
         )
 
-    monkeypatch.setattr(bench.Task, "run", lambda self, name: run)
+    monkeypatch.setattr(bench.Task, "run", lambda self: run)
 
 
 def test_the_report_takes_seeds_together_and_says_what_was_not_run(outcomes, tmp_path, capsys):
