@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 import raremem
+from raremem.benchmarks.downloads import DOWNLOAD, fetch
 from raremem.benchmarks.pages import Outcome, as_text, fact_list, html_table, inline_svg, page
 from raremem.checkpoint import replace_file
 
@@ -49,6 +50,7 @@ class Task:
     needs: str
     minutes: float
     data: str | None
+    """The name of its data set in `downloads.SOURCES`, or None."""
     code: str
 
     def run(self) -> Callable[[Setting], Outcome]:
@@ -57,7 +59,10 @@ class Task:
         return getattr(importlib.import_module(f"raremem.benchmarks.{module}"), function)
 
 
-OMNIGLOT = "Omniglot's two official zips (or .npz)"
+FILES = {
+    "omniglot": "Omniglot's two official zips (or .npz)",
+    "multi30k": "Multi30k (train and test_2016_flickr; .en and .de, or .gz)",
+}
 
 
 TASKS = {
@@ -65,21 +70,21 @@ TASKS = {
         "Omniglot: few-shot classification of new characters",
         "the extra bench and a framework; about 21 minutes for --minutes 20",
         20.0,
-        OMNIGLOT,
+        "omniglot",
         "omniglot:run",
     ),
     "omniglot-margin": Task(
         "Omniglot: the same, trained on the paper's margin loss",
         "the extra bench and a framework; about 21 minutes for --minutes 20",
         20.0,
-        OMNIGLOT,
+        "omniglot",
         "omniglot:run_margin",
     ),
     "lifelong": Task(
         "The life-long stream: 100,000 new characters, never a reset",
         "the network of omniglot in --out (or trains it); about 10 minutes more",
         20.0,
-        OMNIGLOT,
+        "omniglot",
         "lifelong:run",
     ),
     "symbols": Task(
@@ -93,7 +98,7 @@ TASKS = {
         "English to German with a deep sequence-to-sequence network",
         "the extra bench and a framework; twice --minutes: with memory, and without",
         30.0,
-        "Multi30k (train, val, test_2016_flickr; .en and .de, or .gz)",
+        "multi30k",
         "translation:run",
     ),
 }
@@ -107,7 +112,11 @@ def run_task(name: str, setting: Setting) -> None:
     """
     task = TASKS[name]
     if task.data and setting.data is None:
-        raise raremem.ConfigError(f"{name} needs {task.data}. Name the folder with --data, or set RAREMEM_DATA.")
+        raise raremem.ConfigError(
+            f"{name} needs {FILES[task.data]}. Name the folder with --data, set RAREMEM_DATA, or say --data download."
+        )
+    if task.data and setting.data == Path(DOWNLOAD):
+        setting = replace(setting, data=fetch(task.data))
     started = time.perf_counter()
     outcome = task.run()(setting)
     info = raremem.backends()[setting.backend]

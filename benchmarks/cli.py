@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import raremem
-from raremem.benchmarks.bench import TASKS, Setting, run_task
+from raremem.benchmarks.bench import FILES, TASKS, Setting, run_task
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,7 +53,11 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--backend", choices=("torch", "jax"), default="torch", help="default: torch")
     bench.add_argument("--minutes", type=float, metavar="N", help="of training; default: what --list says")
     bench.add_argument(
-        "--data", type=Path, default=os.environ.get("RAREMEM_DATA"), metavar="PATH", help="default: RAREMEM_DATA"
+        "--data",
+        type=Path,
+        default=os.environ.get("RAREMEM_DATA"),
+        metavar="PATH",
+        help="a folder with the data, or the word download; default: RAREMEM_DATA",
     )
     bench.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="for results; default: out")
     bench.add_argument("--seed", type=int, default=0, help="default: 0")
@@ -64,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
 def _bench(options: argparse.Namespace) -> None:
     if options.list or options.task is None:
         for name, task in TASKS.items():
-            wanted = f"--data with {task.data}; " if task.data else ""
+            wanted = f"--data with {FILES[task.data]}, or --data download; " if task.data else ""
             print(f"{name:16} {task.title}\n{'':16} needs {wanted}{task.needs}; --minutes {task.minutes:g} by default")
         return
     data = options.data and Path(options.data)

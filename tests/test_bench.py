@@ -1,10 +1,17 @@
-"""The command `raremem bench`: what it says it needs, what it refuses, and the report over several runs."""
+"""The command `raremem bench`: what it says it needs, what it refuses, what it fetches, and the report over several runs."""
 
+import hashlib
 import json
+import os
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
-from raremem.benchmarks import bench, cli
+from raremem.benchmarks import bench, cli, downloads
+from raremem.benchmarks.characters import DataError
 from raremem.benchmarks.pages import Outcome
 
 
@@ -55,3 +62,38 @@ def test_the_report_takes_seeds_together_and_says_what_was_not_run(outcomes, tmp
     assert index.count("not run") >= 4
     assert "ours &amp; theirs" not in index
     assert "written after" in capsys.readouterr().out
+
+
+@pytest.fixture
+def server(tmp_path):
+    """Files at an address of this machine."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(folder))) as served:
+        threading.Thread(target=served.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{served.server_port}/"
+        served.shutdown()
+
+
+def test_data_is_fetched_checked_and_kept(server, tmp_path, monkeypatch):
+    folder, address = server
+    (folder / "train.en").write_text("right")
+    checksum = "sha256:" + hashlib.sha256(b"right").hexdigest()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setitem(downloads.SOURCES, "multi30k", (address, {"train.en": checksum}))
+    assert (downloads.fetch("multi30k") / "train.en").read_text() == "right"
+    (folder / "train.en").write_text("wrong")
+    assert (downloads.fetch("multi30k") / "train.en").read_text() == "right"
+    (downloads.fetch("multi30k") / "train.en").unlink()
+    with pytest.raises(DataError, match="could not be fetched"):
+        downloads.fetch("multi30k")
+    assert list((tmp_path / "cache" / "raremem" / "multi30k").iterdir()) == []
+
+
+def test_official_checksums_are_those_of_the_files_at_hand():
+    """Where the official files of Multi30k are at hand, their checksums are those that a download is held to."""
+    folder = Path(os.environ.get("RAREMEM_DATA", Path(__file__).parents[2] / "shared" / "data")) / "multi30k"
+    if not folder.is_dir():
+        pytest.skip(f"Multi30k is not at {folder}; set RAREMEM_DATA")
+    for name, checksum in downloads.SOURCES["multi30k"][1].items():
+        assert checksum == "sha256:" + hashlib.sha256((folder / name).read_bytes()).hexdigest()
