@@ -167,7 +167,7 @@ def outcome(measured: dict[str, Measured], runs: dict[str, Run]) -> Outcome:
 def _plot(measured: dict[str, Any], names: list[str]) -> Figure:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 4), layout="constrained")
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     for arm, found in measured.items():
         points = [(name, percent) for name, percent in zip(names, found.by_seen, strict=True) if percent is not None]
@@ -175,5 +175,5 @@ def _plot(measured: dict[str, Any], names: list[str]) -> Figure:
         axes.axhline(found.one_shot, linestyle=":", color=line.get_color(), label=f"{arm}: shown once after training")
     axes.set(xlabel="times the symbol was seen in training", ylabel="right answers, %", ylim=(-3, 103))
     axes.grid(alpha=0.3)
-    axes.legend(loc="center right")
+    figure.legend(loc="outside lower center", ncols=2)
     return figure
