@@ -8,13 +8,13 @@ import pytest
 
 from raremem.benchmarks.characters import DataError
 from raremem.benchmarks.training import Run
-from raremem.benchmarks.translation.corpus import END, PAD, START, Corpus, Sentences, load_multi30k, word_counts, word_recall
+from raremem.benchmarks.translation.corpus import END, PAD, START, Corpus, Sentences, Subwords, load_multi30k, word_recall
 from raremem.benchmarks.translation.recipe import BUCKETS, Recipe, epoch_of, padded
 from raremem.benchmarks.translation.run import ARMS, SEEN, Text, bleu, make_learner, measure, outcome
 
 NAMES = 60
 """In training eight times each; as many others stand in the test set twice, once in each half."""
-SMALL = {"subwords": 700, "batch": 32, "dim": 64, "key_dim": 32, "slots": 2048, "neighbors": 4, "rare": 16, "dropout": 0.1}
+SMALL = {"subwords": 700, "batch": 32, "dim": 64, "key_dim": 32, "slots": 2048, "neighbors": 4, "dropout": 0.1}
 
 
 def sentences(generator, names):
@@ -32,11 +32,9 @@ def corpus():
 
 
 def text_of(corpus, recipe):
-    """Subwords that know every name as one token; the counts are of training alone."""
+    """With subwords that know every name as one token; the counts are of training alone."""
     both = Sentences(corpus.train.source + corpus.test.source * 2, corpus.train.target + corpus.test.target * 2)
-    text = Text(Corpus(both, corpus.test), recipe)
-    text.train, text.seen = text.pairs(corpus.train), word_counts(corpus.train.target)
-    return text
+    return Text(corpus, recipe, Subwords(both, recipe.subwords))
 
 
 def trained(backend, corpus, memory, steps=300):
@@ -92,20 +90,29 @@ def test_batches_hold_every_pair_and_no_other(corpus):
     order = np.concatenate(epoch_of(recipe, text.train, 0))
     assert len(set(order.tolist())) == len(order) > 0.9 * len(text.train)
     assert not np.array_equal(order, np.concatenate(epoch_of(recipe, text.train, 1)))
-    source, read, said, rare = padded(text.train[:3], text.rare)
+    source, read, said, rare = padded(text.train[:3])
     assert source.shape[1] in BUCKETS
-    for row, (left, right) in enumerate(text.train[:3]):
-        assert source[row, : len(left) + 1].tolist() == [*left, END]
-        assert read[row, : len(right) + 1].tolist() == [START, *right]
-        assert said[row, : len(right) + 1].tolist() == [*right, END]
-        assert (said[row, len(right) + 1 :] == PAD).all()
-    assert np.array_equal(rare, text.rare[said])
-    assert not text.rare[[PAD, START, END]].any()
+    for row, pair in enumerate(text.train[:3]):
+        assert source[row, : len(pair.source) + 1].tolist() == [*pair.source, END]
+        assert read[row, : len(pair.target) + 1].tolist() == [START, *pair.target]
+        assert said[row, : len(pair.target) + 1].tolist() == [*pair.target, END]
+        assert (said[row, len(pair.target) + 1 :] == PAD).all()
+        assert pair.rare == [False] * 4 + [True]
+        assert rare[row].sum() == 1
+
+
+def test_all_tokens_of_a_rare_word_are_rare(corpus):
+    text = Text(corpus, Recipe(**{**SMALL, "subwords": 60}))
+    pair = text.train[0]
+    assert len(pair.target) == len(pair.rare) > 5
+    assert pair.rare == sorted(pair.rare)
+    assert sum(pair.rare) == len(pair.target) - 4
 
 
 def test_subwords_go_back_to_sentences(corpus):
     text = text_of(corpus, Recipe(**SMALL))
-    tokens = np.array([[*row, END, 7, 7] for row in text.subwords.encode(["c1 c2 xxx001", "k3 k4 yyy002"])])
+    rows = [[token for word in words for token in word] for words in text.subwords.encode(["c1 c2 xxx001", "k3 k4 yyy002"])]
+    tokens = np.array([[*row, END, 7, 7] for row in rows])
     assert text.subwords.decode(tokens) == ["c1 c2 xxx001", "k3 k4 yyy002"]
 
 

@@ -4,8 +4,8 @@
 network, `run` what is measured.
 
 The memory is at the decoder: the query is a linear map of the attentional state, the value is the target token, and what is
-retrieved is embedded, gated by the state and the similarity of the nearest neighbor, and added to the state. Only rare target
-tokens are written, and have the memory's loss: it is they that the weights do not learn (our choice; the mask does it).
+retrieved is embedded, gated by the state and the similarity of the nearest neighbor, and added to the state. Only the tokens of
+rare words are written, and have the memory's loss: it is they that the weights do not learn (our choice; the mask does it).
 """
 
 from raremem.benchmarks.translation.run import run

@@ -6,6 +6,8 @@ import gzip
 import re
 from collections import Counter
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +93,11 @@ class Subwords:
         self.tokenizer.train_from_iterator(sentences.source + sentences.target, trainer)
         self.size: int = self.tokenizer.get_vocab_size()
 
-    def encode(self, sentences: list[str]) -> list[Tokens]:
-        """The tokens of each sentence, without start or end."""
-        return [encoding.ids for encoding in self.tokenizer.encode_batch(sentences)]
+    def encode(self, sentences: list[str]) -> list[list[Tokens]]:
+        """The words of each sentence, each as its tokens, without start or end; punctuation is a word."""
+        encoded = self.tokenizer.encode_batch(sentences)
+        pairs = [zip(encoding.word_ids, encoding.ids, strict=True) for encoding in encoded]
+        return [[[token for _, token in word] for _, word in groupby(row, itemgetter(0))] for row in pairs]
 
     def decode(self, tokens: NDArray[np.int32]) -> list[str]:
         """The sentences [B] of tokens [B, T], each up to its end."""

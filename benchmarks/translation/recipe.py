@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from raremem.benchmarks.training import Batch
 from raremem.benchmarks.translation.corpus import END, PAD, START, Tokens
 from raremem.config import MemoryConfig
 
@@ -18,7 +20,17 @@ LONGEST = 48
 """Tokens of a translation, at most."""
 
 Weights = dict[str, NDArray[np.float32]]
-Pairs = list[tuple[Tokens, Tokens]]
+
+
+class Pair(NamedTuple):
+    """Source tokens, target tokens, and which of those are of rare words."""
+
+    source: Tokens
+    target: Tokens
+    rare: list[bool]
+
+
+Pairs = list[Pair]
 
 
 @dataclass(frozen=True)
@@ -34,7 +46,7 @@ class Recipe:
         key_dim: of queries.
         slots: of the memory.
         neighbors: of the memory.
-        rare: target tokens seen no more often than this in training are written to the memory.
+        rare: the tokens of target words seen no more often than this in training are written to the memory.
         memory: whether there is one.
         loss: the memory's.
         seed: of everything that is random.
@@ -46,9 +58,9 @@ class Recipe:
     dim: int = 256
     dropout: float = 0.2
     key_dim: int = 64
-    slots: int = 8_192
+    slots: int = 16_384
     neighbors: int = 8
-    rare: int = 20
+    rare: int = 10
     memory: bool = True
     loss: str = "margin"
     seed: int = 0
@@ -87,7 +99,7 @@ def first_weights(recipe: Recipe, subwords: int) -> Weights:
 def epoch_of(recipe: Recipe, pairs: Pairs, number: int) -> list[NDArray[np.int64]]:
     """The batches of an epoch, as places in `pairs`: each of one bucket; pairs that fill no batch are left out this time."""
     generator = np.random.default_rng([recipe.seed, 1, number])
-    bucket = np.searchsorted(BUCKETS, [max(len(source), len(target)) + 1 for source, target in pairs])
+    bucket = np.searchsorted(BUCKETS, [max(len(pair.source), len(pair.target)) + 1 for pair in pairs])
     batches = []
     for place in range(len(BUCKETS)):
         members = generator.permutation(np.flatnonzero(bucket == place))
@@ -95,15 +107,15 @@ def epoch_of(recipe: Recipe, pairs: Pairs, number: int) -> list[NDArray[np.int64
     return [batches[place] for place in generator.permutation(len(batches))]
 
 
-def padded(
-    pairs: Pairs, rare: NDArray[np.bool_]
-) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[np.bool_]]:
+def padded(pairs: Pairs) -> Batch:
     """A batch: source [B, S], what the decoder reads [B, S], what it should say [B, S], and which of that is rare [B, S]."""
-    longest = max(max(len(source), len(target)) for source, target in pairs) + 1
+    longest = max(max(len(pair.source), len(pair.target)) for pair in pairs) + 1
     length = next(bucket for bucket in (*BUCKETS, longest) if bucket >= longest)
     source, read, said = (np.full((len(pairs), length), PAD, np.int32) for _ in range(3))
-    for row, (left, right) in enumerate(pairs):
-        source[row, : len(left) + 1] = [*left, END]
-        read[row, : len(right) + 1] = [START, *right]
-        said[row, : len(right) + 1] = [*right, END]
-    return source, read, said, rare[said]
+    rare = np.zeros((len(pairs), length), np.bool_)
+    for row, pair in enumerate(pairs):
+        source[row, : len(pair.source) + 1] = [*pair.source, END]
+        read[row, : len(pair.target) + 1] = [START, *pair.target]
+        said[row, : len(pair.target) + 1] = [*pair.target, END]
+        rare[row, : len(pair.rare)] = pair.rare
+    return source, read, said, rare

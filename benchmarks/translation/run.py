@@ -14,9 +14,6 @@ from raremem.benchmarks.bench import Setting
 from raremem.benchmarks.pages import Outcome, Table
 from raremem.benchmarks.training import Batch, Learner, Run, framework_module, train
 from raremem.benchmarks.translation.corpus import (
-    END,
-    PAD,
-    START,
     Corpus,
     Sentences,
     Subwords,
@@ -24,7 +21,7 @@ from raremem.benchmarks.translation.corpus import (
     word_counts,
     word_recall,
 )
-from raremem.benchmarks.translation.recipe import Pairs, Recipe, epoch_of, padded
+from raremem.benchmarks.translation.recipe import Pair, Pairs, Recipe, epoch_of, padded
 from raremem.errors import MissingPackageError
 
 if TYPE_CHECKING:
@@ -47,38 +44,44 @@ class Translator(Learner, Protocol):
 
 
 class Text:
-    """A corpus in subwords, and its batches."""
+    """A corpus in subwords, and its batches; `subwords` are learned from the training set if they are not given."""
 
-    def __init__(self, corpus: Corpus, recipe: Recipe) -> None:
+    def __init__(self, corpus: Corpus, recipe: Recipe, subwords: Subwords | None = None) -> None:
         self.recipe = recipe
-        self.subwords = Subwords(corpus.train, recipe.subwords)
-        self.train = self.pairs(corpus.train)
+        self.subwords = subwords or Subwords(corpus.train, recipe.subwords)
         self.seen = word_counts(corpus.train.target)
-        counts = Counter(token for _, target in self.train for token in target)
-        self.rare = np.array([counts[token] <= recipe.rare for token in range(self.subwords.size)])
-        self.rare[[PAD, START, END]] = False
+        self.counts = Counter(tuple(word) for row in self.subwords.encode(corpus.train.target) for word in row)
+        self.train = self.pairs(corpus.train)
         self.epoch = lru_cache(2)(lambda number: epoch_of(recipe, self.train, number))
 
     def pairs(self, sentences: Sentences) -> Pairs:
         """Their tokens."""
-        return list(zip(self.subwords.encode(sentences.source), self.subwords.encode(sentences.target), strict=True))
+        sides = self.subwords.encode(sentences.source), self.subwords.encode(sentences.target)
+        return [
+            Pair(
+                [token for word in source for token in word],
+                [token for word in target for token in word],
+                [self.counts[tuple(word)] <= self.recipe.rare for word in target for _ in word],
+            )
+            for source, target in zip(*sides, strict=True)
+        ]
 
     def batch_at(self, step: int, steps: int) -> Batch:
         """The batch of a step of training: it depends on the seed and the step alone."""
         number, place = divmod(step, len(self.epoch(0)))
-        return padded([self.train[chosen] for chosen in self.epoch(number)[place]], self.rare)
+        return padded([self.train[chosen] for chosen in self.epoch(number)[place]])
 
     def read(self, learner: Translator, sentences: Sentences) -> None:
         """Let the memory see sentences and their translations."""
         pairs = self.pairs(sentences)
         for start in range(0, len(pairs), self.recipe.batch):
-            learner.read(*padded(pairs[start : start + self.recipe.batch], self.rare))
+            learner.read(*padded(pairs[start : start + self.recipe.batch]))
 
     def translate(self, learner: Translator, sentences: Sentences) -> list[str]:
         """The learner's translations."""
         pairs, said = self.pairs(sentences), []
         for start in range(0, len(pairs), TRANSLATED_AT_ONCE):
-            source, *_ = padded([(left, []) for left, _ in pairs[start : start + TRANSLATED_AT_ONCE]], self.rare)
+            source, *_ = padded([Pair(pair.source, [], []) for pair in pairs[start : start + TRANSLATED_AT_ONCE]])
             said += self.subwords.decode(learner.translate(source))
         return said
 
