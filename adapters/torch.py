@@ -92,6 +92,8 @@ class TorchPrimitives:
         return array[start : start + count]
 
     def put_rows(self, array: Tensor, rows: Tensor, content: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            content = _computed_before(content)
         return array.index_copy_(0, rows.long(), content)
 
     def loop(self, start: int, stop: int, body: Callable[[int, Carry], Carry], carry: Carry) -> Carry:
@@ -101,6 +103,21 @@ class TorchPrimitives:
 
     def compiled(self, query: Callable[..., Any], update: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
         return _compiled_for_each_config(query), torch.no_grad()(_compiled_for_each_config(update))
+
+
+@torch.library.custom_op("raremem::computed_before", mutates_args=())
+def _computed_before(content: Tensor) -> Tensor:
+    """`content`, computed in whole before anything is written.
+
+    Else the compiler may work it out row by row in the loop that writes the rows, and what it then reads from the same array
+    is what an earlier row has written.
+    """
+    return content.clone()
+
+
+@_computed_before.register_fake
+def _like(content: Tensor) -> Tensor:
+    return torch.empty_like(content)
 
 
 def _compiled_for_each_config(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -101,6 +101,25 @@ def test_batches_hold_every_pair_and_no_other(corpus):
         assert rare[row].sum() == 1
 
 
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_padding_is_not_read(backend, corpus):
+    """A sentence is encoded alike whatever it is padded to."""
+    text = text_of(corpus, Recipe(**SMALL))
+    learner = make_learner(backend, Recipe(**SMALL), text.subwords.size)
+    source = np.array([[*text.train[0].source, END]], np.int32)
+    padded_more = np.pad(source, ((0, 0), (0, 9)), constant_values=PAD)
+    if backend == "torch":
+        import torch
+
+        learner.eval()
+        short, long = (learner.encode(torch.from_numpy(rows))[0].detach().numpy() for rows in (source, padded_more))
+    else:
+        from raremem.benchmarks.translation.jax_learner import _Dropout, _encode
+
+        short, long = (np.asarray(_encode(learner.weights, rows, _Dropout(0.0))[0]) for rows in (source, padded_more))
+    np.testing.assert_allclose(long[:, : source.shape[1]], short, rtol=0, atol=1e-5)
+
+
 def test_all_tokens_of_a_rare_word_are_rare(corpus):
     text = Text(corpus, Recipe(**{**SMALL, "subwords": 60}))
     pair = text.train[0]

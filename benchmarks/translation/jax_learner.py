@@ -70,11 +70,18 @@ def _lstm(weights: Weights, name: str, x: Array, state: State | None = None) -> 
 
 def _encode(weights: Weights, source: Array, drop: _Dropout) -> tuple[Array, Array]:
     """States [B, S, dim] of the encoder, and which [B, S] are not padding."""
+    there = source != PAD
     x = drop(weights["embedding"][source])
     forward, _ = _lstm(weights, "forward", x)
-    backward, _ = _lstm(weights, "backward", x[:, ::-1])
-    x = x + drop(jnp.concatenate([forward, backward[:, ::-1]], axis=2))
-    return x + _lstm(weights, "encoder", x)[0], source != PAD
+    backward, _ = _lstm(weights, "backward", _turned(x, there))
+    x = x + drop(jnp.concatenate([forward, _turned(backward, there)], axis=2))
+    return x + _lstm(weights, "encoder", x)[0], there
+
+
+def _turned(x: Array, there: Array) -> Array:
+    """Each sentence of x [B, S, dim] from its end to its beginning, padding after it."""
+    length, places = there.sum(1, keepdims=True), jnp.arange(x.shape[1])
+    return jnp.take_along_axis(x, ((length - 1 - places) % x.shape[1])[:, :, None], axis=1)
 
 
 def _decode(

@@ -32,11 +32,12 @@ class TorchTranslator(TorchLearner):
 
     def encode(self, source: Tensor) -> tuple[Tensor, Tensor]:
         """States [B, S, dim] of the encoder, and which [B, S] are not padding."""
+        there = source != PAD
         x = self._drop(F.embedding(source, self.weights["embedding"]))
         forward, _ = self.recurrent["forward_lstm"](x)
-        backward, _ = self.recurrent["backward_lstm"](x.flip(1))
-        x = x + self._drop(torch.cat([forward, backward.flip(1)], dim=2))
-        return x + self.recurrent["encoder_lstm"](x)[0], source != PAD
+        backward, _ = self.recurrent["backward_lstm"](_turned(x, there))
+        x = x + self._drop(torch.cat([forward, _turned(backward, there)], dim=2))
+        return x + self.recurrent["encoder_lstm"](x)[0], there
 
     def decode(self, read: Tensor, encoded: Tensor, there: Tensor, states: list[State]) -> tuple[Tensor, list[State]]:
         """Attentional states [B, T, dim], and those of the two layers after the last token."""
@@ -104,6 +105,12 @@ class TorchTranslator(TorchLearner):
 
     def _drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.recipe.dropout, self.training)
+
+
+def _turned(x: Tensor, there: Tensor) -> Tensor:
+    """Each sentence of x [B, S, dim] from its end to its beginning, padding after it."""
+    length, places = there.sum(1, keepdim=True), torch.arange(x.shape[1])
+    return torch.gather(x, 1, ((length - 1 - places) % x.shape[1])[:, :, None].expand_as(x))
 
 
 def _lstm(weights: Weights, name: str) -> nn.LSTM:
