@@ -91,6 +91,9 @@ class JaxPrimitives:
         best, columns = jax.lax.top_k(_one_zero(scores), k)
         return best, columns
 
+    def blocks(self) -> bool:
+        return True
+
     def sort_order(self, scores: Array, slots: Array) -> Array:
         columns = jnp.broadcast_to(jnp.arange(scores.shape[1], dtype=jnp.int32), scores.shape)
         return jax.lax.sort((-_one_zero(scores), slots, columns), num_keys=2)[2]

@@ -66,6 +66,9 @@ class NumpyPrimitives:
         best = (ranks & 0xFFFFFFFF).astype(np.int32)
         return np.take_along_axis(scores, best, axis=1), best
 
+    def blocks(self) -> bool:
+        return True
+
     def sort_order(self, scores: Array, slots: Array) -> Array:
         return np.argsort(_rank_low_first(scores, slots), axis=1)
 

@@ -82,6 +82,10 @@ class TorchPrimitives:
         best = (~ranks & 0xFFFFFFFF).to(torch.int32)
         return self.take_along(scores, best), best
 
+    def blocks(self) -> bool:
+        """Not compiled: torch 2.13 writes C++ that does not compile for blocks of a batch of any size."""
+        return not torch.compiler.is_compiling()
+
     def sort_order(self, scores: Tensor, slots: Tensor) -> Tensor:
         return torch.argsort(_rank_high_first(scores, slots), dim=1, descending=True)
 

@@ -67,6 +67,9 @@ class Primitives(Protocol):
     def top_k(self, scores: Array, k: int) -> tuple[Array, Array]:
         """The k largest of each row [m, n], largest first, and their columns; equals (0.0 is -0.0) by column."""
 
+    def blocks(self) -> bool:
+        """Whether `top_k` of many columns may be taken block by block. Faster, where the compiler is up to it."""
+
     def sort_order(self, scores: Array, slots: Array) -> Array:
         """[m, n] columns that sort each row by score, largest first, equals (0.0 is -0.0) by slot."""
 

@@ -12,12 +12,8 @@ from .primitives import Primitives
 from .state import NO_SLOT, Array, MemoryState
 
 CHUNK = 16_384
-"""Slots in a chunk, at most."""
+"""Slots in a chunk, whatever the batch: a compiler for any batch size must not have to reason about it."""
 
-CHUNK_SCORES = 2**21
-"""Scores of a chunk: 8 MiB, which stay in a processor's cache. A large batch takes chunks of fewer slots."""
-
-SMALLEST_CHUNK = 1024
 NOTHING = -float("inf")
 
 Candidates = tuple[Array, Array, Array, Array]
@@ -30,7 +26,7 @@ def nearest(p: Primitives, state: MemoryState, queries: Array, targets: Array | 
     -1 stands where there is no such slot. Equal scores go to the lowest slot.
     """
     slots = state.keys.shape[0]
-    size = min(slots, max(k, _chunk(queries.shape[0])))
+    size = min(slots, max(CHUNK, k))
     chunks = -(-slots // size)
 
     def scan(first: int, start: Array | int) -> Candidates:
@@ -58,10 +54,6 @@ def nearest(p: Primitives, state: MemoryState, queries: Array, targets: Array | 
     return ids, p.xp.where(target_score > NOTHING, target_id, NO_SLOT)
 
 
-def _chunk(batch: int) -> int:
-    return max(SMALLEST_CHUNK, min(CHUNK, 2 ** int(math.log2(CHUNK_SCORES / batch))))
-
-
 def _top_k(p: Primitives, scores: Array, k: int) -> tuple[Array, Array]:
     """`p.top_k` in two levels: the k best blocks of columns by their maximum, then the k best columns in them.
 
@@ -69,7 +61,7 @@ def _top_k(p: Primitives, scores: Array, k: int) -> tuple[Array, Array]:
     """
     rows, count = scores.shape
     width = 2 ** int(math.log2(count / k) / 2)
-    if width == 1:
+    if width == 1 or not p.blocks():
         return p.top_k(scores, k)
     if count % width:
         filler = p.xp.full_like(scores[:, : -count % width], NOTHING)
