@@ -47,6 +47,11 @@ svg { max-width: 100%; height: auto }
 """
 
 
+def group_names(groups: tuple[tuple[int, int | None], ...]) -> list[str]:
+    """Names for groups of counts, each from its first to its last, or without a last."""
+    return [f"{low}" if low == high else f"{low}-{high}" if high else f"over {low - 1}" for low, high in groups]
+
+
 def as_text(table: Table) -> str:
     """The table in columns, numbers to the right."""
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import time
 from collections.abc import Callable
@@ -151,8 +152,6 @@ def framework_module(package: str, backend: str) -> Any:
     Raises:
         MissingPackageError: the framework, or a package of the extra `bench`, is not installed.
     """
-    import importlib
-
     raremem.get_backend(backend)
     try:
         return importlib.import_module(f"raremem.benchmarks.{package}.{backend}_learner")

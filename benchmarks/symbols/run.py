@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raremem.benchmarks.bench import Setting
-from raremem.benchmarks.pages import Outcome, Table
+from raremem.benchmarks.pages import Outcome, Table, group_names
 from raremem.benchmarks.symbols.recipe import Recipe, Symbols
 from raremem.benchmarks.training import Learner, Run, framework_module, train
 
@@ -140,7 +140,7 @@ def _trained(setting: Setting, memory: bool, steps: int | None) -> tuple[SymbolL
 
 def outcome(measured: dict[str, Measured], runs: dict[str, Run]) -> Outcome:
     """The tables and plots of both arms."""
-    names = [f"{low}" if low == high else f"{low}-{high}" if high else f"over {low - 1}" for low, high in SEEN]
+    names = group_names(SEEN)
     by_seen: Table = [["seen in training", *names]]
     one_shot: Table = [["", "never shown", "shown once, without a gradient step"]]
     for arm, found in measured.items():

@@ -67,7 +67,7 @@ class TorchSymbols(TorchLearner):
     def show(self, symbols: Symbols, answers: Symbols, due: NDArray[np.bool_]) -> None:
         """Let the memory see sequences and their answers; no gradient step."""
         if self.memory is not None:
-            _, out = self(*(torch.from_numpy(symbols), torch.from_numpy(answers.ravel()), torch.from_numpy(due.ravel())))
+            _, out = self(*map(torch.from_numpy, (symbols, answers.ravel(), due.ravel())))
             self.memory.update(out)
 
     def _row(self, cells: Tensor) -> Tensor:

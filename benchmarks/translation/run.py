@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raremem.benchmarks.bench import Setting
-from raremem.benchmarks.pages import Outcome, Table
+from raremem.benchmarks.pages import Outcome, Table, group_names
 from raremem.benchmarks.training import Batch, Learner, Run, framework_module, train
 from raremem.benchmarks.translation.corpus import (
     Corpus,
@@ -159,7 +159,7 @@ def _trained(setting: Setting, text: Text) -> tuple[Translator, Run]:
 
 def outcome(measured: dict[str, dict[str, Any]], runs: dict[str, Run]) -> Outcome:
     """The tables and plots of both arms."""
-    names = [f"{low}" if low == high else f"{low}-{high}" if high else f"over {low - 1}" for low, high in SEEN]
+    names = group_names(SEEN)
     table: Table = [["seen in training", "BLEU", *names]]
     half: Table = [["seen in training", "BLEU", *names]]
     headline: dict[str, float] = {}
