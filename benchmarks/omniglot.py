@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 import raremem
 from raremem.benchmarks.bench import Setting
 from raremem.benchmarks.characters import Characters, Images, load_omniglot
-from raremem.benchmarks.embedding.recipe import Embedder, Recipe, episode, make_embedder
+from raremem.benchmarks.embedding.recipe import Embedder, Recipe, embed_views, episode, make_embedder
 from raremem.benchmarks.pages import Outcome
 from raremem.benchmarks.training import Run, train
 
@@ -30,7 +30,8 @@ PUBLISHED = {"paper (Kaiser et al., ICLR 2017)": (98.4, 99.6, 95.0, 98.6)}
 HELD_OUT = 100
 CURVE_EPISODES = 100
 TEST_EPISODES = 1000
-RECIPE = Recipe(classes=96, showings=3, channels=(1, 64, 64, 128), key_dim=256, distorted=True)
+VIEWS = 16
+RECIPE = Recipe(classes=96, showings=3, channels=(1, 64, 64, 128), residual=True, key_dim=256, distorted=True)
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,8 @@ def few_shot(backend: raremem.Backend, embedded: NDArray[np.float32], way: int, 
 
 
 def measure(backend: raremem.Backend, learner: Embedder, images: Images, count: int, seed: int) -> list[Accuracy]:
-    """All four settings on characters [class, example, 28, 28]."""
-    embedded = learner.embed(images.reshape(-1, *images.shape[2:])).reshape(*images.shape[:2], -1)
+    """All four settings on characters [class, example, 28, 28]; an image's embedding is the mean over `VIEWS` of it."""
+    embedded = embed_views(learner, images.reshape(-1, *images.shape[2:]), VIEWS).reshape(*images.shape[:2], -1)
     return [few_shot(backend, embedded, way, shots, count, seed) for way, shots in SETTINGS]
 
 

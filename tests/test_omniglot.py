@@ -92,6 +92,7 @@ def test_a_run_leaves_its_results(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(omniglot, "RECIPE", RECIPE)
     monkeypatch.setattr(omniglot, "TEST_EPISODES", 20)
     monkeypatch.setattr(omniglot, "CURVE_EPISODES", 5)
+    monkeypatch.setattr(omniglot, "VIEWS", 2)
     arguments = ["bench", "omniglot", "--data", str(tmp_path), "--out", str(tmp_path), "--minutes", "0.001"]
     assert cli.main(arguments) == 0
     assert "20-way 5-shot" in capsys.readouterr().out

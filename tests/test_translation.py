@@ -8,7 +8,7 @@ import pytest
 
 from raremem.benchmarks.characters import DataError
 from raremem.benchmarks.training import Run
-from raremem.benchmarks.translation.corpus import END, PAD, START, Corpus, Sentences, Subwords, load_multi30k, word_recall
+from raremem.benchmarks.translation.corpus import END, PAD, START, Corpus, Sentences, load_multi30k, word_recall
 from raremem.benchmarks.translation.recipe import BUCKETS, Recipe, epoch_of, padded
 from raremem.benchmarks.translation.run import ARMS, SEEN, Text, bleu, make_learner, measure, outcome
 
@@ -34,13 +34,13 @@ def corpus():
 def text_of(corpus, recipe):
     """With subwords that know every name as one token; the counts are of training alone."""
     both = Sentences(corpus.train.source + corpus.test.source * 2, corpus.train.target + corpus.test.target * 2)
-    return Text(corpus, recipe, Subwords(both, recipe.subwords))
+    return Text(corpus, recipe, both)
 
 
 def trained(backend, corpus, memory, steps=300):
     recipe = Recipe(steps=steps, memory=memory, **SMALL)
     text = text_of(corpus, recipe)
-    learner = make_learner(backend, recipe, text.subwords.size)
+    learner = make_learner(backend, recipe, text.sizes)
     losses = [learner.learn(*text.batch_at(step, steps)) for step in range(steps)]
     return losses, measure(learner, text, corpus.test)
 
@@ -90,7 +90,7 @@ def test_batches_hold_every_pair_and_no_other(corpus):
     order = np.concatenate(epoch_of(recipe, text.train, 0))
     assert len(set(order.tolist())) == len(order) > 0.9 * len(text.train)
     assert not np.array_equal(order, np.concatenate(epoch_of(recipe, text.train, 1)))
-    source, read, said, rare = padded(text.train[:3])
+    source, read, said, rare, asked = padded(text.train[:3])
     assert source.shape[1] in BUCKETS
     for row, pair in enumerate(text.train[:3]):
         assert source[row, : len(pair.source) + 1].tolist() == [*pair.source, END]
@@ -99,29 +99,31 @@ def test_batches_hold_every_pair_and_no_other(corpus):
         assert (said[row, len(pair.target) + 1 :] == PAD).all()
         assert pair.rare == [False] * 4 + [True]
         assert rare[row].sum() == 1
+    assert len(set(asked.tolist())) == len(asked) == rare.size // 2
+    assert rare.flat[asked].sum() == rare.sum()
 
 
 @pytest.mark.parametrize("backend", ["torch", "jax"])
 def test_padding_is_not_read(backend, corpus):
     """A sentence is encoded alike whatever it is padded to."""
     text = text_of(corpus, Recipe(**SMALL))
-    learner = make_learner(backend, Recipe(**SMALL), text.subwords.size)
+    learner = make_learner(backend, Recipe(**SMALL), text.sizes)
     source = np.array([[*text.train[0].source, END]], np.int32)
     padded_more = np.pad(source, ((0, 0), (0, 9)), constant_values=PAD)
     if backend == "torch":
         import torch
 
         learner.eval()
-        short, long = (learner.encode(torch.from_numpy(rows))[0].detach().numpy() for rows in (source, padded_more))
+        short, long = (learner.encode(torch.from_numpy(rows)).states.detach().numpy() for rows in (source, padded_more))
     else:
         from raremem.benchmarks.translation.jax_learner import _Dropout, _encode
 
-        short, long = (np.asarray(_encode(learner.weights, rows, _Dropout(0.0))[0]) for rows in (source, padded_more))
+        short, long = (np.asarray(_encode(learner.weights, rows, _Dropout(0.0)).states) for rows in (source, padded_more))
     np.testing.assert_allclose(long[:, : source.shape[1]], short, rtol=0, atol=1e-5)
 
 
 def test_all_tokens_of_a_rare_word_are_rare(corpus):
-    text = Text(corpus, Recipe(**{**SMALL, "subwords": 60}))
+    text = Text(corpus, Recipe(**{**SMALL, "subwords": 36}))
     pair = text.train[0]
     assert len(pair.target) == len(pair.rare) > 5
     assert pair.rare == sorted(pair.rare)
@@ -130,9 +132,9 @@ def test_all_tokens_of_a_rare_word_are_rare(corpus):
 
 def test_subwords_go_back_to_sentences(corpus):
     text = text_of(corpus, Recipe(**SMALL))
-    rows = [[token for word in words for token in word] for words in text.subwords.encode(["c1 c2 xxx001", "k3 k4 yyy002"])]
+    rows = [[token for word in words for token in word] for words in text.target.encode(["k1 k2 yyy001", "k3 k4 yyy002"])]
     tokens = np.array([[*row, END, 7, 7] for row in rows])
-    assert text.subwords.decode(tokens) == ["c1 c2 xxx001", "k3 k4 yyy002"]
+    assert text.target.decode(tokens) == ["k1 k2 yyy001", "k3 k4 yyy002"]
 
 
 def test_words_found_by_how_often_they_were_seen():

@@ -16,15 +16,15 @@ from raremem.benchmarks.jax_learner import Array, JaxLearner, Weights, convolve
 from raremem.config import MemoryConfig
 from raremem.state import MemoryState
 
-Moments = list[tuple[Array, Array]]
-"""Mean and variance of each block's maps."""
+Moments = dict[str, tuple[Array, Array]]
+"""Mean and variance of the maps that each convolution gives."""
 
 
 class JaxEmbedder(JaxLearner):
     """A convolutional network that learns through a memory."""
 
     def __init__(self, recipe: Recipe) -> None:
-        running = [(jnp.zeros(maps), jnp.ones(maps)) for _, maps in recipe.pairs]
+        running = {name: (jnp.zeros(maps), jnp.ones(maps)) for name, _, maps in recipe.layers}
         state = memory.init(recipe.memory), running
         super().__init__(first_weights(recipe), state, partial(_loss, recipe.memory), LEARNING_RATE, recipe.steps)
 
@@ -37,14 +37,23 @@ class JaxEmbedder(JaxLearner):
 
 def _embed(weights: Weights, images: Array, running: Moments | None) -> tuple[Array, Moments]:
     """Embeddings [n, key_dim] of images [n, 28, 28], normalised by `running` or else by the batch; and the batch's moments."""
-    x = images[..., None]
-    moments = []
-    for block in range(sum(name.startswith("kernel") for name in weights)):
-        x = _largest_of_four(convolve(x, weights[f"kernel{block}"]))
-        moments.append((x.mean((0, 1, 2)), x.var((0, 1, 2))))
-        mean, variance = moments[block] if running is None else running[block]
+    moments: Moments = {}
+
+    def normalize(name: str, x: Array) -> Array:
+        moments[name] = x.mean((0, 1, 2)), x.var((0, 1, 2))
+        mean, variance = moments[name] if running is None else running[name]
         x = (x - mean) / jnp.sqrt(variance + NORM_EPSILON)
-        x = jax.nn.relu(x * weights[f"gain{block}"] + weights[f"bias{block}"])
+        return jax.nn.relu(x * weights[f"gain{name}"] + weights[f"bias{name}"])
+
+    x = images[..., None]
+    for block in range(sum(name.startswith("kernel") and name[6:].isdigit() for name in weights)):
+        name, second = str(block), f"{block}b"
+        x = convolve(x, weights[f"kernel{name}"])
+        if f"kernel{second}" in weights:
+            x = normalize(name, x)
+            x = _largest_of_four(x + normalize(second, convolve(x, weights[f"kernel{second}"])))
+        else:
+            x = normalize(name, _largest_of_four(x))
     return x.reshape(len(x), -1) @ weights["linear"], moments
 
 

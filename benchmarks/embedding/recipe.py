@@ -36,7 +36,9 @@ class Recipe:
         showings: showings of each class in an episode.
         channels: maps of each block, the input's one first. A block is a 3x3 convolution, a 2x2 maximum, a batch
             normalisation, and a ReLU; after the last comes one linear map.
-        key_dim: what that map leads to.
+        residual: blocks but the first take the maximum last, after a second convolution, normalisation and ReLU, which are
+            added to what the first gave.
+        key_dim: what the linear map leads to.
         distorted: every image is turned, scaled, slanted and shifted a little.
         loss: the memory's.
         seed: of the first weights and of the episodes.
@@ -46,15 +48,21 @@ class Recipe:
     classes: int = 32
     showings: int = 4
     channels: tuple[int, ...] = (1, 32, 64, 64)
+    residual: bool = False
     key_dim: int = 64
     distorted: bool = False
     loss: str = "nll"
     seed: int = 0
 
     @property
-    def pairs(self) -> list[tuple[int, int]]:
-        """Maps into and out of each block."""
-        return list(pairwise(self.channels))
+    def layers(self) -> list[tuple[str, int, int]]:
+        """Each convolution: its name, which ends in `b` if it is a block's second, and the maps into and out of it."""
+        layers = []
+        for block, (inputs, outputs) in enumerate(pairwise(self.channels)):
+            layers.append((str(block), inputs, outputs))
+            if self.residual and block:
+                layers.append((f"{block}b", outputs, outputs))
+        return layers
 
     @property
     def memory(self) -> MemoryConfig:
@@ -89,11 +97,11 @@ def first_weights(recipe: Recipe) -> Weights:
     """The untrained network: He's initialisation, convolutions as [3, 3, in, out]."""
     generator = np.random.default_rng(recipe.seed)
     weights: Weights = {}
-    for block, (inputs, outputs) in enumerate(recipe.pairs):
+    for name, inputs, outputs in recipe.layers:
         scale = np.sqrt(2 / (9 * inputs))
-        weights[f"kernel{block}"] = (scale * generator.normal(size=(3, 3, inputs, outputs))).astype(np.float32)
-        weights[f"gain{block}"] = np.ones(outputs, np.float32)
-        weights[f"bias{block}"] = np.zeros(outputs, np.float32)
+        weights[f"kernel{name}"] = (scale * generator.normal(size=(3, 3, inputs, outputs))).astype(np.float32)
+        weights[f"gain{name}"] = np.ones(outputs, np.float32)
+        weights[f"bias{name}"] = np.zeros(outputs, np.float32)
     features = recipe.channels[-1] * (SIZE // 2 ** (len(recipe.channels) - 1)) ** 2
     weights["linear"] = (generator.normal(size=(features, recipe.key_dim)) / np.sqrt(features)).astype(np.float32)
     return weights
@@ -116,6 +124,13 @@ def episode(recipe: Recipe, images: Images, step: int) -> tuple[Images, NDArray[
     else:
         shown = np.roll(shown, generator.integers(-2, 3, 2), axis=(2, 3))
     return shown, classes.astype(np.int32)
+
+
+def embed_views(embedder: Embedder, images: Images, views: int) -> NDArray[np.float32]:
+    """Unit embeddings [n, key_dim] of images [n, 28, 28]: the mean over each image as it is and distorted in other ways."""
+    generator = np.random.default_rng(views)
+    rows = embedder.embed(images) + sum(embedder.embed(distort(generator, images)) for _ in range(views - 1))
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def distort(generator: np.random.Generator, images: Images) -> Images:

@@ -20,14 +20,15 @@ class TorchEmbedder(TorchLearner):
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         weights = first_weights(recipe)
-        self.convolutions, self.norms = nn.ModuleList(), nn.ModuleList()
-        for block, (inputs, outputs) in enumerate(recipe.pairs):
+        self.recipe = recipe
+        self.convolutions, self.norms = nn.ModuleDict(), nn.ModuleDict()
+        for name, inputs, outputs in recipe.layers:
             convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
             convolution.weight.data = (
-                torch.from_numpy(weights[f"kernel{block}"]).permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
+                torch.from_numpy(weights[f"kernel{name}"]).permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
             )
-            self.convolutions.append(convolution)
-            self.norms.append(nn.BatchNorm2d(outputs, NORM_EPSILON, NORM_MOMENTUM))
+            self.convolutions[name] = convolution
+            self.norms[name] = nn.BatchNorm2d(outputs, NORM_EPSILON, NORM_MOMENTUM)
         self.linear = nn.Parameter(torch.from_numpy(weights["linear"]))
         self.memory = Memory(recipe.memory)
         self.start(LEARNING_RATE, recipe.steps)
@@ -36,9 +37,16 @@ class TorchEmbedder(TorchLearner):
         """Embeddings [n, key_dim] of images [n, 28, 28]."""
         x = images[:, None].contiguous(memory_format=torch.channels_last)
         with self.fast_products():
-            for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-                x = F.relu(norm(F.max_pool2d(convolution(x), 2)))
+            for block in range(len(self.recipe.channels) - 1):
+                x = self._block(str(block), x)
         return x.float().permute(0, 2, 3, 1).flatten(1) @ self.linear
+
+    def _block(self, name: str, x: Tensor) -> Tensor:
+        x, second = self.convolutions[name](x), f"{name}b"
+        if second not in self.convolutions:
+            return F.relu(self.norms[name](F.max_pool2d(x, 2)))
+        x = F.relu(self.norms[name](x))
+        return F.max_pool2d(x + F.relu(self.norms[second](self.convolutions[second](x))), 2)
 
     def losses(self, *batch: Tensor) -> Tensor:
         """The first showing of each class is written, the others are asked for."""

@@ -43,6 +43,7 @@ def _forward(
     due: Array | None = None,
 ) -> tuple[Array, Lookup | None]:
     """Logits [B * length, symbols], and what the memory answered."""
+    output = weights["output"] / jnp.linalg.norm(weights["output"], axis=1, keepdims=True)
     cells = _row(recipe, weights["input"][symbols])
     for _ in range(recipe.before):
         cells = _cell(weights, "before1", _cell(weights, "before0", cells))
@@ -50,12 +51,12 @@ def _forward(
     out, recalled = None, jnp.zeros_like(query)
     if state is not None:
         out = memory.query(recipe.config, state, query, answers, due)
-        recalled = out.recall(weights["output"])
+        recalled = out.recall(output)
     tape = convolve(_row(recipe, recalled.reshape(*symbols.shape, -1)), weights["tape"])
     for _ in range(recipe.after):
         cells = _cell(weights, "after1", _cell(weights, "after0", cells, tape))
     joined = cells[:, 0].reshape(-1, recipe.maps) @ weights["linear"] + weights["gain"] * recalled
-    return weights["scale"] * (joined @ weights["output"].T), out
+    return weights["scale"] * (joined @ output.T), out
 
 
 def _loss(

@@ -103,8 +103,9 @@ def first_weights(recipe: Recipe) -> Weights:
     """The untrained network.
 
     Standard deviations are 1 / sqrt(3 inputs), at which a cell passes on what it holds; at 1 / sqrt(inputs) new symbols were
-    answered half as often. A cell's update and reset gates are one 3x3 convolution [3, 3, in, out]; `tape` is what all three
-    gates of a cell read from the tape.
+    answered half as often. Rows of the output embedding count by their direction alone: those of answers seen often grow, and
+    outvote what the memory recalls for a new symbol. A cell's update and reset gates are one 3x3 convolution [3, 3, in, out];
+    `tape` is what all three gates of a cell read from the tape.
     """
     generator = np.random.default_rng([recipe.seed, 3])
     maps = recipe.maps

@@ -34,18 +34,19 @@ class TorchSymbols(TorchLearner):
     ) -> tuple[Tensor, Lookup | None]:
         """Logits [B * length, symbols], and what the memory answered."""
         weights, state = self.weights, self._row(F.embedding(symbols, self.weights["input"]))
+        output = F.normalize(weights["output"])
         for _ in range(self.recipe.before):
             state = self._cell("before1", self._cell("before0", state))
         query = self._first_row(state)
         out, recalled = None, torch.zeros_like(query)
         if self.memory is not None:
             out = self.memory(query, answers, due)
-            recalled = out.recall(weights["output"])
+            recalled = out.recall(output)
         tape = F.conv2d(self._row(recalled.unflatten(0, symbols.shape)), weights["tape"], padding=1)
         for _ in range(self.recipe.after):
             state = self._cell("after1", self._cell("after0", state, tape))
         joined = self._first_row(state) @ weights["linear"] + weights["gain"] * recalled
-        return weights["scale"] * (joined @ weights["output"].T), out
+        return weights["scale"] * (joined @ output.T), out
 
     def losses(self, *batch: Tensor) -> Tensor:
         """Cross-entropy where an answer is due, and the memory's own loss."""

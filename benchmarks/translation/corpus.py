@@ -75,13 +75,13 @@ def _lines(folder: Path, name: str) -> list[str]:
 
 
 class Subwords:
-    """A joint byte-pair encoding of both languages.
+    """A byte-pair encoding of a language, learned from sentences.
 
     Raises:
         MissingPackageError: the package tokenizers is not installed.
     """
 
-    def __init__(self, sentences: Sentences, size: int) -> None:
+    def __init__(self, sentences: list[str], size: int) -> None:
         try:
             from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
         except ImportError as error:
@@ -90,7 +90,7 @@ class Subwords:
         self.tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()])
         self.tokenizer.decoder = decoders.Metaspace()
         trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=list(SPECIAL), show_progress=False)
-        self.tokenizer.train_from_iterator(sentences.source + sentences.target, trainer)
+        self.tokenizer.train_from_iterator(sentences, trainer)
         self.size: int = self.tokenizer.get_vocab_size()
 
     def encode(self, sentences: list[str]) -> list[list[Tokens]]:

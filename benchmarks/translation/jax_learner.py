@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,18 +15,26 @@ from raremem import Lookup, MemoryState
 from raremem.adapters import jax as memory
 from raremem.benchmarks.jax_learner import Array, JaxLearner, Weights
 from raremem.benchmarks.translation.corpus import PAD, START
-from raremem.benchmarks.translation.recipe import CLIP, LEARNING_RATE, LONGEST, Recipe, first_weights
+from raremem.benchmarks.translation.recipe import CLIP, LEARNING_RATE, LONGEST, MEMORY_SHARE, Recipe, first_weights
 
 State = tuple[Array, Array]
+
+
+class Encoded(NamedTuple):
+    """A batch of sources: their embeddings [B, S, dim], the encoder's states [B, S, dim], and which [B, S] are not padding."""
+
+    embedded: Array
+    states: Array
+    there: Array
 
 
 class JaxTranslator(JaxLearner):
     """The network. Its state is the memory and the key of the next step's dropout."""
 
-    def __init__(self, recipe: Recipe, subwords: int) -> None:
+    def __init__(self, recipe: Recipe, sizes: tuple[int, int]) -> None:
         state = memory.init(recipe.config) if recipe.memory else None, jax.random.PRNGKey(recipe.seed)
         loss = partial(_loss, recipe)
-        super().__init__(first_weights(recipe, subwords), state, loss, LEARNING_RATE, recipe.steps, clip=CLIP)
+        super().__init__(first_weights(recipe, sizes), state, loss, LEARNING_RATE, recipe.steps, clip=CLIP)
         self._translate = jax.jit(partial(_translate, recipe))
         self._read = jax.jit(partial(_read, recipe), donate_argnums=1)
 
@@ -68,14 +76,18 @@ def _lstm(weights: Weights, name: str, x: Array, state: State | None = None) -> 
     return outputs.swapaxes(0, 1), after
 
 
-def _encode(weights: Weights, source: Array, drop: _Dropout) -> tuple[Array, Array]:
-    """States [B, S, dim] of the encoder, and which [B, S] are not padding."""
+def _embed(weights: Weights, name: str, tokens: Array, drop: _Dropout) -> Array:
+    rows = weights[name]
+    return drop(rows[tokens] * rows.shape[1] ** 0.5)
+
+
+def _encode(weights: Weights, source: Array, drop: _Dropout) -> Encoded:
     there = source != PAD
-    x = drop(weights["embedding"][source])
-    forward, _ = _lstm(weights, "forward", x)
-    backward, _ = _lstm(weights, "backward", _turned(x, there))
-    x = x + drop(jnp.concatenate([forward, _turned(backward, there)], axis=2))
-    return x + _lstm(weights, "encoder", x)[0], there
+    embedded = _embed(weights, "source", source, drop)
+    forward, _ = _lstm(weights, "forward", embedded)
+    backward, _ = _lstm(weights, "backward", _turned(embedded, there))
+    x = embedded + drop(jnp.concatenate([forward, _turned(backward, there)], axis=2))
+    return Encoded(embedded, x + _lstm(weights, "encoder", x)[0], there)
 
 
 def _turned(x: Array, there: Array) -> Array:
@@ -85,35 +97,39 @@ def _turned(x: Array, there: Array) -> Array:
 
 
 def _decode(
-    weights: Weights, read: Array, encoded: Array, there: Array, states: list[Any], drop: _Dropout
-) -> tuple[Array, list[Any]]:
-    """Attentional states [B, T, dim], and those of the two layers after the last token."""
-    x = drop(weights["embedding"][read])
+    weights: Weights, read: Array, encoded: Encoded, layers: list[Any], drop: _Dropout
+) -> tuple[Array, Array, list[Any]]:
+    """Attentional states [B, T, dim], queries [B, T, key_dim], and the states of both layers after the last token."""
+    x = last = _embed(weights, "embedding", read, drop)
     after = []
-    for layer, state in enumerate(states):
+    for layer, state in enumerate(layers):
         y, state = _lstm(weights, f"decoder{layer}", x, state)
         x = x + drop(y)
         after.append(state)
-    scores = (x @ weights["attend"]) @ encoded.swapaxes(1, 2)
-    context = jax.nn.softmax(jnp.where(there[:, None], scores, -jnp.inf), axis=2) @ encoded
-    return drop(jnp.tanh(jnp.concatenate([x, context], axis=2) @ weights["join"])), after
+    scores = (x @ weights["attend"]) @ encoded.states.swapaxes(1, 2) / x.shape[2] ** 0.5
+    attention = jax.nn.softmax(jnp.where(encoded.there[:, None], scores, -jnp.inf), axis=2)
+    states = drop(jnp.tanh(jnp.concatenate([x, attention @ encoded.states], axis=2) @ weights["join"]))
+    return states, jnp.concatenate([attention @ encoded.embedded, last], axis=2) @ weights["query"], after
 
 
-def _say(
+def _recall(
     recipe: Recipe,
     weights: Weights,
-    state: MemoryState | None,
+    state: MemoryState,
     states: Array,
+    queries: Array,
     said: Array | None = None,
     mask: Array | None = None,
-) -> tuple[Array, Lookup | None]:
-    """Logits [n, subwords] of attentional states [n, dim], and what the memory answered."""
-    out = None
-    if state is not None:
-        out = memory.query(recipe.config, state, states @ weights["query"], said, mask)
-        gate = jax.nn.sigmoid(jnp.concatenate([states, out.similarities[:, :1]], axis=1) @ weights["gate"])
-        states = states + weights["gain"] * gate * out.recall(weights["embedding"])
-    return states @ weights["embedding"].T + weights["bias"], out
+) -> tuple[Array, Lookup]:
+    """What the memory adds to attentional states [n, dim], and its answer."""
+    out = memory.query(recipe.config, state, queries, said, mask)
+    seen = jnp.concatenate([states, out.similarities[:, :1]], axis=1)
+    gate = jax.nn.sigmoid(seen @ weights["gate"] + weights["gate_bias"])
+    return weights["gain"] * gate * out.recall(weights["embedding"]), out
+
+
+def _logits(weights: Weights, states: Array) -> Array:
+    return states @ weights["embedding"].T + weights["bias"]
 
 
 def _loss(
@@ -124,33 +140,39 @@ def _loss(
     read: Array,
     said: Array,
     rare: Array,
+    asked: Array,
 ) -> tuple[Array, tuple[MemoryState | None, Array]]:
     """Cross-entropy of every token but padding, and the memory's own loss of the rare ones."""
     state, key = before
     key, own = jax.random.split(key)
-    drop = _Dropout(recipe.dropout, own)
-    states, _ = _decode(weights, read, *_encode(weights, source, drop), [None, None], drop)
-    states, said, rare = states.reshape(-1, recipe.dim), said.ravel(), rare.ravel()
+    drop, loss = _Dropout(recipe.dropout, own), jnp.float32(0)
+    states, queries, _ = _decode(weights, read, _encode(weights, source, drop), [None, None], drop)
+    states, queries = states.reshape(-1, recipe.dim), queries.reshape(-1, recipe.key_dim)[asked]
+    said, rare = said.ravel(), rare.ravel()[asked]
+    if state is not None:
+        recalled, out = _recall(recipe, weights, state, states[asked], queries, said[asked], said[asked] != PAD)
+        states = states.at[asked].add(recalled)
+        assert out.loss is not None
+        loss = MEMORY_SHARE * jnp.where(rare, out.loss, 0.0).sum() / (said[asked] != PAD).sum()
+        state, _ = memory.update(recipe.config, state, out.queries, said[asked], rare, out)
+    losses = optax.softmax_cross_entropy_with_integer_labels(_logits(weights, states), said)
     due = said != PAD
-    logits, out = _say(recipe, weights, state, states, said, due)
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, said)
-    loss = jnp.where(due, losses, 0.0).sum() / due.sum()
-    if state is not None and out is not None and out.loss is not None:
-        loss = loss + jnp.where(rare, out.loss, 0.0).sum() / jnp.maximum(rare.sum(), 1)
-        state, _ = memory.update(recipe.config, state, out.queries, said, rare, out)
-    return loss, (state, key)
+    return loss + jnp.where(due, losses, 0.0).sum() / due.sum(), (state, key)
 
 
 def _translate(recipe: Recipe, weights: Weights, state: MemoryState | None, source: Array) -> Array:
     drop = _Dropout(0.0)
-    encoded, there = _encode(weights, source, drop)
+    encoded = _encode(weights, source, drop)
     rows = len(source)
 
     def step(carry: tuple[Array, list[State]], _: None) -> tuple[tuple[Array, list[State]], Array]:
-        token, states = carry
-        attended, states = _decode(weights, token[:, None], encoded, there, states, drop)
-        token = _say(recipe, weights, state, attended[:, 0])[0].argmax(1).astype(jnp.int32)
-        return (token, states), token
+        token, layers = carry
+        states, queries, layers = _decode(weights, token[:, None], encoded, layers, drop)
+        states = states[:, 0]
+        if state is not None:
+            states = states + _recall(recipe, weights, state, states, queries[:, 0])[0]
+        token = _logits(weights, states).argmax(1).astype(jnp.int32)
+        return (token, layers), token
 
     nothing = (jnp.zeros((rows, recipe.dim)),) * 2
     start = jnp.full(rows, START, jnp.int32), [nothing, nothing]
@@ -158,15 +180,21 @@ def _translate(recipe: Recipe, weights: Weights, state: MemoryState | None, sour
 
 
 def _read(
-    recipe: Recipe, weights: Weights, state: MemoryState, source: Array, read: Array, said: Array, rare: Array
+    recipe: Recipe,
+    weights: Weights,
+    state: MemoryState,
+    source: Array,
+    read: Array,
+    said: Array,
+    rare: Array,
+    asked: Array,
 ) -> MemoryState:
     drop = _Dropout(0.0)
-    states, _ = _decode(weights, read, *_encode(weights, source, drop), [None, None], drop)
-    _, out = _say(recipe, weights, state, states.reshape(-1, recipe.dim), said.ravel(), rare.ravel())
-    assert out is not None
-    return memory.update(recipe.config, state, out.queries, said.ravel(), rare.ravel(), out)[0]
+    _, queries, _ = _decode(weights, read, _encode(weights, source, drop), [None, None], drop)
+    queries, said, rare = queries.reshape(-1, recipe.key_dim)[asked], said.ravel()[asked], rare.ravel()[asked]
+    return memory.update(recipe.config, state, queries, said, rare)[0]
 
 
-def make(recipe: Recipe, subwords: int) -> JaxTranslator:
+def make(recipe: Recipe, sizes: tuple[int, int]) -> JaxTranslator:
     """See `run.make_learner`."""
-    return JaxTranslator(recipe, subwords)
+    return JaxTranslator(recipe, sizes)

@@ -14,6 +14,8 @@ from raremem.config import MemoryConfig
 
 LEARNING_RATE = 2e-3
 CLIP = 1.0
+MEMORY_SHARE = 0.3
+"""Of the memory's own loss in the whole: at 1, the attention serves the few rare words before the many others."""
 BUCKETS = (8, 12, 14, 16, 20, 24, 32, 64)
 """Lengths to which both sides of a batch are padded: few, since a compiler makes a program for each."""
 LONGEST = 48
@@ -39,7 +41,7 @@ class Recipe:
 
     Attributes:
         steps: batches of training.
-        subwords: tokens of both languages together.
+        subwords: tokens of each language.
         batch: pairs of sentences in a batch.
         dim: of embeddings and states.
         dropout: of embeddings and attentional states in training.
@@ -58,38 +60,44 @@ class Recipe:
     dim: int = 256
     dropout: float = 0.2
     key_dim: int = 64
-    slots: int = 16_384
-    neighbors: int = 8
+    slots: int = 49_152
+    neighbors: int = 16
     rare: int = 10
     memory: bool = True
-    loss: str = "margin"
+    loss: str = "nll"
     seed: int = 0
 
     @property
     def config(self) -> MemoryConfig:
         """The memory's."""
-        return MemoryConfig(self.slots, self.key_dim, self.neighbors, seed=self.seed, loss=self.loss)
+        return MemoryConfig(self.slots, self.key_dim, self.neighbors, softmax_temperature=15.0, seed=self.seed, loss=self.loss)
 
 
-def first_weights(recipe: Recipe, subwords: int) -> Weights:
-    """The untrained network, linear maps as [in, out]; those of an LSTM for its input, forget, cell and output gates."""
+def first_weights(recipe: Recipe, sizes: tuple[int, int]) -> Weights:
+    """The untrained network for so many tokens of each language.
+
+    Linear maps are [in, out]; those of an LSTM for its input, forget, cell and output gates.
+    """
     generator = np.random.default_rng([recipe.seed, 0])
     dim = recipe.dim
 
     def normal(inputs: int, outputs: int) -> NDArray[np.float32]:
         return (generator.normal(size=(inputs, outputs)) / np.sqrt(inputs)).astype(np.float32)
 
+    source, target = sizes
     weights = {
-        "embedding": (generator.normal(size=(subwords, dim)) / np.sqrt(dim)).astype(np.float32),
-        "bias": np.zeros(subwords, np.float32),
+        "source": normal(dim, source).T.copy(),
+        "embedding": normal(dim, target).T.copy(),
+        "bias": np.zeros(target, np.float32),
         "attend": normal(dim, dim),
         "join": normal(2 * dim, dim),
-        "query": normal(dim, recipe.key_dim),
+        "query": normal(2 * dim, recipe.key_dim),
         "gate": normal(dim + 1, 1),
+        "gate_bias": np.full(1, -3, np.float32),
         "gain": np.array(8.0, np.float32),
     }
-    sizes = {"forward": dim // 2, "backward": dim // 2, "encoder": dim, "decoder0": dim, "decoder1": dim}
-    for name, size in sizes.items():
+    layers = {"forward": dim // 2, "backward": dim // 2, "encoder": dim, "decoder0": dim, "decoder1": dim}
+    for name, size in layers.items():
         weights[f"{name}/input"] = normal(dim, 4 * size)
         weights[f"{name}/hidden"] = normal(size, 4 * size)
         weights[f"{name}/bias"] = np.repeat(np.array([0, 1, 0, 0], np.float32), size)
@@ -108,7 +116,12 @@ def epoch_of(recipe: Recipe, pairs: Pairs, number: int) -> list[NDArray[np.int64
 
 
 def padded(pairs: Pairs) -> Batch:
-    """A batch: source [B, S], what the decoder reads [B, S], what it should say [B, S], and which of that is rare [B, S]."""
+    """A batch of pairs.
+
+    Returns:
+        Source [B, S], what the decoder reads [B, S], what it should say [B, S], which of that is rare [B, S], and the places
+        [n] in [B * S] at which the memory is asked in training: all that are rare, and of the others as many as make half.
+    """
     longest = max(max(len(pair.source), len(pair.target)) for pair in pairs) + 1
     length = next(bucket for bucket in (*BUCKETS, longest) if bucket >= longest)
     source, read, said = (np.full((len(pairs), length), PAD, np.int32) for _ in range(3))
@@ -118,4 +131,5 @@ def padded(pairs: Pairs) -> Batch:
         read[row, : len(pair.target) + 1] = [START, *pair.target]
         said[row, : len(pair.target) + 1] = [*pair.target, END]
         rare[row, : len(pair.rare)] = pair.rare
-    return source, read, said, rare
+    first = np.argsort(np.where(rare, 0, np.where(said == PAD, 2, 1)), axis=None, kind="stable")
+    return source, read, said, rare, first[: max(rare.size // 2, rare.sum())].astype(np.int32)

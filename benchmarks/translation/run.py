@@ -44,19 +44,21 @@ class Translator(Learner, Protocol):
 
 
 class Text:
-    """A corpus in subwords, and its batches; `subwords` are learned from the training set if they are not given."""
+    """A corpus in subwords, and its batches; both languages' subwords are learned from `known`, or else the training set."""
 
-    def __init__(self, corpus: Corpus, recipe: Recipe, subwords: Subwords | None = None) -> None:
+    def __init__(self, corpus: Corpus, recipe: Recipe, known: Sentences | None = None) -> None:
         self.recipe = recipe
-        self.subwords = subwords or Subwords(corpus.train, recipe.subwords)
+        known = known or corpus.train
+        self.source, self.target = Subwords(known.source, recipe.subwords), Subwords(known.target, recipe.subwords)
+        self.sizes = self.source.size, self.target.size
         self.seen = word_counts(corpus.train.target)
-        self.counts = Counter(tuple(word) for row in self.subwords.encode(corpus.train.target) for word in row)
+        self.counts = Counter(tuple(word) for row in self.target.encode(corpus.train.target) for word in row)
         self.train = self.pairs(corpus.train)
         self.epoch = lru_cache(2)(lambda number: epoch_of(recipe, self.train, number))
 
     def pairs(self, sentences: Sentences) -> Pairs:
         """Their tokens."""
-        sides = self.subwords.encode(sentences.source), self.subwords.encode(sentences.target)
+        sides = self.source.encode(sentences.source), self.target.encode(sentences.target)
         return [
             Pair(
                 [token for word in source for token in word],
@@ -82,7 +84,7 @@ class Text:
         pairs, said = self.pairs(sentences), []
         for start in range(0, len(pairs), TRANSLATED_AT_ONCE):
             source, *_ = padded([Pair(pair.source, [], []) for pair in pairs[start : start + TRANSLATED_AT_ONCE]])
-            said += self.subwords.decode(learner.translate(source))
+            said += self.target.decode(learner.translate(source))
         return said
 
 
@@ -99,13 +101,13 @@ def bleu(translations: list[str], references: list[str]) -> float:
     return corpus_bleu(translations, [references]).score
 
 
-def make_learner(backend: str, recipe: Recipe, subwords: int) -> Translator:
-    """The network in that framework.
+def make_learner(backend: str, recipe: Recipe, sizes: tuple[int, int]) -> Translator:
+    """The network in that framework, for so many tokens of each language.
 
     Raises:
         MissingPackageError: the framework, or a package of the extra `bench`, is not installed.
     """
-    return framework_module("translation", backend).make(recipe, subwords)
+    return framework_module("translation", backend).make(recipe, sizes)
 
 
 def measure(learner: Translator, text: Text, test: Sentences) -> dict[str, Any]:
@@ -149,7 +151,7 @@ def run(setting: Setting) -> Outcome:
 
 def _trained(setting: Setting, text: Text) -> tuple[Translator, Run]:
     return train(
-        lambda steps: make_learner(setting.backend, replace(text.recipe, steps=steps), text.subwords.size),
+        lambda steps: make_learner(setting.backend, replace(text.recipe, steps=steps), text.sizes),
         text.batch_at,
         asdict(text.recipe),
         setting.minutes,

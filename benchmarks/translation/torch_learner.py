@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -12,17 +14,25 @@ from raremem import Lookup
 from raremem.adapters.torch import Memory
 from raremem.benchmarks.torch_learner import TorchLearner
 from raremem.benchmarks.translation.corpus import END, PAD, START
-from raremem.benchmarks.translation.recipe import CLIP, LEARNING_RATE, LONGEST, Recipe, Weights, first_weights
+from raremem.benchmarks.translation.recipe import CLIP, LEARNING_RATE, LONGEST, MEMORY_SHARE, Recipe, Weights, first_weights
 
 State = tuple[Tensor, Tensor] | None
+
+
+class Encoded(NamedTuple):
+    """A batch of sources: their embeddings [B, S, dim], the encoder's states [B, S, dim], and which [B, S] are not padding."""
+
+    embedded: Tensor
+    states: Tensor
+    there: Tensor
 
 
 class TorchTranslator(TorchLearner):
     """The network."""
 
-    def __init__(self, recipe: Recipe, subwords: int) -> None:
+    def __init__(self, recipe: Recipe, sizes: tuple[int, int]) -> None:
         super().__init__()
-        weights = first_weights(recipe, subwords)
+        weights = first_weights(recipe, sizes)
         self.recipe = recipe
         self.weights = nn.ParameterDict({name: torch.tensor(w) for name, w in weights.items() if "/" not in name})
         names = dict.fromkeys(name.partition("/")[0] for name in weights if "/" in name)
@@ -30,49 +40,59 @@ class TorchTranslator(TorchLearner):
         self.memory = Memory(recipe.config) if recipe.memory else None
         self.start(LEARNING_RATE, recipe.steps, clip=CLIP)
 
-    def encode(self, source: Tensor) -> tuple[Tensor, Tensor]:
-        """States [B, S, dim] of the encoder, and which [B, S] are not padding."""
+    def encode(self, source: Tensor) -> Encoded:
+        """The encoder's view of sources [B, S]."""
         there = source != PAD
-        x = self._drop(F.embedding(source, self.weights["embedding"]))
-        forward, _ = self.recurrent["forward_lstm"](x)
-        backward, _ = self.recurrent["backward_lstm"](_turned(x, there))
-        x = x + self._drop(torch.cat([forward, _turned(backward, there)], dim=2))
-        return x + self.recurrent["encoder_lstm"](x)[0], there
+        embedded = self._embed(source, "source")
+        forward, _ = self.recurrent["forward_lstm"](embedded)
+        backward, _ = self.recurrent["backward_lstm"](_turned(embedded, there))
+        x = embedded + self._drop(torch.cat([forward, _turned(backward, there)], dim=2))
+        return Encoded(embedded, x + self.recurrent["encoder_lstm"](x)[0], there)
 
-    def decode(self, read: Tensor, encoded: Tensor, there: Tensor, states: list[State]) -> tuple[Tensor, list[State]]:
-        """Attentional states [B, T, dim], and those of the two layers after the last token."""
-        x = self._drop(F.embedding(read, self.weights["embedding"]))
+    def decode(self, read: Tensor, encoded: Encoded, layers: list[State]) -> tuple[Tensor, Tensor, list[State]]:
+        """Attentional states [B, T, dim], queries [B, T, key_dim], and the states of both layers after the last token."""
+        x = last = self._embed(read, "embedding")
         after: list[State] = []
-        for layer, state in enumerate(states):
+        for layer, state in enumerate(layers):
             y, state = self.recurrent[f"decoder{layer}_lstm"](x, state)
             x = x + self._drop(y)
             after.append(state)
-        scores = (x @ self.weights["attend"]) @ encoded.transpose(1, 2)
-        context = torch.softmax(scores.masked_fill(~there[:, None], -torch.inf), dim=2) @ encoded
-        return self._drop(torch.tanh(torch.cat([x, context], dim=2) @ self.weights["join"])), after
+        scores = (x @ self.weights["attend"]) @ encoded.states.transpose(1, 2) / self.recipe.dim**0.5
+        attention = torch.softmax(scores.masked_fill(~encoded.there[:, None], -torch.inf), dim=2)
+        states = self._drop(torch.tanh(torch.cat([x, attention @ encoded.states], dim=2) @ self.weights["join"]))
+        return states, torch.cat([attention @ encoded.embedded, last], dim=2) @ self.weights["query"], after
 
-    def say(self, states: Tensor, said: Tensor | None = None, mask: Tensor | None = None) -> tuple[Tensor, Lookup | None]:
-        """Logits [n, subwords] of attentional states [n, dim], and what the memory answered."""
-        weights, out = self.weights, None
-        if self.memory is not None:
-            out = self.memory(states @ weights["query"], said, mask)
-            gate = torch.sigmoid(torch.cat([states, out.similarities[:, :1]], dim=1) @ weights["gate"])
-            states = states + weights["gain"] * gate * out.recall(weights["embedding"])
-        return states @ weights["embedding"].T + weights["bias"], out
+    def recall(
+        self, states: Tensor, queries: Tensor, said: Tensor | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, Lookup]:
+        """What the memory adds to attentional states [n, dim], and its answer."""
+        assert self.memory is not None
+        out = self.memory(queries, said, mask)
+        seen = torch.cat([states, out.similarities[:, :1]], dim=1)
+        gate = torch.sigmoid(seen @ self.weights["gate"] + self.weights["gate_bias"])
+        return self.weights["gain"] * gate * out.recall(self.weights["embedding"]), out
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Logits [n, tokens] of attentional states [n, dim]."""
+        return states @ self.weights["embedding"].T + self.weights["bias"]
 
     def losses(self, *batch: Tensor) -> Tensor:
         """Cross-entropy of every token but padding, and the memory's own loss of the rare ones."""
-        source, read, said, rare = batch
-        said, rare = said.flatten(), rare.flatten()
+        source, read, said, rare, asked = batch
+        said, rare = said.flatten(), rare.flatten()[asked]
+        own = torch.tensor(0.0)
         with self.fast_products():
-            states, _ = self.decode(read, *self.encode(source), [None, None])
-            logits, out = self.say(states.flatten(0, 1), said, said != PAD)
-        loss = F.cross_entropy(logits.float(), said.long(), ignore_index=PAD)
-        if out is not None and self.memory is not None:
-            assert out.loss is not None
-            loss = loss + (out.loss * rare).sum() / rare.sum().clamp(min=1)
+            states, queries, _ = self.decode(read, self.encode(source), [None, None])
+            states, queries = states.flatten(0, 1), queries.flatten(0, 1)[asked]
+            if self.memory is not None:
+                recalled, out = self.recall(states[asked], queries, said[asked], said[asked] != PAD)
+                states = states.float().index_add(0, asked, recalled.float())
+                assert out.loss is not None
+                own = MEMORY_SHARE * (out.loss * rare).sum() / (said[asked] != PAD).sum()
+            logits = self.logits(states)
+        if self.memory is not None:
             self.memory.update(out, mask=rare)
-        return loss
+        return F.cross_entropy(logits.float(), said.long(), ignore_index=PAD) + own
 
     @torch.no_grad()
     def translate(self, source: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -80,12 +100,15 @@ class TorchTranslator(TorchLearner):
         self.eval()
         said = torch.full((len(source), LONGEST), END, dtype=torch.int32)
         token = torch.full((len(source), 1), START, dtype=torch.int32)
-        states: list[State] = [None, None]
+        layers: list[State] = [None, None]
         with self.fast_products():
-            encoded, there = self.encode(torch.from_numpy(source))
+            encoded = self.encode(torch.from_numpy(source))
             for place in range(LONGEST):
-                state, states = self.decode(token, encoded, there, states)
-                token = self.say(state[:, 0])[0].argmax(1, keepdim=True).to(torch.int32)
+                states, queries, layers = self.decode(token, encoded, layers)
+                states = states[:, 0]
+                if self.memory is not None:
+                    states = states + self.recall(states, queries[:, 0])[0]
+                token = self.logits(states).argmax(1, keepdim=True).to(torch.int32)
                 said[:, place] = token[:, 0]
                 if (said[:, : place + 1] == END).any(dim=1).all():
                     break
@@ -95,13 +118,15 @@ class TorchTranslator(TorchLearner):
     def read(self, *batch: NDArray[np.generic]) -> None:
         """Let the memory see a batch, as in training, without a gradient step."""
         self.eval()
-        source, read, said, rare = map(torch.from_numpy, batch)
+        source, read, said, rare, asked = map(torch.from_numpy, batch)
         if self.memory is not None:
             with self.fast_products():
-                states, _ = self.decode(read, *self.encode(source), [None, None])
-                _, out = self.say(states.flatten(0, 1), said.flatten(), rare.flatten())
-            assert out is not None
+                _, queries, _ = self.decode(read, self.encode(source), [None, None])
+                out = self.memory(queries.flatten(0, 1)[asked], said.flatten()[asked], rare.flatten()[asked])
             self.memory.update(out)
+
+    def _embed(self, tokens: Tensor, name: str) -> Tensor:
+        return self._drop(F.embedding(tokens, self.weights[name]) * self.recipe.dim**0.5)
 
     def _drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.recipe.dropout, self.training)
@@ -123,7 +148,7 @@ def _lstm(weights: Weights, name: str) -> nn.LSTM:
     return layer
 
 
-def make(recipe: Recipe, subwords: int) -> TorchTranslator:
+def make(recipe: Recipe, sizes: tuple[int, int]) -> TorchTranslator:
     """See `run.make_learner`."""
     torch.manual_seed(recipe.seed)
-    return TorchTranslator(recipe, subwords)
+    return TorchTranslator(recipe, sizes)
