@@ -65,6 +65,12 @@ class JaxPrimitives:
                 return None
         return np.asarray(array)
 
+    def eager(self, array: Array) -> bool:
+        return False
+
+    def coarse(self, batch: int) -> tuple[str, float]:
+        return "float32", 0.0
+
     def cast(self, array: Array, dtype: str) -> Array:
         return array.astype(dtype)
 
@@ -94,9 +100,12 @@ class JaxPrimitives:
     def blocks(self) -> bool:
         return True
 
-    def sort_order(self, scores: Array, slots: Array) -> Array:
+    def largest(self, scores: Array, k: int) -> Array:
+        return jax.lax.top_k(scores, k)[1]
+
+    def sort_order(self, scores: Array, slots: Array, k: int | None = None) -> Array:
         columns = jnp.broadcast_to(jnp.arange(scores.shape[1], dtype=jnp.int32), scores.shape)
-        return jax.lax.sort((-_one_zero(scores), slots, columns), num_keys=2)[2]
+        return jax.lax.sort((-_one_zero(scores), slots, columns), num_keys=2)[2][:, :k]
 
     def take_along(self, array: Array, columns: Array) -> Array:
         return jnp.take_along_axis(array, columns, axis=1)

@@ -37,6 +37,12 @@ class NumpyPrimitives:
     def peek(self, array: Any, wait: bool = False) -> Array:
         return np.asarray(array)
 
+    def eager(self, array: Array) -> bool:
+        return True
+
+    def coarse(self, batch: int) -> tuple[str, float]:
+        return "float32", 0.0
+
     def cast(self, array: Array, dtype: str) -> Array:
         with np.errstate(over="ignore", invalid="ignore"):
             return array.astype(dtype)
@@ -69,8 +75,15 @@ class NumpyPrimitives:
     def blocks(self) -> bool:
         return True
 
-    def sort_order(self, scores: Array, slots: Array) -> Array:
-        return np.argsort(_rank_low_first(scores, slots), axis=1)
+    def largest(self, scores: Array, k: int) -> Array:
+        return np.argpartition(scores, -k, axis=1)[:, -k:]
+
+    def sort_order(self, scores: Array, slots: Array, k: int | None = None) -> Array:
+        ranks = _rank_low_first(scores, slots)
+        if k is None:
+            return np.argsort(ranks, axis=1)
+        best = np.argpartition(ranks, k - 1, axis=1)[:, :k]
+        return np.take_along_axis(best, np.argsort(np.take_along_axis(ranks, best, axis=1), axis=1), axis=1)
 
     def take_along(self, array: Array, columns: Array) -> Array:
         return np.take_along_axis(array, columns, axis=1)

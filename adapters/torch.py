@@ -53,6 +53,14 @@ class TorchPrimitives:
             return None
         return array.detach().cpu().numpy() if wait or array.device.type == "cpu" else None
 
+    def eager(self, array: Tensor) -> bool:
+        compiling = torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(array)
+        return array.device.type == "cpu" and not compiling
+
+    def coarse(self, batch: int) -> tuple[str, float]:
+        """bf16 has 8 significant bits. For few queries, to convert the keys costs what it saves."""
+        return ("bfloat16", 2.0**-8) if batch >= 64 and torch.cpu._is_avx512_bf16_supported() else ("float32", 0.0)
+
     def cast(self, array: Tensor, dtype: str) -> Tensor:
         return array.to(getattr(torch, dtype))
 
@@ -86,8 +94,11 @@ class TorchPrimitives:
         """Not compiled: torch 2.13 writes C++ that does not compile for blocks of a batch of any size."""
         return not torch.compiler.is_compiling()
 
-    def sort_order(self, scores: Tensor, slots: Tensor) -> Tensor:
-        return torch.argsort(_rank_high_first(scores, slots), dim=1, descending=True)
+    def largest(self, scores: Tensor, k: int) -> Tensor:
+        return torch.topk(scores, k, dim=1, sorted=False).indices
+
+    def sort_order(self, scores: Tensor, slots: Tensor, k: int | None = None) -> Tensor:
+        return torch.topk(_rank_high_first(scores, slots), scores.shape[1] if k is None else k, dim=1).indices
 
     def take_along(self, array: Tensor, columns: Tensor) -> Tensor:
         return torch.gather(array, 1, columns.long())

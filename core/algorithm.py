@@ -20,6 +20,9 @@ SMALLEST_SUM = 2.0**-10
 """Rule 4: if key and queries cancel to a norm below this, the key stays. Our choice: what is left of such a sum is mostly
 rounding error, and zero has no direction at all."""
 
+BLOCK = 64
+"""Slots in a block, of which those of lower priority are left out together."""
+
 EMPTY_PRIORITY = MAX_INT32
 TAKEN_PRIORITY = -(2**31)
 
@@ -200,21 +203,40 @@ def _merge_hits(p: Primitives, state: MemoryState, unit: Array, slot: Array, hit
 
 def _free_slots(p: Primitives, config: MemoryConfig, state: MemoryState, slot: Array, hit: Array) -> tuple[Array, Array, Array]:
     """Rule 5: the slots [n] for this batch's misses in order, which of them may be used, and which are filled."""
-    xp = p.xp
+    xp, count = p.xp, min(slot.shape[0], config.slots)
     priority = xp.where(state.values == NO_SLOT, EMPTY_PRIORITY, _eviction_priority(p, config, state))
     priority = _put(p, priority, hit, slot, slot * 0 + TAKEN_PRIORITY)
-    best, free = p.top_k(priority[None, :], min(slot.shape[0], config.slots))
-    return free[0], best[0] != TAKEN_PRIORITY, best[0] != EMPTY_PRIORITY
+    slots = p.arange(config.slots, priority)
+    if p.eager(priority) and config.slots >= BLOCK * count:
+        slots = _contenders(p, priority, count, 2 * config.age_noise)
+        priority = priority[slots]
+    noisy = (priority != EMPTY_PRIORITY) & (priority != TAKEN_PRIORITY)
+    priority = priority + xp.where(noisy, age_noise(p, config, state.step, slots), 0)
+    best, column = p.top_k(priority[None, :], count)
+    return slots[column[0]], best[0] != TAKEN_PRIORITY, best[0] != EMPTY_PRIORITY
+
+
+def _contenders(p: Primitives, priority: Array, count: int, reach: int) -> Array:
+    """The slots that may be among the `count` of highest priority once each has moved by half of `reach` at most; ascending.
+
+    The count-th largest of the maxima of blocks is not above the count-th largest of all; who is further below it is out.
+    """
+    blocks = priority.shape[0] // BLOCK
+    maxima = p.xp.amax(priority[: blocks * BLOCK].reshape(blocks, BLOCK), axis=1)[None, :]
+    lowest = int(p.xp.amin(p.take_along(maxima, p.largest(maxima, count))))
+    return p.cast(p.xp.where(priority >= max(lowest - reach, TAKEN_PRIORITY))[0], "int32")
 
 
 def _eviction_priority(p: Primitives, config: MemoryConfig, state: MemoryState) -> Array:
-    """Rule 5: a whole number for each slot, largest for the one to go first: by age and noise, or before those by hits."""
+    """Rule 5: a whole number for each slot, largest for the one to go first: by age, or before that by hits. Noise comes later.
+
+    Bounds leave room for it, so that it never reaches the priorities of slots that are empty or taken.
+    """
     by_hits = config.evict == "least_hit"
     ages = state.step - state.last_used
     oldest = AGES_BESIDE_HITS - 2 - 2 * config.age_noise if by_hits else MAX_INT32 - 1 - config.age_noise
     bounded = p.xp.where((ages >= 0) & (ages < oldest), ages, oldest)
-    noisy = bounded + age_noise(p, config, state.step, p.arange(config.slots, state.values))
-    return (MAX_HITS - state.hits) * AGES_BESIDE_HITS + noisy + config.age_noise if by_hits else noisy
+    return (MAX_HITS - state.hits) * AGES_BESIDE_HITS + bounded + config.age_noise if by_hits else bounded
 
 
 def _write(

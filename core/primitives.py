@@ -23,7 +23,7 @@ class Primitives(Protocol):
     """What `raremem.get_backend` calls it."""
     xp: Any
     """A namespace that follows NumPy: where, sum, amax, any, all, cumsum, argmax, isfinite, abs, sqrt, exp, log, concatenate,
-    full_like"""
+    full_like; if arrays may be `eager`, also amin, maximum, unique, searchsorted"""
 
     def asarray(self, array: Any, like: Array) -> Array:
         """`array` as this framework's own, on the device of `like`; the same object if it is that already."""
@@ -43,8 +43,15 @@ class Primitives(Protocol):
         With `wait`, only a traced array gives None.
         """
 
+    def eager(self, array: Array) -> bool:
+        """Whether shapes may depend on the content of `array`: it is there to be seen, at no cost, and nothing is compiled."""
+
+    def coarse(self, batch: int) -> tuple[str, float]:
+        """The dtype in which so many queries are compared with all keys at first, if `eager`, and its unit roundoff; or
+        "float32" and 0.0."""
+
     def cast(self, array: Array, dtype: str) -> Array:
-        """`array` in the dtype of that NumPy name: "int32", "float32"."""
+        """`array` in the dtype of that NumPy name: "int32", "float32", or what `coarse` says."""
 
     def constant(self, array: Array) -> Array:
         """`array`, closed to gradients."""
@@ -70,8 +77,11 @@ class Primitives(Protocol):
     def blocks(self) -> bool:
         """Whether `top_k` of many columns may be taken block by block. Faster, where the compiler is up to it."""
 
-    def sort_order(self, scores: Array, slots: Array) -> Array:
-        """[m, n] columns that sort each row by score, largest first, equals (0.0 is -0.0) by slot."""
+    def largest(self, scores: Array, k: int) -> Array:
+        """Columns [m, k] of the k largest of each row [m, n], in any order, any of equals. Only asked where `eager`."""
+
+    def sort_order(self, scores: Array, slots: Array, k: int | None = None) -> Array:
+        """[m, n] columns that sort each row by score, largest first, equals (0.0 is -0.0) by slot; the first k, if given."""
 
     def take_along(self, array: Array, columns: Array) -> Array:
         """Entries [m, k] of `array` [m, n], chosen row by row."""

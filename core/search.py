@@ -1,7 +1,10 @@
 """Rule 2's search, exact: the top k slots of each query, and the best slot that holds its target.
 
-The keys are scanned in chunks, so that no [batch, slots] matrix is ever held. Nothing here is differentiable: the search
-answers with slots, and `algorithm.query` scores those again, with a gradient.
+Where shapes may depend on data, most slots are ruled out by a coarse scan: of each block of slots only the largest coarse
+similarity is kept, the slots of the best blocks are scored in f32, and a bound on the rounding of the coarse scan proves for
+each query that no other slot belongs among its k. Where it does not, more blocks are scored, and at last all.
+
+Nothing here is differentiable: the search answers with slots, and `algorithm.query` scores those again, with a gradient.
 """
 
 from __future__ import annotations
@@ -9,79 +12,178 @@ from __future__ import annotations
 import math
 
 from .primitives import Primitives
+from .scan import NOTHING, scan
 from .state import NO_SLOT, Array, MemoryState
 
-CHUNK = 16_384
-"""Slots in a chunk, whatever the batch: a compiler for any batch size must not have to reason about it."""
-
-NOTHING = -float("inf")
-
-Candidates = tuple[Array, Array, Array, Array]
-"""scores [B, k] f32 and slots [B, k] i32 of the nearest; score [B, 1] and slot [B, 1] of the best with the target."""
+SMALLEST = 4096
+"""Filled slots from which on a coarse scan pays."""
+ROWS = 512
+"""Queries at a time: what is kept of the blocks must not grow with the batch."""
+SCORES = 2**20
+"""Coarse similarities at a time: few enough to stay in a processor's cache."""
+GATHERED = 2**22
+"""Numbers of keys gathered at a time."""
+SHARE = 4
+"""Of the slots, one in so many may be scored in f32 after the coarse scan; a query that needs more has all scored."""
+F32 = 2.0**-24
+"""Unit roundoff of f32."""
 
 
 def nearest(p: Primitives, state: MemoryState, queries: Array, targets: Array | None, k: int) -> tuple[Array, Array | None]:
-    """Slots [B, k] of the most similar keys, and [B, 1] of the most similar with the target's value, or None.
+    """The slots most similar to unit queries [B, key_dim].
 
-    -1 stands where there is no such slot. Equal scores go to the lowest slot.
+    Returns:
+        Slots [B, k] of the most similar keys, and [B, 1] of the most similar with the target's value, or None without targets.
+        -1 stands where there is no such slot; what stands for a query of zeros means nothing. Equal scores go to the lowest slot.
     """
-    slots = state.keys.shape[0]
-    size = min(slots, max(CHUNK, k))
-    chunks = -(-slots // size)
-
-    def scan(first: int, start: Array | int) -> Candidates:
-        """Candidates among the slots from `start`, those before `first` left out."""
-        ids = p.arange(size, state.values) + start
-        values = p.slice_rows(state.values, start, size)
-        present = (values != NO_SLOT) & (ids >= first)
-        absent = p.cast(p.xp.where(present, 0.0, NOTHING), "float32")
-        scores = p.inner(queries, p.slice_rows(state.keys, start, size)) + absent[None, :]
-        best, columns = _top_k(p, scores, k)
-        if targets is None:
-            return best, columns + start, best[:, :1], columns[:, :1]
-        scores = p.xp.where(values[None, :] == targets[:, None], scores, NOTHING)
-        column = p.cast(p.xp.argmax(scores, axis=1), "int32")[:, None]
-        return best, columns + start, p.take_along(scores, column), column + start
-
-    def body(index: Array | int, found: Candidates) -> Candidates:
-        """Chunks after the first are laid from the end, so the second may begin inside the first."""
-        return _merge(p, found, scan(size, slots - (chunks - index) * size), k)
-
-    scores, ids, target_score, target_id = p.loop(1, chunks, body, scan(0, 0))
-    ids = p.xp.where(scores > NOTHING, ids, NO_SLOT)
-    if targets is None:
-        return ids, None
-    return ids, p.xp.where(target_score > NOTHING, target_id, NO_SLOT)
+    if not p.eager(queries):
+        return scan(p, state, queries, targets, k)
+    state = _filled(p, state, k)
+    slots, blocks = len(state.values), _shortlist(k)
+    width = _width(slots, blocks, queries.shape[1])
+    if slots < max(SMALLEST, width) or blocks * width * SHARE > slots:
+        return scan(p, state, queries, targets, k)
+    parts = [_shortlisted(p, state, queries[start : start + ROWS], width, k) for start in range(0, len(queries), ROWS)]
+    found = p.xp.concatenate(parts)
+    return found, None if targets is None else _best_with_target(p, state, queries, targets, found)
 
 
-def _top_k(p: Primitives, scores: Array, k: int) -> tuple[Array, Array]:
-    """`p.top_k` in two levels: the k best blocks of columns by their maximum, then the k best columns in them.
+def _filled(p: Primitives, state: MemoryState, k: int) -> MemoryState:
+    """The state without the empty slots after the last that is filled, but with k slots."""
+    filled = p.xp.where(state.values != NO_SLOT)[0]
+    count = max(k, int(filled[-1]) + 1 if len(filled) else 0)
+    return MemoryState(*(array[:count] for array in state[:-1]), step=state.step)
 
-    Whatever is among the k best columns is in one of those blocks: k blocks before its own would hold k columns before it.
+
+def _shortlist(k: int) -> int:
+    """Blocks to score at first: rounding may put some more slots before the best k."""
+    return k + k // 2 + 8
+
+
+def _width(slots: int, blocks: int, dim: int) -> int:
+    """Slots in a block, a power of two: as many as make the choice of blocks and the scoring of their slots cost alike."""
+    return 2 ** min(7, max(2, round(math.log2(8 * slots / (blocks * dim)) / 2)))
+
+
+def _shortlisted(p: Primitives, state: MemoryState, queries: Array, width: int, k: int) -> Array:
+    """Slots [B, k] of the most similar keys."""
+    xp, slots = p.xp, len(state.values)
+    maxima, error = _block_maxima(p, state.keys, queries, width)
+    found = p.cast(xp.full_like(queries[:, :1], NO_SLOT), "int32") + 0 * p.arange(k, queries)
+    left = xp.where(xp.any(queries != 0, axis=1))[0]
+    blocks = _shortlist(k)
+    while len(left) and blocks * width * SHARE <= slots:
+        scored = min(blocks, maxima.shape[1])
+        best, certain = _of_best_blocks(p, state, queries[left], maxima[left], error[left], scored, (width, len(queries)), k)
+        found[left] = best
+        left = left[xp.where(~certain)[0]]
+        blocks *= 4
+    if len(left):
+        found[left] = scan(p, state, queries[left], None, k)[0]
+    return found
+
+
+def _block_maxima(p: Primitives, keys: Array, queries: Array, width: int) -> tuple[Array, Array]:
+    """The largest coarse similarity [B, blocks] of each block, and a bound [B] on how far it is below the exact one.
+
+    A block is `width` slots of one chunk, evenly spread (see `_slots_of`). Slots after the last whole block are in none.
     """
-    rows, count = scores.shape
-    width = 2 ** int(math.log2(count / k) / 2)
-    if width == 1 or not p.blocks():
-        return p.top_k(scores, k)
-    if count % width:
-        filler = p.xp.full_like(scores[:, : -count % width], NOTHING)
-        scores = p.xp.concatenate([scores, filler], axis=1)
-    maxima = p.xp.amax(scores.reshape(rows, -1, width), axis=2)
-    _, blocks = p.top_k(maxima, k)
-    blocks = p.take_along(blocks, p.sort_order(blocks * 0, blocks))
-    columns = (blocks[:, :, None] * width + p.arange(width, scores)).reshape(rows, k * width)
-    best, places = p.top_k(p.take_along(scores, columns), k)
-    return best, p.take_along(columns, places)
+    dtype, roundoff = p.coarse(len(queries))
+    low = queries if dtype == "float32" else p.cast(queries, dtype)
+    whole, size = len(keys) // width * width, _chunk(len(queries), width)
+    parts = []
+    for start in range(0, whole, size):
+        chunk = keys[start : min(start + size, whole)]
+        scores = p.inner(chunk if dtype == "float32" else p.cast(chunk, dtype), low)
+        for _ in range(int(math.log2(width))):
+            half = len(scores) // 2
+            scores = p.xp.maximum(scores[:half], scores[half:])
+        parts.append(scores)
+    return p.cast(p.xp.concatenate(parts).T, "float32"), _error(p, queries, p.cast(low, "float32"), roundoff)
 
 
-def _merge(p: Primitives, low: Candidates, high: Candidates, k: int) -> Candidates:
-    """Both candidate lists in one. `low` comes from lower slots: first in place, it wins ties."""
-    ids = p.xp.concatenate([low[1], high[1]], axis=1)
-    scores, columns = p.top_k(p.xp.concatenate([low[0], high[0]], axis=1), k)
-    better = high[2] > low[2]
-    return (
-        scores,
-        p.take_along(ids, columns),
-        p.xp.where(better, high[2], low[2]),
-        p.xp.where(better, high[3], low[3]),
-    )
+def _error(p: Primitives, queries: Array, low: Array, roundoff: float) -> Array:
+    """How far a coarse similarity [B] may be below the exact one, for keys and queries of norm 1.
+
+    With q~ and k~ rounded, |q.k - q~.k~| <= |q - q~| |k| + |q~| |k - k~|: the first is measured, the second is at most the
+    roundoff, twice where the result, at most 1, is rounded too. Both products are summed in f32, each with an error of at most
+    key_dim units. One in a hundred is for norms that are 1 but for rounding, and for the rounding of all this.
+    """
+    lost = queries - low
+    return 1.01 * (p.xp.sqrt(p.xp.sum(lost * lost, axis=1)) + 2 * roundoff + 2 * queries.shape[1] * F32)
+
+
+def _chunk(batch: int, width: int) -> int:
+    """Slots in a chunk, whole blocks."""
+    return width * max(1, min(SCORES // batch, 16_384) // width)
+
+
+def _slots_of(p: Primitives, slots: int, chosen: Array, shape: tuple[int, int]) -> Array:
+    """The slots [B, n * width] of chosen blocks [B, n] of a scan of shape (width, batch).
+
+    A chunk's first block has its first slot and every stride-th after, the next block has the next slot, and so on.
+    """
+    width, batch = shape
+    whole, size = slots // width * width, _chunk(batch, width)
+    start = chosen // (size // width) * size
+    stride = p.xp.where(start + size <= whole, size, whole - start) // width
+    first = start + chosen % (size // width)
+    return (first[:, :, None] + stride[:, :, None] * p.arange(width, chosen)).reshape(len(chosen), -1)
+
+
+def _of_best_blocks(
+    p: Primitives,
+    state: MemoryState,
+    queries: Array,
+    maxima: Array,
+    error: Array,
+    blocks: int,
+    shape: tuple[int, int],
+    k: int,
+) -> tuple[Array, Array]:
+    """The best slots [B, k] among those of the best blocks, and whether [B] it is certain that no others are better."""
+    xp, slots = p.xp, len(state.values)
+    rest = p.arange(slots % shape[0], queries) + slots // shape[0] * shape[0]
+    rows = max(1, GATHERED // (blocks * shape[0] * queries.shape[1]))
+    found, certain = [], []
+    for start in range(0, len(queries), rows):
+        part = slice(start, start + rows)
+        chosen = p.largest(maxima[part], blocks)
+        ids = p.cast(_slots_of(p, slots, chosen, shape), "int32")
+        ids = xp.concatenate([ids, 0 * ids[:, :1] + rest[None, :]], axis=1)
+        scores = xp.where(state.values[ids] != NO_SLOT, p.score(queries[part], state.keys[ids]), NOTHING)
+        order = p.sort_order(scores, ids, k)
+        found.append(p.take_along(ids, order))
+        others = xp.amin(p.take_along(maxima[part], chosen), axis=1)
+        certain.append(p.take_along(scores, order)[:, -1] > others + error[part])
+    return xp.concatenate(found), xp.concatenate(certain)
+
+
+def _best_with_target(p: Primitives, state: MemoryState, queries: Array, targets: Array, slots: Array) -> Array:
+    """The best slot [B, 1] with each target: the first neighbor that has it, or else the best of all slots that do."""
+    xp = p.xp
+    right = (state.values[slots] == targets[:, None]) & (slots != NO_SLOT)
+    best = xp.where(xp.any(right, axis=1), p.take_along(slots, p.cast(right, "int32").argmax(1)[:, None])[:, 0], NO_SLOT)
+    asking = xp.where(~xp.any(right, axis=1) & xp.any(queries != 0, axis=1))[0]
+    if len(asking):
+        best[asking] = _best_of_all(p, state, queries[asking], targets[asking])
+    return best[:, None]
+
+
+def _best_of_all(p: Primitives, state: MemoryState, queries: Array, targets: Array) -> Array:
+    """The best slot [B] with each target, of those slots alone that have one of the targets."""
+    xp = p.xp
+    wanted = xp.unique(targets)
+    place = xp.searchsorted(wanted, state.values)
+    ids = p.cast(xp.where(wanted[xp.where(place < len(wanted), place, 0)] == state.values)[0], "int32")
+    best = p.cast(xp.full_like(queries[:, 0], NO_SLOT), "int32")
+    score = xp.full_like(queries[:, 0], NOTHING)
+    size = max(1, GATHERED // len(queries))
+    for start in range(0, len(ids), size):
+        some = ids[start : start + size]
+        scores = p.inner(queries, state.keys[some])
+        scores = xp.where(state.values[some][None, :] == targets[:, None], scores, NOTHING)
+        column = scores.argmax(1)
+        highest = p.take_along(scores, column[:, None])[:, 0]
+        best, score = xp.where(highest > score, some[column], best), xp.where(highest > score, highest, score)
+    return best

@@ -29,7 +29,7 @@ class Fault:
     backend: str = "numpy"
 
 
-_ALGORITHM, _SEARCH, _NOISE = "raremem.algorithm", "raremem.search", "raremem.noise"
+_ALGORITHM, _SCAN, _SEARCH, _NOISE = "raremem.algorithm", "raremem.scan", "raremem.search", "raremem.noise"
 
 FAULTS = (
     Fault("rows are normalised by their sum", _ALGORITHM, "unit = rows / xp.sqrt(xp.sum(rows * rows, axis=1))",
@@ -98,14 +98,14 @@ FAULTS = (
     Fault("noise without the seed", _NOISE, "config.seed * 0x7FEB352D + ", ""),
     Fault("noise of half the width", _NOISE, "% (2 * config.age_noise + 1) - config.age_noise", "% (config.age_noise + 1)"),
     Fault("the shift repeats the sign", _NOISE, "(bits >> count) & ((1 << (32 - count)) - 1)", "bits >> count"),
-    Fault("empty slots are found", _SEARCH, "(values != NO_SLOT) & (ids >= first)", "(ids >= first)"),
-    Fault("slots in two chunks are found twice", _SEARCH, "(values != NO_SLOT) & (ids >= first)", "(values != NO_SLOT)"),
-    Fault("slots counted from the chunk", _SEARCH, "return best, columns + start, p.take_along(scores, column), column + start",
+    Fault("empty slots are found", _SCAN, "(values != NO_SLOT) & (ids >= first)", "(ids >= first)"),
+    Fault("slots in two chunks are found twice", _SCAN, "(values != NO_SLOT) & (ids >= first)", "(values != NO_SLOT)"),
+    Fault("slots counted from the chunk", _SCAN, "return best, columns + start, p.take_along(scores, column), column + start",
           "return best, columns, p.take_along(scores, column), column"),
-    Fault("blocks that are not in the order of their columns", _SEARCH, "blocks = p.take_along(blocks, p.sort_order(blocks * 0, blocks))",
+    Fault("blocks that are not in the order of their columns", _SCAN, "blocks = p.take_along(blocks, p.sort_order(blocks * 0, blocks))",
           "pass"),
-    Fault("blocks by their minimum", _SEARCH, "p.xp.amax(scores.reshape", "p.xp.amin(scores.reshape"),
-    Fault("a stale read: the last write is not seen", _SEARCH, "present = (values",
+    Fault("blocks by their minimum", _SCAN, "p.xp.amax(scores.reshape", "p.xp.amin(scores.reshape"),
+    Fault("a stale read: the last write is not seen", _SCAN, "present = (values",
           "present = (p.slice_rows(state.last_used, start, size) != state.step) & (values"),
     Fault("ties to the highest slot", "raremem.adapters.numpy", "| (ties.astype(np.int64) & 0xFFFFFFFF)",
           "| (~ties.astype(np.int64) & 0xFFFFFFFF)"),

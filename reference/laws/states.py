@@ -15,7 +15,7 @@ from raremem.config import MemoryConfig
 from raremem.reference.comparison import check_query, check_update, same_state
 from raremem.reference.laws.registry import law
 from raremem.reference.strategies import Case, Size, cases, direction
-from raremem.search import CHUNK
+from raremem.scan import CHUNK
 
 CHUNKED = Size(MemoryConfig(20_000, 4, neighbors=5, margin=0.125, softmax_temperature=4.0), 3)
 """Larger than one chunk of the exact scan."""

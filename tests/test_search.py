@@ -1,0 +1,111 @@
+"""The exact search where shapes may depend on data: its answers, its proof, and every law with it on the smallest memories."""
+
+import numpy as np
+import pytest
+import torch
+
+import raremem
+from raremem import algorithm, search
+from raremem.adapters.torch import TorchPrimitives
+from raremem.reference.laws import LAWS, run
+from raremem.reference.tolerance import gamma
+from raremem.state import NO_SLOT, MemoryState
+
+EAGER = ("numpy", "torch")
+
+
+def always_coarse(self, batch):
+    return "bfloat16", 2.0**-8
+
+
+@pytest.fixture(params=EAGER)
+def eager(request):
+    return raremem.get_backend(request.param, compiled=False)
+
+
+def unit(rows):
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def crowded(generator, slots, dim):
+    """Keys in twenty narrow clusters: thousands are as similar to a query as bf16 can tell."""
+    centers = generator.normal(size=(20, dim))
+    return unit(centers[generator.integers(0, 20, slots)] + 0.02 * generator.normal(size=(slots, dim)))
+
+
+def spread(generator, slots, dim):
+    return unit(generator.normal(size=(slots, dim)))
+
+
+def answers(backend, keys, values, queries, targets, k):
+    """What the search finds: slots [B, k], and [B] with the target."""
+    arrays = (keys, values, 0 * values, 0 * values, np.array(1, np.int32), queries, targets)
+    if backend.name == "torch":
+        arrays = tuple(map(torch.from_numpy, arrays[:4])) + tuple(map(torch.tensor, arrays[4:]))
+    found, right = search.nearest(backend.primitives, MemoryState(*arrays[:5]), *arrays[5:], k)
+    return np.asarray(found), np.asarray(right)[:, 0]
+
+
+def check(backend, keys, values, queries, targets, k):
+    """Each slot found is, but for the rounding of two sums in f32, as similar as the one that ought to be there."""
+    found, right = answers(backend, keys, values, queries, targets, k)
+    similar = np.where(values >= 0, queries.astype(np.float64) @ keys.T.astype(np.float64), -np.inf)
+    tolerance = 2 * gamma(keys.shape[1])
+    best = -np.sort(-similar, axis=1)[:, :k]
+    for row, slots in enumerate(found):
+        assert len(set(slots)) == k
+        assert np.abs(-np.sort(-similar[row, slots]) - best[row]).max() <= tolerance
+        having = np.flatnonzero(values == targets[row])
+        assert (right[row] != NO_SLOT) == (len(having) > 0)
+        if len(having):
+            assert values[right[row]] == targets[row]
+            assert similar[row, having].max() - similar[row, right[row]] <= tolerance
+
+
+@pytest.mark.parametrize("keys_of", [crowded, spread])
+@pytest.mark.parametrize(("batch", "k"), [(3, 1), (100, 1), (100, 16), (600, 5)])
+def test_the_nearest_are_found(eager, keys_of, batch, k):
+    generator = np.random.default_rng(batch + k)
+    keys = keys_of(generator, 9001, 24)
+    values = generator.integers(0, 400, len(keys)).astype(np.int32)
+    values[generator.integers(0, len(keys), 50)] = NO_SLOT
+    values[8000:8500] = NO_SLOT
+    queries = unit(keys[generator.integers(0, len(keys), batch)] + 0.02 * generator.normal(size=(batch, 24)))
+    check(eager, keys, values, queries, generator.integers(0, 420, batch).astype(np.int32), k)
+
+
+def test_without_its_bound_it_would_miss_some(monkeypatch):
+    """The proof is needed: taken out, bf16 misses neighbors among many that are alike."""
+    monkeypatch.setattr(TorchPrimitives, "coarse", always_coarse)
+    generator = np.random.default_rng(0)
+    keys, values = crowded(generator, 9001, 24), np.arange(9001, dtype=np.int32)
+    queries, targets = keys[:100] + np.float32(0), np.zeros(100, np.int32)
+    backend = raremem.get_backend("torch", compiled=False)
+    check(backend, keys, values, queries, targets, 16)
+    monkeypatch.setattr(search, "_error", lambda p, queries, low, roundoff: 0 * queries[:, 0] - 1)
+    with pytest.raises(AssertionError):
+        check(backend, keys, values, queries, targets, 16)
+
+
+@pytest.mark.parametrize("batch", [1, 700])
+def test_equal_keys_go_to_the_lowest_slot(eager, batch):
+    keys = np.tile(np.eye(4, dtype=np.float32), (3000, 1))
+    values = np.arange(12_000, dtype=np.int32) % 7
+    queries = np.tile(np.eye(4, dtype=np.float32)[2:3], (batch, 1))
+    found, right = answers(eager, keys, values, queries, np.full(batch, 3, np.int32), 5)
+    assert (found == [2, 6, 10, 14, 18]).all()
+    assert (right == 10).all()
+
+
+@pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
+def test_every_law_holds_with_short_lists_of_the_smallest_memories(law, eager, monkeypatch):
+    """Blocks of two slots, few of them scored at first, all in bf16 on torch, and slots to evict chosen block by block."""
+    if law.gradients and not eager.differentiable:
+        pytest.skip(f"{eager.name} declares no gradients")
+    monkeypatch.setattr(search, "SMALLEST", 1)
+    monkeypatch.setattr(search, "SHARE", 0.01)
+    monkeypatch.setattr(search, "_width", lambda *sizes: 2)
+    monkeypatch.setattr(search, "_shortlist", lambda k: k // 2 + 1)
+    monkeypatch.setattr(algorithm, "BLOCK", 1)
+    monkeypatch.setattr(TorchPrimitives, "coarse", always_coarse)
+    run(law, eager, 20)
