@@ -24,8 +24,6 @@ from raremem.benchmarks.downloads import DOWNLOAD, fetch
 from raremem.benchmarks.pages import Outcome, as_text, fact_list, html_table, inline_svg, page
 from raremem.checkpoint import replace_file
 
-BACKENDS = ("torch", "jax")
-
 
 @dataclass(frozen=True)
 class Setting:
@@ -52,6 +50,7 @@ class Task:
     data: str | None
     """The name of its data set in `downloads.SOURCES`, or None."""
     code: str
+    backends: tuple[str, ...] = ("torch", "jax")
 
     def run(self) -> Callable[[Setting], Outcome]:
         """What runs it; imported only now."""
@@ -101,6 +100,14 @@ TASKS = {
         "multi30k",
         "translation:run",
     ),
+    "speed": Task(
+        "What a step costs, from 8,192 to 1,048,576 slots",
+        "a framework, or numpy; faiss-cpu to compare with; 4 GB of memory",
+        8.0,
+        None,
+        "speed:run",
+        ("torch", "jax", "numpy"),
+    ),
 }
 
 
@@ -108,9 +115,11 @@ def run_task(name: str, setting: Setting) -> None:
     """Run a task, print its tables, and write its files.
 
     Raises:
-        ConfigError: the task needs data, and none was named; or the minutes are none.
+        ConfigError: the task needs data, and none was named; or it does not run on that backend; or the minutes are none.
     """
     task = TASKS[name]
+    if setting.backend not in task.backends:
+        raise raremem.ConfigError(f"--backend {setting.backend}: {name} runs on {' or '.join(task.backends)}.")
     if task.data and setting.data is None:
         raise raremem.ConfigError(
             f"{name} needs {FILES[task.data]}. Name the folder with --data, set RAREMEM_DATA, or say --data download."
@@ -159,11 +168,11 @@ def write_index(out: Path) -> None:
     results = [json.loads(path.read_text()) for path in sorted(out.glob("*-*-*.json"))]
     sections = []
     for name, task in TASKS.items():
-        ran = {backend: [r for r in results if (r["task"], r["backend"]) == (name, backend)] for backend in BACKENDS}
+        ran = {backend: [r for r in results if (r["task"], r["backend"]) == (name, backend)] for backend in task.backends}
         figures = list(dict.fromkeys(figure for runs in ran.values() for run in runs for figure in run["headline"]))
         columns = [_columns(runs, figures) for runs in ran.values()]
         rows = [[figure, *(column[place] for column in columns)] for place, figure in enumerate(figures)]
-        table = html_table([["", *(f"{backend} ({_seeds(ran[backend])})" for backend in BACKENDS)], *rows])
+        table = html_table([["", *(f"{backend} ({_seeds(ran[backend])})" for backend in task.backends)], *rows])
         links = ", ".join(
             f'<a href="{name}-{run["backend"]}-{run["seed"]}.html">{run["backend"]}, seed {run["seed"]}</a>'
             for runs in ran.values()

@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="run a benchmark task; --list says what each needs")
     bench.add_argument("task", nargs="?", choices=tuple(TASKS))
     bench.add_argument("--list", action="store_true", help="the tasks, and what each needs")
-    bench.add_argument("--backend", choices=("torch", "jax"), default="torch", help="default: torch")
+    bench.add_argument("--backend", choices=("torch", "jax", "numpy"), default="torch", help="default: torch")
     bench.add_argument("--minutes", type=float, metavar="N", help="of training; default: what --list says")
     bench.add_argument(
         "--data",

@@ -34,13 +34,13 @@ def nearest(p: Primitives, state: MemoryState, queries: Array, targets: Array | 
 
     Returns:
         Slots [B, k] of the most similar keys, and [B, 1] of the most similar with the target's value, or None without targets.
-        -1 stands where there is no such slot; what stands for a query of zeros means nothing. Equal scores go to the lowest slot.
+        Equal scores go to the lowest slot. -1 stands where there is no slot; what stands for a query of zeros means nothing.
     """
     if not p.eager(queries):
         return scan(p, state, queries, targets, k)
     state = _filled(p, state, k)
-    slots, blocks = len(state.values), _shortlist(k)
-    width = _width(slots, blocks, queries.shape[1])
+    slots, blocks = len(state.values), shortlist(k)
+    width = block_width(slots, blocks, queries.shape[1])
     if slots < max(SMALLEST, width) or blocks * width * SHARE > slots:
         return scan(p, state, queries, targets, k)
     parts = [_shortlisted(p, state, queries[start : start + ROWS], width, k) for start in range(0, len(queries), ROWS)]
@@ -55,12 +55,12 @@ def _filled(p: Primitives, state: MemoryState, k: int) -> MemoryState:
     return MemoryState(*(array[:count] for array in state[:-1]), step=state.step)
 
 
-def _shortlist(k: int) -> int:
+def shortlist(k: int) -> int:
     """Blocks to score at first: rounding may put some more slots before the best k."""
     return k + k // 2 + 8
 
 
-def _width(slots: int, blocks: int, dim: int) -> int:
+def block_width(slots: int, blocks: int, dim: int) -> int:
     """Slots in a block, a power of two: as many as make the choice of blocks and the scoring of their slots cost alike."""
     return 2 ** min(7, max(2, round(math.log2(8 * slots / (blocks * dim)) / 2)))
 
@@ -68,13 +68,13 @@ def _width(slots: int, blocks: int, dim: int) -> int:
 def _shortlisted(p: Primitives, state: MemoryState, queries: Array, width: int, k: int) -> Array:
     """Slots [B, k] of the most similar keys."""
     xp, slots = p.xp, len(state.values)
-    maxima, error = _block_maxima(p, state.keys, queries, width)
+    maxima, error = block_maxima(p, state.keys, queries, width)
     found = p.cast(xp.full_like(queries[:, :1], NO_SLOT), "int32") + 0 * p.arange(k, queries)
     left = xp.where(xp.any(queries != 0, axis=1))[0]
-    blocks = _shortlist(k)
+    blocks = shortlist(k)
     while len(left) and blocks * width * SHARE <= slots:
         scored = min(blocks, maxima.shape[1])
-        best, certain = _of_best_blocks(p, state, queries[left], maxima[left], error[left], scored, (width, len(queries)), k)
+        best, certain = of_best_blocks(p, state, queries[left], maxima[left], error[left], scored, (width, len(queries)), k)
         found[left] = best
         left = left[xp.where(~certain)[0]]
         blocks *= 4
@@ -83,7 +83,7 @@ def _shortlisted(p: Primitives, state: MemoryState, queries: Array, width: int, 
     return found
 
 
-def _block_maxima(p: Primitives, keys: Array, queries: Array, width: int) -> tuple[Array, Array]:
+def block_maxima(p: Primitives, keys: Array, queries: Array, width: int) -> tuple[Array, Array]:
     """The largest coarse similarity [B, blocks] of each block, and a bound [B] on how far it is below the exact one.
 
     A block is `width` slots of one chunk, evenly spread (see `_slots_of`). Slots after the last whole block are in none.
@@ -131,7 +131,7 @@ def _slots_of(p: Primitives, slots: int, chosen: Array, shape: tuple[int, int]) 
     return (first[:, :, None] + stride[:, :, None] * p.arange(width, chosen)).reshape(len(chosen), -1)
 
 
-def _of_best_blocks(
+def of_best_blocks(
     p: Primitives,
     state: MemoryState,
     queries: Array,

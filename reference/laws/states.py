@@ -17,26 +17,29 @@ from raremem.reference.laws.registry import law
 from raremem.reference.strategies import Case, Size, cases, direction
 from raremem.scan import CHUNK
 
-CHUNKED = Size(MemoryConfig(20_000, 4, neighbors=5, margin=0.125, softmax_temperature=4.0), 3)
-"""Larger than one chunk of the exact scan."""
+LARGE = Size(MemoryConfig(20_000, 4, neighbors=5, margin=0.125, softmax_temperature=4.0), 3)
+"""Larger than one chunk of a scan; with 5 neighbors a short list of slots may be enough, with 500 it is not."""
 
 
-@law("2, 3", lambda sizes: cases((CHUNKED,), exact=True, full=True, masked=False), costly=True)
-def scan_in_chunks_agrees(backend: Backend, case: Case) -> None:
-    """A memory larger than one chunk: neighbors in either chunk and where the chunks overlap, ties across them."""
+@law("2, 3", lambda sizes: cases((LARGE,), exact=True, full=True, masked=False), costly=True)
+def large_memory_agrees(backend: Backend, case: Case) -> None:
+    """A memory larger than one chunk or block: the best in the last slot, many equals in all chunks after it."""
     slots = case.config.slots
     generator = np.random.default_rng(int(case.state["ages"][0]))
-    last_chunk = generator.integers(slots // 2, slots, 4)
-    chosen = np.concatenate([last_chunk, np.array([CHUNK - 1, slots - CHUNK, 0])[: case.targets[0] % 4]])
+    equals = np.concatenate([generator.integers(0, slots - 1, 40), [0, CHUNK - 1, slots - CHUNK]])
+    best = np.array([slots - 1, equals[0]])
     keys = np.tile(-direction(4, 0), (slots, 1))
-    keys[chosen] = direction(4, 0)
+    keys[equals], keys[best] = direction(4, 1), direction(4, 0)
     values = np.zeros(slots, np.int32)
-    values[chosen] = generator.integers(1, 3, len(chosen))
+    values[equals] = generator.integers(1, 3, len(equals))
+    values[best] = 1, generator.integers(1, 3)
     queries = np.tile(direction(4, 0), (len(case.queries), 1))
     state = {**case.state, "keys": keys, "values": values}
     case = dataclasses.replace(case, state=state, queries=queries, targets=np.array([0, 1, 2], np.int32))
-    check_query(backend, case)
-    check_update(backend, case)
+    for neighbors in (5, 500):
+        case = dataclasses.replace(case, config=dataclasses.replace(case.config, neighbors=neighbors))
+        check_query(backend, case)
+        check_update(backend, case)
 
 
 @law("state")

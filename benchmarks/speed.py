@@ -1,0 +1,264 @@
+"""What a step of training costs, beside what others need for it, over memories of many sizes.
+
+A step is a query with its loss and gradient, and an update. Every figure is the median of several runs, on keys in clusters of
+twenty, with queries near them, half of which hit. The limit is what no exact search goes below: the time of the bare product of
+queries and keys, or of reading the keys once, whichever is longer.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import raremem
+from raremem import search
+from raremem.benchmarks.bench import Setting
+from raremem.benchmarks.pages import Outcome
+from raremem.benchmarks.progress import progress
+from raremem.config import MemoryConfig
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SLOTS = (8_192, 131_072, 1_048_576)
+BATCHES = (16, 256)
+KEY_DIMS = (64, 128)
+NEIGHBORS = (1, 16, 256)
+IN_CLUSTER = 20
+FEWEST = 3
+"""Runs of which a median is taken, at least."""
+
+Rows = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A size: slots, rows of a batch, dimensions of a key, neighbors."""
+
+    slots: int
+    batch: int
+    key_dim: int
+    neighbors: int
+
+    @property
+    def config(self) -> MemoryConfig:
+        """The memory's."""
+        return MemoryConfig(self.slots, self.key_dim, self.neighbors)
+
+    def data(self) -> tuple[Rows, NDArray[np.int32], Rows, NDArray[np.int32]]:
+        """Unit keys and their values, unit queries and their targets."""
+        generator = np.random.default_rng(0)
+        classes = -(-self.slots // IN_CLUSTER)
+        centers = generator.standard_normal((classes, self.key_dim), np.float32)
+        values = np.resize(np.arange(classes, dtype=np.int32), self.slots)
+        keys = centers[values] + np.float32(0.3) * generator.standard_normal((self.slots, self.key_dim), np.float32)
+        targets = generator.choice(classes, self.batch).astype(np.int32)
+        queries = centers[targets] + np.float32(0.3) * generator.standard_normal((self.batch, self.key_dim), np.float32)
+        targets[::2] = generator.integers(classes, 2 * classes, len(targets[::2]))
+        return _unit(keys), values, _unit(queries), targets
+
+
+CASES = [Case(*sizes) for sizes in np.array(np.meshgrid(SLOTS, BATCHES, KEY_DIMS, NEIGHBORS)).reshape(4, -1).T.tolist()]
+
+
+def _unit(rows: Rows) -> Rows:
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def median_ms(run: Callable[[], object], seconds: float) -> float:
+    """Milliseconds of a run: the median of those that fit in so many seconds, at least three, after one that warms up."""
+    run()
+    taken: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(taken) < FEWEST or time.perf_counter() < end:
+        started = time.perf_counter()
+        run()
+        taken.append(1000 * (time.perf_counter() - started))
+    return statistics.median(taken)
+
+
+def measure(case: Case, backend: raremem.Backend, seconds: float) -> dict[str, float]:
+    """Milliseconds of raremem and of the peers in this process, and the share of rows whose first short list was enough."""
+    keys, values, queries, targets = case.data()
+    portable = {
+        "keys": keys,
+        "values": values,
+        "ages": np.random.default_rng(1).integers(0, 1000, case.slots).astype(np.int32),
+        "filled": np.ones(case.slots, np.bool_),
+        "hits": np.zeros(case.slots, np.int32),
+        "step": 1000,
+    }
+    state = backend.from_numpy(case.config, portable)
+    del portable
+    found = {"query": median_ms(_query(case, backend, state, queries), seconds)}
+    found["step"] = median_ms(_step(case, backend, state, queries, targets), seconds)
+    del state
+    if backend.name == "torch":
+        from raremem.benchmarks import plain_torch
+
+        found |= plain_torch.measure(case.neighbors, keys, values, queries, targets, seconds)
+        found["certain"] = _certain(case, backend, keys, values, queries)
+    else:
+        found["limit"] = max(median_ms(lambda: queries @ keys.T, seconds), median_ms(keys.max, seconds))
+    return found
+
+
+def _query(case: Case, backend: raremem.Backend, state: Any, queries: Rows) -> Callable[[], object]:
+    rows = _own(backend, queries)
+    return lambda: _wait(backend, backend.query(case.config, state, rows).values)
+
+
+def _step(case: Case, backend: raremem.Backend, state: Any, queries: Rows, targets: NDArray[np.int32]) -> Callable[[], object]:
+    """A step of training as a user of that framework writes it; NumPy has no gradient."""
+    config, rows, wanted = case.config, _own(backend, queries), _own(backend, targets)
+    held = [state]
+    if backend.name == "torch":
+        rows.requires_grad_()
+
+        def step() -> None:
+            out = backend.query(config, held[0], rows, wanted)
+            assert out.loss is not None
+            out.loss.mean().backward()
+            held[0], _ = backend.update(config, held[0], out.queries, wanted, lookup=out)
+
+    elif backend.name == "jax":
+        import jax
+
+        def loss(rows: Any, state: Any) -> Any:
+            out = backend_functions.query(config, state, rows, wanted)
+            assert out.loss is not None
+            return out.loss.mean(), out
+
+        from raremem.adapters import jax as backend_functions
+
+        def whole(state: Any, rows: Any) -> Any:
+            (_, out), gradient = jax.value_and_grad(loss, has_aux=True)(rows, state)
+            return backend_functions.update(config, state, out.queries, wanted, lookup=out)[0], gradient
+
+        compiled = jax.jit(whole, donate_argnums=0)
+
+        def step() -> None:
+            held[0], gradient = compiled(held[0], rows)
+            jax.block_until_ready((held[0], gradient))
+
+    else:
+
+        def step() -> None:
+            out = backend.query(config, held[0], rows, wanted)
+            held[0], _ = backend.update(config, held[0], rows, wanted, lookup=out)
+
+    return step
+
+
+def _own(backend: raremem.Backend, array: NDArray[Any]) -> Any:
+    if backend.name == "torch":
+        import torch
+
+        return torch.tensor(array)
+    if backend.name == "jax":
+        import jax.numpy as jnp
+
+        return jnp.asarray(array)
+    return array
+
+
+def _wait(backend: raremem.Backend, array: Any) -> None:
+    if backend.name == "jax":
+        array.block_until_ready()
+
+
+def _certain(case: Case, backend: Any, keys: Rows, values: NDArray[np.int32], queries: Rows) -> float:
+    """The share of queries, in %, whose first short list is proven to hold the k nearest; 100 where all keys are scored."""
+    p, k = backend.primitives, case.config.k
+    portable = {"keys": keys, "values": values, "ages": values * 0, "filled": values >= 0, "hits": values * 0, "step": 0}
+    state, rows = backend.from_numpy(case.config, portable), _own(backend, queries)
+    blocks = search.shortlist(k)
+    width = search.block_width(case.slots, blocks, case.key_dim)
+    if blocks * width * search.SHARE > case.slots:
+        return 100.0
+    maxima, error = search.block_maxima(p, state.keys, rows, width)
+    _, certain = search.of_best_blocks(p, state, rows, maxima, error, blocks, (width, len(rows)), k)
+    return 100 * float(certain.float().mean())
+
+
+def faiss_ms(cases: list[Case], seconds: float) -> list[float] | None:
+    """Milliseconds of faiss's exact search alone, in a process of its own; None if faiss is not installed."""
+    if importlib.util.find_spec("faiss") is None:
+        return None
+    asked = json.dumps([asdict(case) for case in cases])
+    command = [sys.executable, "-m", "raremem.benchmarks.faiss_search", str(seconds), asked]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def run(setting: Setting) -> Outcome:
+    """Measure every size, for about `setting.minutes` in all.
+
+    Raises:
+        MissingPackageError: the framework is not installed.
+    """
+    backend = raremem.get_backend(setting.backend)
+    seconds = 60 * setting.minutes / len(CASES) / 6
+    measured = [measure(case, backend, seconds) for case in progress(CASES, f"speed on {setting.backend}")]
+    for found, taken in zip(measured, faiss_ms(CASES, seconds) or [], strict=False):
+        found["faiss"] = taken
+    return outcome(measured)
+
+
+def outcome(measured: list[dict[str, float]]) -> Outcome:
+    """The table, the ratios, and the plot of cost against slots."""
+    table = [["slots x batch x dim x k", "step ms", "query ms", "limit ms", "plain torch ms", "faiss search ms", "certain %"]]
+    headline: dict[str, float] = {}
+    for case, found in zip(CASES, measured, strict=True):
+        name = f"{case.slots:,} x {case.batch} x {case.key_dim} x {case.neighbors}"
+        names = ("step", "query", "limit", "plain", "faiss", "certain")
+        table.append([name, *(f"{found[column]:.1f}" if column in found else "not run" for column in names)])
+        headline |= {
+            f"{name}: step / {title}": found["step"] / found[peer]
+            for peer, title in (("plain", "plain torch step"), ("faiss", "faiss search"))
+            if peer in found
+        }
+    return Outcome(
+        headline=headline,
+        figures={"cases": [{**asdict(case), **found} for case, found in zip(CASES, measured, strict=True)]},
+        tables={"Milliseconds, medians": table},
+        plots=lambda: [_plot(measured)],
+        notes=[
+            "A step is query, loss with its gradient, and update; the plain torch step does the same by a matrix product, topk "
+            "and index writes. The limit is the longer of the bare product in f32 and of reading the keys once. Certain: the "
+            "share of queries whose first short list was proven to hold the k nearest."
+        ],
+    )
+
+
+def _plot(measured: list[dict[str, float]]) -> Figure:
+    from matplotlib.figure import Figure
+
+    lines = {"step": "raremem, step", "plain": "plain torch, step", "faiss": "faiss, search", "limit": "limit"}
+    key_dim, neighbors = KEY_DIMS[-1], NEIGHBORS[1]
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    for axes, batch in zip(figure.subplots(1, len(BATCHES), sharey=True), BATCHES, strict=True):
+        for name, title in lines.items():
+            points = [
+                (case.slots, found[name])
+                for case, found in zip(CASES, measured, strict=True)
+                if (case.batch, case.key_dim, case.neighbors) == (batch, key_dim, neighbors) and name in found
+            ]
+            if points:
+                axes.plot(*zip(*points, strict=True), marker="o", label=title)
+        axes.set(
+            xscale="log", yscale="log", xlabel="slots", title=f"batch {batch}, {key_dim} dimensions, {neighbors} neighbors"
+        )
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("milliseconds")
+    figure.axes[0].legend()
+    return figure

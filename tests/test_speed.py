@@ -1,0 +1,53 @@
+"""The task `speed` on sizes that take no time: what it measures, on every backend."""
+
+import json
+
+import pytest
+
+from raremem import search
+from raremem.benchmarks import cli, speed
+
+SMALL = [speed.Case(5000, 4, 8, 1), speed.Case(6000, 70, 8, 5)]
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(speed, "CASES", SMALL)
+
+
+@pytest.mark.parametrize("backend", ["torch", "jax", "numpy"])
+def test_a_run_leaves_its_figures(backend, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(speed, "faiss_ms", lambda cases, seconds: None)
+    arguments = ["bench", "speed", "--backend", backend, "--minutes", "0.0001", "--out", str(tmp_path)]
+    assert cli.main(arguments) == 0
+    assert "not run" in capsys.readouterr().out
+    found = json.loads((tmp_path / f"speed-{backend}-0.json").read_text())["figures"]["cases"]
+    assert [(case["slots"], case["batch"]) for case in found] == [(5000, 4), (6000, 70)]
+    for case in found:
+        assert case["step"] > 0
+        assert case["query"] > 0
+        assert case["limit"] > 0
+        assert ("plain" in case) == (backend == "torch")
+    assert (tmp_path / f"speed-{backend}-0.html").read_text().count("<svg") == 1
+
+
+def test_ratios_are_of_the_step():
+    measured = [{"step": 2.0, "query": 1.0, "limit": 1.0, "plain": 4.0, "faiss": 8.0, "certain": 100.0}] * 2
+    assert speed.outcome(measured).headline["5,000 x 4 x 8 x 1: step / faiss search"] == 0.25
+
+
+def test_faiss_is_timed_in_its_own_process():
+    pytest.importorskip("faiss")
+    taken = speed.faiss_ms(SMALL, 0.001)
+    assert len(taken) == len(SMALL)
+    assert min(taken) > 0
+
+
+def test_half_of_the_queries_hit():
+    case = speed.Case(5000, 40, 16, 1)
+    keys, values, queries, targets = case.data()
+    assert (keys**2).sum(1) == pytest.approx(1, abs=1e-5)
+    right = values[(queries @ keys.T).argmax(1)] == targets
+    assert not right[::2].any()
+    assert right[1::2].mean() > 0.8
+    assert search.shortlist(1) < 5000
