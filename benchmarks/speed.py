@@ -186,8 +186,8 @@ def _certain(case: Case, backend: Any, keys: Rows, values: NDArray[np.int32], qu
     width = search.block_width(case.slots, blocks, case.key_dim)
     if blocks * width * search.SHARE > case.slots:
         return 100.0
-    maxima, error = search.block_maxima(p, state.keys, rows, width)
-    _, certain = search.of_best_blocks(p, state, rows, maxima, error, blocks, (width, len(rows)), k)
+    coarse = search.coarse_scan(p, state.keys, rows, width)
+    _, certain = search.of_best_blocks(p, state, rows, coarse, blocks, k)
     return 100 * float(certain.float().mean())
 
 

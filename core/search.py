@@ -10,6 +10,7 @@ Nothing here is differentiable: the search answers with slots, and `algorithm.qu
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from .primitives import Primitives
 from .scan import NOTHING, scan
@@ -27,6 +28,37 @@ SHARE = 4
 """Of the slots, one in so many may be scored in f32 after the coarse scan; a query that needs more has all scored."""
 F32 = 2.0**-24
 """Unit roundoff of f32."""
+
+
+class CoarseScan(NamedTuple):
+    """What a scan in low precision leaves: for each of some queries, the best of each block.
+
+    A chunk of `size` slots is `size // width` blocks: its first block has its first slot and every `size // width`-th after,
+    its next block has the next slot, and so on. The last chunk may be shorter; slots after the last whole block are in none.
+
+    Attributes:
+        maxima: [B, blocks] f32, the largest coarse similarity in each block.
+        error: [B] f32, a bound on how far a coarse similarity is below the exact one.
+        width: slots in a block.
+        size: slots in a chunk.
+    """
+
+    maxima: Array
+    error: Array
+    width: int
+    size: int
+
+    def of(self, rows: Array | slice) -> CoarseScan:
+        """The scan of some of the queries."""
+        return self._replace(maxima=self.maxima[rows], error=self.error[rows])
+
+    def slots_of(self, p: Primitives, blocks: Array, slots: int) -> Array:
+        """The slots [B, n * width] of blocks [B, n], in a memory of so many slots."""
+        whole = slots // self.width * self.width
+        start = blocks // (self.size // self.width) * self.size
+        stride = p.xp.where(start + self.size <= whole, self.size, whole - start) // self.width
+        first = start + blocks % (self.size // self.width)
+        return (first[:, :, None] + stride[:, :, None] * p.arange(self.width, blocks)).reshape(len(blocks), -1)
 
 
 def nearest(p: Primitives, state: MemoryState, queries: Array, targets: Array | None, k: int) -> tuple[Array, Array | None]:
@@ -68,14 +100,12 @@ def block_width(slots: int, blocks: int, dim: int) -> int:
 def _shortlisted(p: Primitives, state: MemoryState, queries: Array, width: int, k: int) -> Array:
     """Slots [B, k] of the most similar keys."""
     xp, slots = p.xp, len(state.values)
-    maxima, error = block_maxima(p, state.keys, queries, width)
+    coarse = coarse_scan(p, state.keys, queries, width)
     found = p.cast(xp.full_like(queries[:, :1], NO_SLOT), "int32") + 0 * p.arange(k, queries)
     left = xp.where(xp.any(queries != 0, axis=1))[0]
     blocks = shortlist(k)
     while len(left) and blocks * width * SHARE <= slots:
-        scored = min(blocks, maxima.shape[1])
-        best, certain = of_best_blocks(p, state, queries[left], maxima[left], error[left], scored, (width, len(queries)), k)
-        found[left] = best
+        found[left], certain = of_best_blocks(p, state, queries[left], coarse.of(left), blocks, k)
         left = left[xp.where(~certain)[0]]
         blocks *= 4
     if len(left):
@@ -83,14 +113,11 @@ def _shortlisted(p: Primitives, state: MemoryState, queries: Array, width: int, 
     return found
 
 
-def block_maxima(p: Primitives, keys: Array, queries: Array, width: int) -> tuple[Array, Array]:
-    """The largest coarse similarity [B, blocks] of each block, and a bound [B] on how far it is below the exact one.
-
-    A block is `width` slots of one chunk, evenly spread (see `_slots_of`). Slots after the last whole block are in none.
-    """
+def coarse_scan(p: Primitives, keys: Array, queries: Array, width: int) -> CoarseScan:
+    """Compare queries [B, key_dim] with all keys [slots, key_dim], in blocks of so many slots."""
     dtype, roundoff = p.coarse(len(queries))
     low = queries if dtype == "float32" else p.cast(queries, dtype)
-    whole, size = len(keys) // width * width, _chunk(len(queries), width)
+    whole, size = len(keys) // width * width, width * max(1, min(SCORES // len(queries), 16_384) // width)
     parts = []
     for start in range(0, whole, size):
         chunk = keys[start : min(start + size, whole)]
@@ -99,7 +126,8 @@ def block_maxima(p: Primitives, keys: Array, queries: Array, width: int) -> tupl
             half = len(scores) // 2
             scores = p.xp.maximum(scores[:half], scores[half:])
         parts.append(scores)
-    return p.cast(p.xp.concatenate(parts).T, "float32"), _error(p, queries, p.cast(low, "float32"), roundoff)
+    maxima = p.cast(p.xp.concatenate(parts).T, "float32")
+    return CoarseScan(maxima, _error(p, queries, p.cast(low, "float32"), roundoff), width, size)
 
 
 def _error(p: Primitives, queries: Array, low: Array, roundoff: float) -> Array:
@@ -113,49 +141,26 @@ def _error(p: Primitives, queries: Array, low: Array, roundoff: float) -> Array:
     return 1.01 * (p.xp.sqrt(p.xp.sum(lost * lost, axis=1)) + 2 * roundoff + 2 * queries.shape[1] * F32)
 
 
-def _chunk(batch: int, width: int) -> int:
-    """Slots in a chunk, whole blocks."""
-    return width * max(1, min(SCORES // batch, 16_384) // width)
-
-
-def _slots_of(p: Primitives, slots: int, chosen: Array, shape: tuple[int, int]) -> Array:
-    """The slots [B, n * width] of chosen blocks [B, n] of a scan of shape (width, batch).
-
-    A chunk's first block has its first slot and every stride-th after, the next block has the next slot, and so on.
-    """
-    width, batch = shape
-    whole, size = slots // width * width, _chunk(batch, width)
-    start = chosen // (size // width) * size
-    stride = p.xp.where(start + size <= whole, size, whole - start) // width
-    first = start + chosen % (size // width)
-    return (first[:, :, None] + stride[:, :, None] * p.arange(width, chosen)).reshape(len(chosen), -1)
-
-
 def of_best_blocks(
-    p: Primitives,
-    state: MemoryState,
-    queries: Array,
-    maxima: Array,
-    error: Array,
-    blocks: int,
-    shape: tuple[int, int],
-    k: int,
+    p: Primitives, state: MemoryState, queries: Array, coarse: CoarseScan, blocks: int, k: int
 ) -> tuple[Array, Array]:
     """The best slots [B, k] among those of the best blocks, and whether [B] it is certain that no others are better."""
-    xp, slots = p.xp, len(state.values)
-    rest = p.arange(slots % shape[0], queries) + slots // shape[0] * shape[0]
-    rows = max(1, GATHERED // (blocks * shape[0] * queries.shape[1]))
+    xp, slots, width = p.xp, len(state.values), coarse.width
+    blocks = min(blocks, coarse.maxima.shape[1])
+    rest = p.arange(slots % width, queries) + slots // width * width
+    rows = max(1, GATHERED // (blocks * width * queries.shape[1]))
     found, certain = [], []
     for start in range(0, len(queries), rows):
-        part = slice(start, start + rows)
-        chosen = p.largest(maxima[part], blocks)
-        ids = p.cast(_slots_of(p, slots, chosen, shape), "int32")
+        part = coarse.of(slice(start, start + rows))
+        chosen = p.largest(part.maxima, blocks)
+        ids = p.cast(part.slots_of(p, chosen, slots), "int32")
         ids = xp.concatenate([ids, 0 * ids[:, :1] + rest[None, :]], axis=1)
-        scores = xp.where(state.values[ids] != NO_SLOT, p.score(queries[part], state.keys[ids]), NOTHING)
+        scores = p.score(queries[start : start + rows], state.keys[ids])
+        scores = xp.where(state.values[ids] != NO_SLOT, scores, NOTHING)
         order = p.sort_order(scores, ids, k)
         found.append(p.take_along(ids, order))
-        others = xp.amin(p.take_along(maxima[part], chosen), axis=1)
-        certain.append(p.take_along(scores, order)[:, -1] > others + error[part])
+        others = xp.amin(p.take_along(part.maxima, chosen), axis=1)
+        certain.append(p.take_along(scores, order)[:, -1] > others + part.error)
     return xp.concatenate(found), xp.concatenate(certain)
 
 

@@ -1,0 +1,84 @@
+"""Data-parallel ranks, as processes over gloo: they hold, to the bit, what one process with the whole batch holds."""
+
+import datetime
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as processes
+
+from raremem import MemoryConfig
+from raremem.adapters import distributed
+from raremem.adapters.torch import Memory
+from raremem.errors import StateError
+
+CONFIG = MemoryConfig(slots=40, key_dim=16, neighbors=4, age_noise=2)
+STEPS = 12
+TIMEOUT = datetime.timedelta(seconds=20)
+
+
+def batch(step, ranks):
+    """Rows of few directions, so that many hit, and each rank's share of them: uneven, and sometimes none."""
+    generator = np.random.default_rng(step)
+    sizes = generator.integers(0, 5, ranks)
+    sizes[step % ranks] = 0
+    sizes[(step + 1) % ranks] += 3
+    rows = generator.choice([-0.25, 0.25], (sizes.sum(), 16)) * np.where(np.arange(16) < 6, 1, 0) + 0.25 * (np.arange(16) >= 6)
+    targets = generator.integers(0, 4, len(rows))
+    mask = generator.random(len(rows)) < 0.8
+    shares = np.split(np.arange(len(rows)), np.cumsum(sizes)[:-1])
+    return torch.tensor(rows, dtype=torch.float32), torch.tensor(targets), torch.tensor(mask), shares
+
+
+def train_on_a_rank(rank, ranks, folder):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=ranks, timeout=TIMEOUT)
+    torch.set_num_threads(1)
+    memory = Memory(CONFIG)
+    reports = []
+    for step in range(STEPS):
+        rows, targets, mask, shares = batch(step, ranks)
+        own = shares[rank]
+        out = memory(rows[own], targets[own]) if len(own) else None
+        reports.append(distributed.update(memory, out, mask[own] if len(own) else None))
+    torch.save((memory.state_dict(), [tuple(report) for report in reports]), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_ranks_equal_one_process_with_the_whole_batch(ranks, tmp_path):
+    processes.spawn(train_on_a_rank, (ranks, str(tmp_path)), nprocs=ranks)
+    alone = Memory(CONFIG)
+    reports = []
+    for step in range(STEPS):
+        rows, targets, mask, _ = batch(step, ranks)
+        reports.append(alone.update(alone(rows, targets), mask=mask))
+    assert any(report.hit.any() for report in reports)
+    assert any(report.evicted > 0 for report in reports)
+    for rank in range(ranks):
+        state, found = torch.load(tmp_path / f"{rank}.pt")
+        for name, array in alone.state_dict().items():
+            assert torch.equal(state[name], array), (rank, name)
+        for mine, theirs in zip(reports, found, strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+
+
+def die_on_a_rank(rank, ranks, folder):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=ranks, timeout=TIMEOUT)
+    memory = Memory(CONFIG)
+    rows, targets, _, _ = batch(0, 2)
+    if rank == 1:
+        return
+    with pytest.raises(RuntimeError):
+        distributed.update(memory, memory(rows, targets))
+    assert not memory.step
+
+
+def test_a_rank_that_dies_is_an_error_on_the_others(tmp_path):
+    processes.spawn(die_on_a_rank, (2, str(tmp_path)), nprocs=2)
+
+
+def test_a_lookup_without_targets_is_a_clear_error():
+    memory = Memory(CONFIG)
+    with pytest.raises(StateError, match="no targets"):
+        distributed.update(memory, memory(torch.ones(1, 16)))
