@@ -13,7 +13,7 @@ from raremem.adapters import distributed
 from raremem.adapters.torch import Memory
 from raremem.errors import StateError
 
-CONFIG = MemoryConfig(slots=40, key_dim=16, neighbors=4, age_noise=2)
+CONFIG = MemoryConfig(slots=16, key_dim=16, neighbors=4, age_noise=2)
 STEPS = 12
 TIMEOUT = datetime.timedelta(seconds=20)
 

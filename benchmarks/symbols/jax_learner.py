@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -45,16 +46,14 @@ def _forward(
     """Logits [B * length, symbols], and what the memory answered."""
     output = weights["output"] / jnp.linalg.norm(weights["output"], axis=1, keepdims=True)
     cells = _row(recipe, weights["input"][symbols])
-    for _ in range(recipe.before):
-        cells = _cell(weights, "before1", _cell(weights, "before0", cells))
+    cells = _repeat(recipe.before, lambda cells: _cell(weights, "before1", _cell(weights, "before0", cells)), cells)
     query = cells[:, 0].reshape(-1, recipe.maps)
     out, recalled = None, jnp.zeros_like(query)
     if state is not None:
         out = memory.query(recipe.config, state, query, answers, due)
         recalled = out.recall(output)
     tape = convolve(_row(recipe, recalled.reshape(*symbols.shape, -1)), weights["tape"])
-    for _ in range(recipe.after):
-        cells = _cell(weights, "after1", _cell(weights, "after0", cells, tape))
+    cells = _repeat(recipe.after, lambda cells: _cell(weights, "after1", _cell(weights, "after0", cells, tape)), cells)
     joined = cells[:, 0].reshape(-1, recipe.maps) @ weights["linear"] + weights["gain"] * recalled
     return weights["scale"] * (joined @ output.T), out
 
@@ -85,6 +84,11 @@ def _show(recipe: Recipe, weights: Weights, state: MemoryState, symbols: Array, 
 def _row(recipe: Recipe, cells: Array) -> Array:
     """A state whose first row is [B, length, maps]."""
     return jnp.pad(cells[:, None], ((0, 0), (0, recipe.width - 1), (0, 0), (0, 0)))
+
+
+def _repeat(count: int, body: Callable[[Array], Array], cells: Array) -> Array:
+    """`cells` after `count` times `body`, which the compiler sees once."""
+    return jax.lax.scan(lambda cells, _: (body(cells), None), cells, None, count)[0]
 
 
 def _cell(weights: Weights, name: str, state: Array, tape: Array | float = 0.0) -> Array:

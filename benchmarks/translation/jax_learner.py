@@ -142,7 +142,10 @@ def _loss(
     rare: Array,
     asked: Array,
 ) -> tuple[Array, tuple[MemoryState | None, Array]]:
-    """Cross-entropy of every token but padding, and the memory's own loss of the rare ones."""
+    """Cross-entropy of every token but padding, and the memory's own loss of the rare ones.
+
+    Of the other tokens the memory is asked at some, whose gradient through it stands for that of all.
+    """
     state, key = before
     key, own = jax.random.split(key)
     drop, loss = _Dropout(recipe.dropout, own), jnp.float32(0)
@@ -150,10 +153,13 @@ def _loss(
     states, queries = states.reshape(-1, recipe.dim), queries.reshape(-1, recipe.key_dim)[asked]
     said, rare = said.ravel(), rare.ravel()[asked]
     if state is not None:
-        recalled, out = _recall(recipe, weights, state, states[asked], queries, said[asked], said[asked] != PAD)
+        there = said[asked] != PAD
+        recalled, out = _recall(recipe, weights, state, states[asked], queries, said[asked], there)
+        weight = jnp.where(rare, 1.0, ((said != PAD).sum() - rare.sum()) / jnp.maximum(there.sum() - rare.sum(), 1))
+        recalled = weight[:, None] * recalled + jax.lax.stop_gradient((1 - weight[:, None]) * recalled)
         states = states.at[asked].add(recalled)
         assert out.loss is not None
-        loss = MEMORY_SHARE * jnp.where(rare, out.loss, 0.0).sum() / (said[asked] != PAD).sum()
+        loss = MEMORY_SHARE * jnp.where(rare, out.loss, 0.0).sum() / there.sum()
         state, _ = memory.update(recipe.config, state, out.queries, said[asked], rare, out)
     losses = optax.softmax_cross_entropy_with_integer_labels(_logits(weights, states), said)
     due = said != PAD

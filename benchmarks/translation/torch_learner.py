@@ -77,7 +77,10 @@ class TorchTranslator(TorchLearner):
         return states @ self.weights["embedding"].T + self.weights["bias"]
 
     def losses(self, *batch: Tensor) -> Tensor:
-        """Cross-entropy of every token but padding, and the memory's own loss of the rare ones."""
+        """Cross-entropy of every token but padding, and the memory's own loss of the rare ones.
+
+        Of the other tokens the memory is asked at some, whose gradient through it stands for that of all.
+        """
         source, read, said, rare, asked = batch
         said, rare = said.flatten(), rare.flatten()[asked]
         own = torch.tensor(0.0)
@@ -85,10 +88,13 @@ class TorchTranslator(TorchLearner):
             states, queries, _ = self.decode(read, self.encode(source), [None, None])
             states, queries = states.flatten(0, 1), queries.flatten(0, 1)[asked]
             if self.memory is not None:
-                recalled, out = self.recall(states[asked], queries, said[asked], said[asked] != PAD)
+                there = said[asked] != PAD
+                recalled, out = self.recall(states[asked], queries, said[asked], there)
+                weight = torch.where(rare, 1.0, ((said != PAD).sum() - rare.sum()) / (there.sum() - rare.sum()).clamp(min=1))
+                recalled = weight[:, None] * recalled + ((1 - weight[:, None]) * recalled).detach()
                 states = states.float().index_add(0, asked, recalled.float())
                 assert out.loss is not None
-                own = MEMORY_SHARE * (out.loss * rare).sum() / (said[asked] != PAD).sum()
+                own = MEMORY_SHARE * (out.loss * rare).sum() / there.sum()
             logits = self.logits(states)
         if self.memory is not None:
             self.memory.update(out, mask=rare)
