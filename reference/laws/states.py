@@ -36,10 +36,9 @@ def large_memory_agrees(backend: Backend, case: Case) -> None:
     queries = np.tile(direction(4, 0), (len(case.queries), 1))
     state = {**case.state, "keys": keys, "values": values}
     case = dataclasses.replace(case, state=state, queries=queries, targets=np.array([0, 1, 2], np.int32))
-    for neighbors in (5, 500):
-        case = dataclasses.replace(case, config=dataclasses.replace(case.config, neighbors=neighbors))
-        check_query(backend, case)
-        check_update(backend, case)
+    check_update(backend, case)
+    check_query(backend, case)
+    check_query(backend, dataclasses.replace(case, config=dataclasses.replace(case.config, neighbors=500)))
 
 
 @law("state")
