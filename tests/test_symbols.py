@@ -8,7 +8,17 @@ from raremem.benchmarks.symbols.recipe import Recipe
 from raremem.benchmarks.symbols.run import ARMS, make_learner, measure, outcome, seen_in_training
 from raremem.benchmarks.training import Run
 
-SMALL = {"steps": 140, "symbols": 1000, "unseen": 300, "rarest": 20.0, "before": 2, "after": 1, "slots": 4096, "neighbors": 4}
+SMALL = {
+    "steps": 130,
+    "symbols": 1000,
+    "unseen": 300,
+    "rarest": 20.0,
+    "width": 2,
+    "before": 2,
+    "after": 1,
+    "slots": 1024,
+    "neighbors": 4,
+}
 
 
 def trained(backend, memory):

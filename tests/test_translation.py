@@ -14,7 +14,7 @@ from raremem.benchmarks.translation.run import ARMS, SEEN, Text, bleu, make_lear
 
 NAMES = 60
 """In training eight times each; as many others stand in the test set twice, once in each half."""
-SMALL = {"subwords": 700, "batch": 32, "dim": 64, "key_dim": 32, "slots": 2048, "neighbors": 4, "dropout": 0.1}
+SMALL = {"subwords": 700, "batch": 32, "dim": 64, "key_dim": 32, "slots": 1024, "neighbors": 4, "dropout": 0.1}
 
 
 def sentences(generator, names):
@@ -37,7 +37,7 @@ def text_of(corpus, recipe):
     return Text(corpus, recipe, both)
 
 
-def trained(backend, corpus, memory, steps=300):
+def trained(backend, corpus, memory, steps=220):
     recipe = Recipe(steps=steps, memory=memory, **SMALL)
     text = text_of(corpus, recipe)
     learner = make_learner(backend, recipe, text.sizes)
@@ -70,7 +70,7 @@ def test_memory_knows_names_that_it_has_read_once(backend, corpus):
     losses, with_memory = trained(backend, corpus, memory=True)
     _, without = trained(backend, corpus, memory=False)
     check(losses, with_memory, without)
-    found = outcome({"with memory": with_memory, "without": without}, {arm: Run({}, 300, 300) for arm in ARMS})
+    found = outcome({"with memory": with_memory, "without": without}, {arm: Run({}, 220, 220) for arm in ARMS})
     assert found.headline["BLEU, with memory"] == with_memory["bleu"]
     assert len(found.plots()) == 1
 
