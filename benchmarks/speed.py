@@ -149,7 +149,7 @@ def _step(case: Case, backend: raremem.Backend, state: Any, queries: Rows, targe
 
         def step() -> None:
             held[0], gradient = compiled(held[0], rows)
-            jax.block_until_ready((held[0], gradient))
+            jax.block_until_ready((held[0], gradient))  # type: ignore[no-untyped-call]
 
     else:
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from .config import MAX_INT32, MemoryConfig
 from .noise import age_noise
 from .primitives import Primitives
-from .search import NOTHING, nearest
+from .scan import NOTHING
+from .search import nearest
 from .state import MAX_HITS, NO_SLOT, Array, Lookup, MemoryState, UpdateReport
 
 SMALLEST_NORM = 2.0**-100

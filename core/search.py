@@ -84,7 +84,9 @@ def _filled(p: Primitives, state: MemoryState, k: int) -> MemoryState:
     """The state without the empty slots after the last that is filled, but with k slots."""
     filled = p.xp.where(state.values != NO_SLOT)[0]
     count = max(k, int(filled[-1]) + 1 if len(filled) else 0)
-    return MemoryState(*(array[:count] for array in state[:-1]), step=state.step)
+    return state._replace(
+        keys=state.keys[:count], values=state.values[:count], last_used=state.last_used[:count], hits=state.hits[:count]
+    )
 
 
 def shortlist(k: int) -> int:
