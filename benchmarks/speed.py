@@ -260,5 +260,6 @@ def _plot(measured: list[dict[str, float]]) -> Figure:
         )
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("milliseconds")
-    figure.axes[0].legend()
+    if figure.axes[0].lines:
+        figure.axes[0].legend()
     return figure
