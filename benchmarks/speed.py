@@ -1,8 +1,8 @@
 """What a step of training costs, beside what others need for it, over memories of many sizes.
 
 A step is a query with its loss and gradient, and an update. Every figure is the median of several runs, on keys in clusters of
-twenty, with queries near them, half of which hit. The limit is what no search in f32 goes below: the time of the bare product of
-queries and keys, or of reading the keys once, whichever is longer. (A scan in lower precision can.)
+twenty, with queries near them, half of which hit. The limit is what no search in f32 goes below: the time of the bare product
+of queries and keys, or of reading the keys once, whichever is longer. (A scan in lower precision can.)
 """
 
 from __future__ import annotations
