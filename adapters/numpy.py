@@ -45,7 +45,7 @@ class NumpyPrimitives:
 
     def cast(self, array: Array, dtype: str) -> Array:
         with np.errstate(over="ignore", invalid="ignore"):
-            return array.astype(dtype)
+            return array.astype(dtype, copy=False)
 
     def constant(self, array: Array) -> Array:
         return array

@@ -87,41 +87,27 @@ def median_ms(run: Callable[[], object], seconds: float) -> float:
     return statistics.median(taken)
 
 
-def measure(case: Case, backend: raremem.Backend, seconds: float) -> dict[str, float]:
+def measure(case: Case, backend: Any, seconds: float) -> dict[str, float]:
     """Milliseconds of raremem and of the peers in this process, and the share of rows whose first short list was enough."""
     keys, values, queries, targets = case.data()
-    portable = {
-        "keys": keys,
-        "values": values,
-        "ages": np.random.default_rng(1).integers(0, 1000, case.slots).astype(np.int32),
-        "filled": np.ones(case.slots, np.bool_),
-        "hits": np.zeros(case.slots, np.int32),
-        "step": 1000,
-    }
-    state = backend.from_numpy(case.config, portable)
-    del portable
-    found = {"query": median_ms(_query(case, backend, state, queries), seconds)}
-    found["step"] = median_ms(_step(case, backend, state, queries, targets), seconds)
-    del state
+    ages = np.random.default_rng(1).integers(0, 1000, case.slots).astype(np.int32)
+    filled = {"keys": keys, "values": values, "ages": ages, "filled": values >= 0, "step": 1000}
+    state = backend.from_numpy(case.config, filled)
+    rows, wanted = (backend.primitives.asarray(array, state.keys) for array in (queries, targets))
+    found = {"query": median_ms(lambda: np.asarray(backend.query(case.config, state, rows).values), seconds)}
     if backend.name == "torch":
-        from raremem.benchmarks import plain_torch
+        found["certain"] = _certain(case, backend, state, rows)
+    found["step"] = median_ms(_step(case, backend, state, rows, wanted), seconds)
+    if backend.name != "torch":
+        return found | {"limit": max(median_ms(lambda: queries @ keys.T, seconds), median_ms(keys.max, seconds))}
+    from raremem.benchmarks import plain_torch
 
-        found |= plain_torch.measure(case.neighbors, keys, values, queries, targets, seconds)
-        found["certain"] = _certain(case, backend, keys, values, queries)
-    else:
-        found["limit"] = max(median_ms(lambda: queries @ keys.T, seconds), median_ms(keys.max, seconds))
-    return found
-
-
-def _query(case: Case, backend: raremem.Backend, state: Any, queries: Rows) -> Callable[[], object]:
-    rows = _own(backend, queries)
-    return lambda: _wait(backend, backend.query(case.config, state, rows).values)
+    return found | plain_torch.measure(case.neighbors, keys, values, queries, targets, seconds)
 
 
-def _step(case: Case, backend: raremem.Backend, state: Any, queries: Rows, targets: NDArray[np.int32]) -> Callable[[], object]:
+def _step(case: Case, backend: raremem.Backend, state: Any, rows: Any, wanted: Any) -> Callable[[], object]:
     """A step of training as a user of that framework writes it; NumPy has no gradient."""
-    config, rows, wanted = case.config, _own(backend, queries), _own(backend, targets)
-    held = [state]
+    config, held = case.config, [state]
     if backend.name == "torch":
         rows.requires_grad_()
 
@@ -134,16 +120,16 @@ def _step(case: Case, backend: raremem.Backend, state: Any, queries: Rows, targe
     elif backend.name == "jax":
         import jax
 
+        from raremem.adapters import jax as memory
+
         def loss(rows: Any, state: Any) -> Any:
-            out = backend_functions.query(config, state, rows, wanted)
+            out = memory.query(config, state, rows, wanted)
             assert out.loss is not None
             return out.loss.mean(), out
 
-        from raremem.adapters import jax as backend_functions
-
         def whole(state: Any, rows: Any) -> Any:
             (_, out), gradient = jax.value_and_grad(loss, has_aux=True)(rows, state)
-            return backend_functions.update(config, state, out.queries, wanted, lookup=out)[0], gradient
+            return memory.update(config, state, out.queries, wanted, lookup=out)[0], gradient
 
         compiled = jax.jit(whole, donate_argnums=0)
 
@@ -160,34 +146,14 @@ def _step(case: Case, backend: raremem.Backend, state: Any, queries: Rows, targe
     return step
 
 
-def _own(backend: raremem.Backend, array: NDArray[Any]) -> Any:
-    if backend.name == "torch":
-        import torch
-
-        return torch.tensor(array)
-    if backend.name == "jax":
-        import jax.numpy as jnp
-
-        return jnp.asarray(array)
-    return array
-
-
-def _wait(backend: raremem.Backend, array: Any) -> None:
-    if backend.name == "jax":
-        array.block_until_ready()
-
-
-def _certain(case: Case, backend: Any, keys: Rows, values: NDArray[np.int32], queries: Rows) -> float:
+def _certain(case: Case, backend: Any, state: Any, rows: Any) -> float:
     """The share of queries, in %, whose first short list is proven to hold the k nearest; 100 where all keys are scored."""
-    p, k = backend.primitives, case.config.k
-    portable = {"keys": keys, "values": values, "ages": values * 0, "filled": values >= 0, "hits": values * 0, "step": 0}
-    state, rows = backend.from_numpy(case.config, portable), _own(backend, queries)
-    blocks = search.shortlist(k)
+    p, blocks = backend.primitives, search.shortlist(case.config.k)
     width = search.block_width(case.slots, blocks, case.key_dim)
-    if blocks * width * search.SHARE > case.slots:
+    if not search.few_enough(case.slots, blocks, width):
         return 100.0
     coarse = search.coarse_scan(p, state.keys, rows, width)
-    _, certain = search.of_best_blocks(p, state, rows, coarse, blocks, k)
+    _, certain = search.of_best_blocks(p, state, rows, coarse, blocks, case.config.k)
     return 100 * float(certain.float().mean())
 
 

@@ -13,7 +13,7 @@ import math
 from typing import NamedTuple
 
 from .primitives import Primitives
-from .scan import NOTHING, scan
+from .scan import CHUNK, NOTHING, scan
 from .state import NO_SLOT, Array, MemoryState
 
 SMALLEST = 4096
@@ -73,7 +73,7 @@ def nearest(p: Primitives, state: MemoryState, queries: Array, targets: Array | 
     state = _filled(p, state, k)
     slots, blocks = len(state.values), shortlist(k)
     width = block_width(slots, blocks, queries.shape[1])
-    if slots < max(SMALLEST, width) or blocks * width * SHARE > slots:
+    if slots < max(SMALLEST, width) or not few_enough(slots, blocks, width):
         return scan(p, state, queries, targets, k)
     parts = [_shortlisted(p, state, queries[start : start + ROWS], width, k) for start in range(0, len(queries), ROWS)]
     found = p.xp.concatenate(parts)
@@ -82,6 +82,8 @@ def nearest(p: Primitives, state: MemoryState, queries: Array, targets: Array | 
 
 def _filled(p: Primitives, state: MemoryState, k: int) -> MemoryState:
     """The state without the empty slots after the last that is filled, but with k slots."""
+    if state.values[-1] != NO_SLOT:
+        return state
     filled = p.xp.where(state.values != NO_SLOT)[0]
     count = max(k, int(filled[-1]) + 1 if len(filled) else 0)
     return state._replace(
@@ -99,6 +101,11 @@ def block_width(slots: int, blocks: int, dim: int) -> int:
     return 2 ** min(7, max(2, round(math.log2(8 * slots / (blocks * dim)) / 2)))
 
 
+def few_enough(slots: int, blocks: int, width: int) -> bool:
+    """Whether to score these blocks, and not all slots."""
+    return blocks * width * SHARE <= slots
+
+
 def _shortlisted(p: Primitives, state: MemoryState, queries: Array, width: int, k: int) -> Array:
     """Slots [B, k] of the most similar keys."""
     xp, slots = p.xp, len(state.values)
@@ -106,7 +113,7 @@ def _shortlisted(p: Primitives, state: MemoryState, queries: Array, width: int, 
     found = p.cast(xp.full_like(queries[:, :1], NO_SLOT), "int32") + 0 * p.arange(k, queries)
     left = xp.where(xp.any(queries != 0, axis=1))[0]
     blocks = shortlist(k)
-    while len(left) and blocks * width * SHARE <= slots:
+    while len(left) and few_enough(slots, blocks, width):
         found[left], certain = of_best_blocks(p, state, queries[left], coarse.of(left), blocks, k)
         left = left[xp.where(~certain)[0]]
         blocks *= 4
@@ -118,12 +125,11 @@ def _shortlisted(p: Primitives, state: MemoryState, queries: Array, width: int, 
 def coarse_scan(p: Primitives, keys: Array, queries: Array, width: int) -> CoarseScan:
     """Compare queries [B, key_dim] with all keys [slots, key_dim], in blocks of so many slots."""
     dtype, roundoff = p.coarse(len(queries))
-    low = queries if dtype == "float32" else p.cast(queries, dtype)
-    whole, size = len(keys) // width * width, width * max(1, min(SCORES // len(queries), 16_384) // width)
+    low = p.cast(queries, dtype)
+    whole, size = len(keys) // width * width, width * max(1, min(SCORES // len(queries), CHUNK) // width)
     parts = []
     for start in range(0, whole, size):
-        chunk = keys[start : min(start + size, whole)]
-        scores = p.inner(chunk if dtype == "float32" else p.cast(chunk, dtype), low)
+        scores = p.inner(p.cast(keys[start : min(start + size, whole)], dtype), low)
         for _ in range(int(math.log2(width))):
             half = len(scores) // 2
             scores = p.xp.maximum(scores[:half], scores[half:])
@@ -170,8 +176,9 @@ def _best_with_target(p: Primitives, state: MemoryState, queries: Array, targets
     """The best slot [B, 1] with each target: the first neighbor that has it, or else the best of all slots that do."""
     xp = p.xp
     right = (state.values[slots] == targets[:, None]) & (slots != NO_SLOT)
-    best = xp.where(xp.any(right, axis=1), p.take_along(slots, p.cast(right, "int32").argmax(1)[:, None])[:, 0], NO_SLOT)
-    asking = xp.where(~xp.any(right, axis=1) & xp.any(queries != 0, axis=1))[0]
+    among = xp.any(right, axis=1)
+    best = xp.where(among, p.take_along(slots, p.cast(right, "int32").argmax(1)[:, None])[:, 0], NO_SLOT)
+    asking = xp.where(~among & xp.any(queries != 0, axis=1))[0]
     if len(asking):
         best[asking] = _best_of_all(p, state, queries[asking], targets[asking])
     return best[:, None]
