@@ -14,7 +14,8 @@ the state donated to `update`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import jax
@@ -25,7 +26,8 @@ from numpy.typing import NDArray
 from raremem.backend import ArrayBackend
 from raremem.config import MemoryConfig
 from raremem.errors import DeviceError
-from raremem.state import MemoryState
+from raremem.primitives import Primitives
+from raremem.state import Lookup, MemoryState
 
 Array = jax.Array
 Carry = TypeVar("Carry")
@@ -33,7 +35,7 @@ Carry = TypeVar("Carry")
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
-class JaxPrimitives:
+class JaxPrimitives(Primitives):
     """The table for JAX."""
 
     name = "jax"
@@ -65,12 +67,6 @@ class JaxPrimitives:
                 return None
         return np.asarray(array)
 
-    def eager(self, array: Array) -> bool:
-        return False
-
-    def coarse(self, batch: int) -> tuple[str, float]:
-        return "float32", 0.0
-
     def cast(self, array: Array, dtype: str) -> Array:
         return array.astype(dtype)
 
@@ -96,12 +92,6 @@ class JaxPrimitives:
     def top_k(self, scores: Array, k: int) -> tuple[Array, Array]:
         best, columns = jax.lax.top_k(_one_zero(scores), k)
         return best, columns
-
-    def blocks(self) -> bool:
-        return True
-
-    def largest(self, scores: Array, k: int) -> Array:
-        return jax.lax.top_k(scores, k)[1]
 
     def sort_order(self, scores: Array, slots: Array, k: int | None = None) -> Array:
         columns = jnp.broadcast_to(jnp.arange(scores.shape[1], dtype=jnp.int32), scores.shape)
@@ -133,9 +123,9 @@ def _traced(array: Any) -> bool:
 
 
 class JaxBackend(ArrayBackend):
-    """`ArrayBackend` with gradients."""
+    """`ArrayBackend` with gradients and vmap."""
 
-    differentiable = True
+    capabilities = frozenset({"gradients", "vmap"})
 
     def loss_gradient(self, config: MemoryConfig, state: MemoryState, queries: Any, targets: Any, mask: Any = None) -> Array:
         def total(rows: Array) -> Array:
@@ -144,6 +134,10 @@ class JaxBackend(ArrayBackend):
             return jnp.sum(loss)
 
         return jax.grad(total)(jnp.asarray(queries))
+
+    def query_many(self, config: MemoryConfig, states: Sequence[MemoryState], queries: Any, targets: Any, mask: Any) -> Lookup:
+        together = jax.tree.map(lambda *arrays: jnp.stack(arrays), *states)
+        return jax.vmap(partial(self.query, config))(together, *map(jnp.asarray, (queries, targets, mask)))
 
 
 def default_device() -> str:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from raremem.backend import ArrayBackend
-from raremem.errors import UnknownBackendError
+from raremem.primitives import Primitives
 from raremem.state import MemoryState
 
 Array = NDArray[Any]
 Carry = TypeVar("Carry")
 
 
-class NumpyPrimitives:
+class NumpyPrimitives(Primitives):
     """The table for NumPy."""
 
     name = "numpy"
@@ -39,9 +38,6 @@ class NumpyPrimitives:
 
     def eager(self, array: Array) -> bool:
         return True
-
-    def coarse(self, batch: int) -> tuple[str, float]:
-        return "float32", 0.0
 
     def cast(self, array: Array, dtype: str) -> Array:
         with np.errstate(over="ignore", invalid="ignore"):
@@ -72,9 +68,6 @@ class NumpyPrimitives:
         best = (ranks & 0xFFFFFFFF).astype(np.int32)
         return np.take_along_axis(scores, best, axis=1), best
 
-    def blocks(self) -> bool:
-        return True
-
     def largest(self, scores: Array, k: int) -> Array:
         return np.argpartition(scores, -k, axis=1)[:, -k:]
 
@@ -94,14 +87,6 @@ class NumpyPrimitives:
     def put_rows(self, array: Array, rows: Array, content: Array) -> Array:
         array[rows] = content
         return array
-
-    def loop(self, start: int, stop: int, body: Callable[[int, Carry], Carry], carry: Carry) -> Carry:
-        for index in range(start, stop):
-            carry = body(index, carry)
-        return carry
-
-    def compiled(self, query: Callable[..., Any], update: Callable[..., Any]) -> NoReturn:
-        raise UnknownBackendError("NumPy has no compiler; use the eager backend.")
 
 
 def _rank_low_first(scores: Array, ties: Array) -> Array:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,12 +15,15 @@ from torch import Tensor, nn
 from raremem.backend import ArrayBackend
 from raremem.config import MemoryConfig
 from raremem.errors import DeviceError, StateError
+from raremem.index import LiveIndex
+from raremem.primitives import Primitives
+from raremem.registry import get_index
 from raremem.state import Lookup, MemoryState, UpdateReport
 
 Carry = TypeVar("Carry")
 
 
-class TorchPrimitives:
+class TorchPrimitives(Primitives):
     """The table for PyTorch."""
 
     name = "torch"
@@ -111,11 +114,6 @@ class TorchPrimitives:
             content = _computed_before(content)
         return array.index_copy_(0, rows.long(), content)
 
-    def loop(self, start: int, stop: int, body: Callable[[int, Carry], Carry], carry: Carry) -> Carry:
-        for index in range(start, stop):
-            carry = body(index, carry)
-        return carry
-
     def compiled(self, query: Callable[..., Any], update: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
         return _compiled_for_each_config(query), torch.no_grad()(_compiled_for_each_config(update))
 
@@ -166,13 +164,20 @@ def _rank_high_first(scores: Tensor, ties: Tensor) -> Tensor:
 class TorchBackend(ArrayBackend):
     """`ArrayBackend` whose writes leave no trace in the autograd graph."""
 
-    differentiable = True
+    @property
+    def capabilities(self) -> frozenset[str]:  # type: ignore[override]
+        """vmap goes through what is eager alone: neither a compiled function nor an index can be mapped."""
+        return frozenset({"gradients", "vmap"}) if self.mode == "eager" else frozenset({"gradients"})
 
     def loss_gradient(self, config: MemoryConfig, state: MemoryState, queries: Any, targets: Any, mask: Any = None) -> Tensor:
         rows = torch.as_tensor(queries).detach().requires_grad_()
         loss = self.query(config, state, rows, targets, mask).loss
         assert loss is not None
         return torch.autograd.grad(loss.sum(), rows)[0]
+
+    def query_many(self, config: MemoryConfig, states: Sequence[MemoryState], queries: Any, targets: Any, mask: Any) -> Lookup:
+        together = MemoryState(*(torch.stack(arrays) for arrays in zip(*states, strict=True)))
+        return torch.func.vmap(partial(self.query, config))(together, *map(torch.as_tensor, (queries, targets, mask)))
 
     def update(self, *arguments: Any, **options: Any) -> tuple[MemoryState, UpdateReport]:
         with torch.no_grad():
@@ -191,6 +196,8 @@ class Memory(nn.Module):
         query_dim: if given, a learned linear map without bias takes queries from this many dimensions to `key_dim`
             (the projection of the original authors' code; the paper has none).
         strict: raise for rows that would be rejected. Waits for the device at every call.
+        index: approximate search (rule 10), on the CPU: "annoy", "faiss", "hnswlib", or what `raremem.get_index` gave. It is
+            no part of `state_dict`: it is built anew. By default search is exact.
 
     >>> memory = Memory(MemoryConfig(slots=100, key_dim=8))
     >>> query, target = torch.randn(4, 8, requires_grad=True), torch.tensor([0, 1, 2, 3])
@@ -207,10 +214,14 @@ class Memory(nn.Module):
     hits: Tensor
     step: Tensor
 
-    def __init__(self, config: MemoryConfig, query_dim: int | None = None, strict: bool = False) -> None:
+    def __init__(
+        self, config: MemoryConfig, query_dim: int | None = None, strict: bool = False, index: str | LiveIndex | None = None
+    ) -> None:
         super().__init__()
         self.config = config
         self.strict = strict
+        self.index = get_index(index) if isinstance(index, str) else index
+        self.backend = backend if index is None else TorchBackend(backend.primitives, index=self.index)
         self.projection = None if query_dim is None else nn.Linear(query_dim, config.key_dim, bias=False)
         for name, array in backend.init(config)._asdict().items():
             self.register_buffer(name, array)
@@ -224,7 +235,7 @@ class Memory(nn.Module):
         """Look up query [B, key_dim or query_dim]; with target [B], `loss` [B] too. See `Backend.query`."""
         if self.projection is not None:
             query = self.projection(query)
-        return backend.query(self.config, self.state, query, target, mask, strict=self.strict)
+        return self.backend.query(self.config, self.state, query, target, mask, strict=self.strict)
 
     def update(self, lookup: Lookup, target: Tensor | None = None, mask: Tensor | None = None) -> UpdateReport:
         """Write the rows of a `forward` on the memory as it is now, with its targets or those given here.
@@ -244,13 +255,19 @@ class Memory(nn.Module):
             warnings.warn("Memory.update was replayed by gradient checkpointing and left out.", stacklevel=2)
             unwritten = lookup.accepted & False
             lookup = lookup._replace(accepted=unwritten, rejected=unwritten)
-        state, report = backend.update(self.config, self.state, lookup.queries, target, mask, lookup)
+        state, report = self.backend.update(self.config, self.state, lookup.queries, target, mask, lookup)
         self.step.copy_(state.step)
         return report
 
     def extra_repr(self) -> str:
         """The config, for `repr`."""
         return repr(self.config)
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        """Load, and forget an index of what was there before."""
+        super()._load_from_state_dict(*arguments)  # type: ignore[no-untyped-call]
+        if self.index is not None:
+            self.index.drop()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Memory:
         """Let `.to(dtype)`, `.half()` and the like move the keys, but keep them f32."""

@@ -108,6 +108,14 @@ TASKS = {
         "speed:run",
         ("torch", "jax", "numpy"),
     ),
+    "index": Task(
+        "Approximate search in a memory that changes at every step",
+        "of annoy, faiss and hnswlib those to be measured; 6 GB of memory; builds of hnswlib take an hour more",
+        10.0,
+        None,
+        "live_search:run",
+        ("numpy", "torch"),
+    ),
 }
 
 

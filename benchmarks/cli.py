@@ -16,14 +16,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; an expected error is one line on standard error and exit status 1 (2 for a wrong command line)."""
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        return options.run(options) or 0
     except (raremem.RarememError, OSError) as error:
         print(f"raremem: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("raremem: interrupted; no file is half-written.", file=sys.stderr)
         return 130
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -33,6 +32,15 @@ def _parser() -> argparse.ArgumentParser:
 
     backends = commands.add_parser("backends", help="what is installed, and which adapter to choose for what")
     backends.set_defaults(run=_backends)
+
+    conformance = commands.add_parser("conformance", help="run every law of the specification on a backend, yours or ours")
+    conformance.add_argument(
+        "--backend", action="append", required=True, metavar="NAME", help="numpy, torch, jax, or package.module:attribute"
+    )
+    conformance.add_argument("--examples", type=int, default=50, metavar="N", help="cases for each law; default: 50")
+    conformance.add_argument("--expected-failures", type=Path, metavar="FILE", help="lines 'law[backend-mode]  # reason'")
+    conformance.add_argument("--report", type=Path, metavar="FILE", help="write what came out as JSON")
+    conformance.set_defaults(run=_conformance)
 
     demo = commands.add_parser("demo", help="train a small network, then let it remember characters seen once")
     demo.add_argument("--backend", choices=("torch", "jax"), default="torch", help="default: torch")
@@ -74,6 +82,23 @@ def _bench(options: argparse.Namespace) -> None:
     data = options.data and Path(options.data)
     minutes = TASKS[options.task].minutes if options.minutes is None else options.minutes
     run_task(options.task, Setting(options.backend, data, options.out, minutes, options.seed))
+
+
+def _conformance(options: argparse.Namespace) -> int:
+    try:
+        import hypothesis  # noqa: F401
+        import pytest
+    except ImportError as error:
+        raise raremem.MissingPackageError(f"the laws need {error.name}: pip install 'raremem[conformance]'") from error
+    for name in options.backend:
+        raremem.registry.choices(name)
+    arguments = ["--pyargs", "raremem.reference.conformance", "-q", "--no-header", "-p", "no:cacheprovider", "-o", "addopts="]
+    arguments += [argument for name in options.backend for argument in ("--raremem-backend", name)]
+    arguments += ["--raremem-examples", str(options.examples)]
+    for option in ("expected_failures", "report"):
+        if getattr(options, option) is not None:
+            arguments += [f"--raremem-{option.replace('_', '-')}", str(getattr(options, option))]
+    return int(pytest.main(arguments))
 
 
 def _backends(options: argparse.Namespace) -> None:

@@ -29,7 +29,8 @@ from .errors import (
     TargetError,
     UnknownBackendError,
 )
-from .registry import BackendInfo, backends, get_backend
+from .index import LiveIndex
+from .registry import BackendInfo, backends, get_backend, get_index
 from .state import Lookup, MemoryState, UpdateReport
 from .version import __version__
 
@@ -40,6 +41,7 @@ __all__ = [
     "ConfigError",
     "DTypeError",
     "DeviceError",
+    "LiveIndex",
     "Lookup",
     "MemoryConfig",
     "MemoryState",
@@ -54,6 +56,7 @@ __all__ = [
     "__version__",
     "backends",
     "get_backend",
+    "get_index",
     "load",
     "save",
 ]

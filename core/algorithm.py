@@ -10,7 +10,7 @@ from .config import MAX_INT32, MemoryConfig
 from .noise import age_noise
 from .primitives import Primitives
 from .scan import NOTHING
-from .search import nearest
+from .search import Search, nearest
 from .state import MAX_HITS, NO_SLOT, Array, Lookup, MemoryState, UpdateReport
 
 SMALLEST_NORM = 2.0**-100
@@ -32,7 +32,13 @@ AGES_BESIDE_HITS = 2**24
 
 
 def query(
-    p: Primitives, config: MemoryConfig, state: MemoryState, queries: Array, targets: Array | None, mask: Array
+    p: Primitives,
+    config: MemoryConfig,
+    state: MemoryState,
+    queries: Array,
+    targets: Array | None,
+    mask: Array,
+    search: Search = nearest,
 ) -> Lookup:
     """Rules 1, 2, 3 and 8. queries [B, key_dim] of any float, targets [B] of any int or None, mask [B] bool."""
     xp = p.xp
@@ -45,7 +51,7 @@ def query(
     unit = normalize(p, queries, accepted)
 
     constant = p.constant(unit)
-    slots, target_slot = nearest(p, state, constant, targets, config.k)
+    slots, target_slot = search(p, state, constant, targets, config.k)
     candidates = slots if target_slot is None else xp.concatenate([slots, target_slot], axis=1)
     scores = _similarities(p, state, unit, candidates)
     similarities = scores[:, : config.k]

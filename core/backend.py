@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from . import algorithm
 from .config import MemoryConfig
+from .index import LiveIndex
 from .primitives import Primitives
+from .search import Search, nearest
 from .state import (
     Array,
     Lookup,
@@ -41,8 +43,13 @@ class Backend(ABC):
 
     name: str
     compiled: bool = False
-    differentiable: bool = False
-    """`loss_gradient` is there."""
+    capabilities: frozenset[str] = frozenset()
+    """What it can beside queries and updates: "gradients" (`loss_gradient`), "vmap" (`query_many`)."""
+
+    @property
+    def mode(self) -> str:
+        """How it runs: "eager", "compiled", or "index" (with approximate search)."""
+        return "compiled" if self.compiled else "eager"
 
     @abstractmethod
     def init(self, config: MemoryConfig) -> Any:
@@ -124,9 +131,20 @@ class Backend(ABC):
         """The gradient [B, key_dim] of the summed loss by the queries: what the conformance kit checks.
 
         Raises:
-            NotImplementedError: the backend has no gradients (`differentiable` is False).
+            NotImplementedError: the backend has no gradients.
         """
         raise NotImplementedError(f"backend {self.name!r} has no gradients.")
+
+    def query_many(self, config: MemoryConfig, states: Sequence[Any], queries: Array, targets: Array, mask: Array) -> Lookup:
+        """Queries [M, B, key_dim] of M memories in one call, through the framework's vmap: what the conformance kit checks.
+
+        Returns:
+            A lookup whose arrays have a first dimension of M.
+
+        Raises:
+            NotImplementedError: the backend has no vmap.
+        """
+        raise NotImplementedError(f"backend {self.name!r} has no vmap.")
 
 
 class ArrayBackend(Backend):
@@ -135,16 +153,23 @@ class ArrayBackend(Backend):
     Args:
         primitives: the framework's table.
         compiled: run `query` and `update` through the framework's compiler.
+        index: approximate search (rule 10), for one memory; else it is exact.
     """
 
-    def __init__(self, primitives: Primitives, compiled: bool = False) -> None:
+    def __init__(self, primitives: Primitives, compiled: bool = False, index: LiveIndex | None = None) -> None:
         self.name = primitives.name
         self.primitives = primitives
         self.compiled = compiled
-        self._query = partial(algorithm.query, primitives)
-        self._update = partial(_search_and_update, primitives)
+        self.index = index
+        search = nearest if index is None else index.nearest
+        self._query = partial(algorithm.query, primitives, search=search)
+        self._update = partial(_search_and_update, primitives, search=search)
         if compiled:
             self._query, self._update = primitives.compiled(self._query, self._update)  # type: ignore[assignment]
+
+    @property
+    def mode(self) -> str:
+        return super().mode if self.index is None else "index"
 
     def init(self, config: MemoryConfig) -> MemoryState:
         return self.from_numpy(config, empty_portable(config))
@@ -174,7 +199,10 @@ class ArrayBackend(Backend):
         strict: bool = False,
     ) -> tuple[MemoryState, UpdateReport]:
         queries, targets, mask = self._checked(config, state, queries, targets, mask, strict)
-        return self._update(config, state, queries, targets, mask, lookup)
+        state, report = self._update(config, state, queries, targets, mask, lookup)
+        if self.index is not None:
+            self.index.note(self.primitives, state, report)
+        return state, report
 
     def to_numpy(self, state: MemoryState) -> PortableState:
         keys, values, last_used, hits, step = (self.primitives.to_numpy(array) for array in state)
@@ -221,6 +249,7 @@ def _search_and_update(
     targets: Array,
     mask: Array,
     lookup: Lookup | None,
+    search: Search,
 ) -> tuple[MemoryState, UpdateReport]:
-    found = algorithm.query(p, config, state, queries, None, mask) if lookup is None else lookup
+    found = algorithm.query(p, config, state, queries, None, mask, search) if lookup is None else lookup
     return algorithm.update(p, config, state, found, targets, mask)

@@ -1,7 +1,8 @@
 """The small table of array operations from which every backend is made.
 
 What the frameworks spell alike (`where`, `sum`, `any`, `cumsum`, `argmax`, `sqrt`, `exp`, ...) the algorithm takes from the
-table's namespace `xp`. The rest of the table is what they do not: those few methods are all that a new backend writes.
+table's namespace `xp`. The rest of the table is what they do not: those few methods are all that a new backend writes. The last
+six have a body here, which is right for every framework; one that can do better has its own.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from numpy.typing import NDArray
 
+from .errors import UnknownBackendError
 from .state import Array, MemoryState
 
 Carry = TypeVar("Carry")
@@ -43,13 +45,6 @@ class Primitives(Protocol):
         With `wait`, only a traced array gives None.
         """
 
-    def eager(self, array: Array) -> bool:
-        """Whether shapes may depend on the content of `array`: it is there to be seen, at no cost, and nothing is compiled."""
-
-    def coarse(self, batch: int) -> tuple[str, float]:
-        """The dtype in which so many queries are compared with all keys at first, if `eager`, and its unit roundoff; or
-        "float32" and 0.0."""
-
     def cast(self, array: Array, dtype: str) -> Array:
         """`array` in the dtype of that NumPy name: "int32", "float32", or what `coarse` says."""
 
@@ -74,12 +69,6 @@ class Primitives(Protocol):
     def top_k(self, scores: Array, k: int) -> tuple[Array, Array]:
         """The k largest of each row [m, n], largest first, and their columns; equals (0.0 is -0.0) by column."""
 
-    def blocks(self) -> bool:
-        """Whether `top_k` of many columns may be taken block by block. Faster, where the compiler is up to it."""
-
-    def largest(self, scores: Array, k: int) -> Array:
-        """Columns [m, k] of the k largest of each row [m, n], in any order, any of equals. Only asked where `eager`."""
-
     def sort_order(self, scores: Array, slots: Array, k: int | None = None) -> Array:
         """[m, n] columns that sort each row by score, largest first, equals (0.0 is -0.0) by slot; the first k, if given."""
 
@@ -92,8 +81,29 @@ class Primitives(Protocol):
     def put_rows(self, array: Array, rows: Array, content: Array) -> Array:
         """`array` with `array[rows] = content`; in place where the framework can. Equal rows bring equal content."""
 
+    def eager(self, array: Array) -> bool:
+        """Whether shapes may depend on the content of `array`: it is there to be seen, at no cost, and nothing is compiled."""
+        return False
+
+    def coarse(self, batch: int) -> tuple[str, float]:
+        """The dtype in which so many queries are compared with all keys at first, if `eager`, and its unit roundoff; or
+        "float32" and 0.0."""
+        return "float32", 0.0
+
+    def blocks(self) -> bool:
+        """Whether `top_k` of many columns may be taken block by block. Faster, where the compiler is up to it."""
+        return True
+
+    def largest(self, scores: Array, k: int) -> Array:
+        """Columns [m, k] of the k largest of each row [m, n], in any order, any of equals. Only asked where `eager`."""
+        return self.top_k(scores, k)[1]
+
     def loop(self, start: int, stop: int, body: Callable[[Any, Carry], Carry], carry: Carry) -> Carry:
         """`carry = body(i, carry)` for i in range(start, stop); i may be traced."""
+        for index in range(start, stop):
+            carry = body(index, carry)
+        return carry
 
     def compiled(self, query: Callable[..., Any], update: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """Both functions as the framework's compiler gives them; `config`, the first argument, is static."""
+        raise UnknownBackendError(f"backend {self.name!r} has no compiler; use it eager.")

@@ -6,11 +6,14 @@ import importlib
 import importlib.metadata
 import importlib.util
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .backend import Backend
+from .backend import ArrayBackend, Backend
+from .config import MemoryConfig
 from .errors import MissingPackageError, UnknownBackendError
+from .index import LiveIndex
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,10 @@ _ENTRIES = {
     "torch": _Entry("raremem.adapters.torch", "torch", "torch", "PyTorch networks: an nn.Module, CPU or CUDA", ("torch",)),
     "jax": _Entry("raremem.adapters.jax", "jax", "jax", "JAX networks: pure functions over a pytree", ("jax", "jaxlib")),
 }
+
+
+INDEXES = {"annoy": "annoy", "faiss": "faiss", "hnswlib": "hnswlib"}
+"""Approximate indexes, each the module of that name in `raremem.adapters`: the package that it imports."""
 
 
 @dataclass(frozen=True)
@@ -61,39 +68,87 @@ def backends() -> dict[str, BackendInfo]:
     return {name: _info(name, entry) for name, entry in _ENTRIES.items()}
 
 
-def get_backend(name: str | Any, *, compiled: bool | None = None) -> Backend:
+def get_backend(name: str | Any, *, compiled: bool | None = None, index: str | LiveIndex | None = None) -> Backend:
     """The backend of that name, or of the framework that an array is from.
 
     Args:
         name: "reference", "numpy", "torch", "jax"; "package.module:attribute" of a backend of your own; or an array.
         compiled: through the framework's compiler (`torch.compile`, `jax.jit` with the state donated) or not.
             By default as the framework's users expect: JAX compiled, the others not.
+        index: approximate search of one memory: "annoy", "faiss", "hnswlib", or what `get_index` gave. The backend is then a
+            new one, for that memory alone. By default search is exact.
 
     Raises:
-        UnknownBackendError: there is none of that name, for that array, or none compiled.
-        MissingPackageError: its framework is not installed.
+        UnknownBackendError: there is none of that name, for that array, or none compiled, or none with an index.
+        MissingPackageError: its framework, or that of the index, is not installed.
 
     >>> get_backend("numpy").name
     'numpy'
     """
-    if not isinstance(name, str):
-        name = _name_for_array(name)
-    if ":" in name:
-        module, _, attribute = name.partition(":")
-        return _chosen(name, {None: getattr(importlib.import_module(module), attribute)}, compiled)
+    if index is not None:
+        return _with_index(get_backend(name, compiled=compiled), get_index(index) if isinstance(index, str) else index)
+    name = name if isinstance(name, str) else _name_for_array(name)
+    found = choices(name)
+    if compiled in found:
+        return found[compiled]
+    if None in found and compiled is not None and found[None].compiled == compiled:
+        return found[None]
+    raise UnknownBackendError(f"backend {name!r} has no {'compiled' if compiled else 'eager'} mode; leave it out.")
+
+
+def choices(name: str) -> Mapping[bool | None, Backend]:
+    """A backend's modes: False is the eager one, True the compiled, and None what its users expect.
+
+    Args:
+        name: as for `get_backend`. What "package.module:attribute" names is such a dict, or a backend, which is then all.
+
+    Raises:
+        UnknownBackendError: there is none of that name.
+        MissingPackageError: its framework is not installed.
+    """
+    module, _, attribute = name.partition(":")
+    if attribute:
+        found = getattr(importlib.import_module(module), attribute)
+        return {None: found} if isinstance(found, Backend) else found
     if name not in _ENTRIES:
         raise UnknownBackendError(f"no backend {name!r}; expected one of {', '.join(_ENTRIES)}, or an array.")
     entry = _ENTRIES[name]
     if importlib.util.find_spec(entry.package) is None:
         raise MissingPackageError(_how_to_install(name, entry))
-    return _chosen(name, importlib.import_module(entry.module).BACKENDS, compiled)
+    return importlib.import_module(entry.module).BACKENDS
 
 
-def _chosen(name: str, choices: dict[bool | None, Backend], compiled: bool | None) -> Backend:
-    """From a module's `BACKENDS`: keys False (eager), True (compiled) and None (what its users expect)."""
-    if compiled in choices:
-        return choices[compiled]
-    raise UnknownBackendError(f"backend {name!r} has no {'compiled' if compiled else 'eager'} mode; leave it out.")
+def get_index(name: str, *, background: bool = True, seed: int = 0) -> LiveIndex:
+    """Approximate search that follows a memory as it changes, for `index=` of `get_backend` and of `Memory` in PyTorch.
+
+    Args:
+        name: "annoy", "faiss" or "hnswlib"; or "package.module:attribute", a `NeighborIndex` of your own.
+        background: see `LiveIndex`.
+        seed: of the index. (hnswlib and annoy are built with one thread, so that nothing else decides what they find.)
+
+    Raises:
+        UnknownBackendError: there is none of that name.
+        MissingPackageError: its package is not installed, or its build does not work.
+    """
+    module, _, attribute = name.partition(":")
+    if not attribute:
+        if name not in INDEXES:
+            raise UnknownBackendError(f"no index {name!r}; expected one of {', '.join(INDEXES)}, or package.module:attribute.")
+        if importlib.util.find_spec(INDEXES[name]) is None:
+            raise MissingPackageError(f"index {name!r} needs the package {name!r}: pip install 'raremem[{name}]'")
+        module, attribute = f"raremem.adapters.{name}", "Index"
+    return LiveIndex(getattr(importlib.import_module(module), attribute), background, seed)
+
+
+def _with_index(backend: Backend, index: LiveIndex) -> Backend:
+    """A backend like this one that searches with an index."""
+    takes_it = isinstance(backend, ArrayBackend) and not backend.compiled
+    if not takes_it or not backend.primitives.eager(backend.init(MemoryConfig(1, 1)).keys):
+        raise UnknownBackendError(
+            f"backend {backend.name!r}{' (compiled)' if backend.compiled else ''} takes no index; expected 'numpy' or 'torch', "
+            "not compiled. Leave out index= (search is then exact), or look up in NumPy: get_backend('numpy', index=...)."
+        )
+    return type(backend)(backend.primitives, index=index)
 
 
 def _name_for_array(array: Any) -> str:

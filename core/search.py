@@ -10,6 +10,8 @@ Nothing here is differentiable: the search answers with slots, and `algorithm.qu
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from .primitives import Primitives
@@ -28,6 +30,10 @@ SHARE = 4
 """Of the slots, one in so many may be scored in f32 after the coarse scan; a query that needs more has all scored."""
 F32 = 2.0**-24
 """Unit roundoff of f32."""
+
+
+Search = Callable[[Primitives, MemoryState, Array, Array | None, int], tuple[Array, Array | None]]
+"""What `nearest` is."""
 
 
 class CoarseScan(NamedTuple):
@@ -77,7 +83,7 @@ def nearest(p: Primitives, state: MemoryState, queries: Array, targets: Array | 
         return scan(p, state, queries, targets, k)
     parts = [_shortlisted(p, state, queries[start : start + ROWS], width, k) for start in range(0, len(queries), ROWS)]
     found = p.xp.concatenate(parts)
-    return found, None if targets is None else _best_with_target(p, state, queries, targets, found)
+    return found, None if targets is None else best_with_target(p, state, queries, targets, found, partial(_having, p, state))
 
 
 def _filled(p: Primitives, state: MemoryState, k: int) -> MemoryState:
@@ -172,24 +178,34 @@ def of_best_blocks(
     return xp.concatenate(found), xp.concatenate(certain)
 
 
-def _best_with_target(p: Primitives, state: MemoryState, queries: Array, targets: Array, slots: Array) -> Array:
-    """The best slot [B, 1] with each target: the first neighbor that has it, or else the best of all slots that do."""
+def best_with_target(
+    p: Primitives, state: MemoryState, queries: Array, targets: Array, slots: Array, having: Callable[[Array], Array]
+) -> Array:
+    """The best slot [B, 1] with each target: the first neighbor that has it, or else the best of all slots that do.
+
+    `having` gives, for targets, all slots [n] that have one of them; others among them do no harm.
+    """
     xp = p.xp
     right = (state.values[slots] == targets[:, None]) & (slots != NO_SLOT)
     among = xp.any(right, axis=1)
     best = xp.where(among, p.take_along(slots, p.cast(right, "int32").argmax(1)[:, None])[:, 0], NO_SLOT)
     asking = xp.where(~among & xp.any(queries != 0, axis=1))[0]
     if len(asking):
-        best[asking] = _best_of_all(p, state, queries[asking], targets[asking])
+        best[asking] = _best_of(p, state, queries[asking], targets[asking], having(targets[asking]))
     return best[:, None]
 
 
-def _best_of_all(p: Primitives, state: MemoryState, queries: Array, targets: Array) -> Array:
-    """The best slot [B] with each target, of those slots alone that have one of the targets."""
+def _having(p: Primitives, state: MemoryState, targets: Array) -> Array:
+    """The slots [n] that have one of the targets, in order."""
     xp = p.xp
     wanted = xp.unique(targets)
     place = xp.searchsorted(wanted, state.values)
-    ids = p.cast(xp.where(wanted[xp.where(place < len(wanted), place, 0)] == state.values)[0], "int32")
+    return p.cast(xp.where(wanted[xp.where(place < len(wanted), place, 0)] == state.values)[0], "int32")
+
+
+def _best_of(p: Primitives, state: MemoryState, queries: Array, targets: Array, ids: Array) -> Array:
+    """The best slot [B] with each target, among slots [n], in order."""
+    xp = p.xp
     best = p.cast(xp.full_like(queries[:, 0], NO_SLOT), "int32")
     score = xp.full_like(queries[:, 0], NOTHING)
     size = max(1, GATHERED // len(queries))

@@ -20,7 +20,7 @@ TARGET_DTYPES = ("int8", "int16", "int32", "int64", "uint8")
 
 def dtype_name(array: Array) -> str:
     """The NumPy name of an array's dtype, whichever framework it is from."""
-    return str(array.dtype).removeprefix("torch.")
+    return str(array.dtype).rpartition(".")[2]
 
 
 def check_queries(config: MemoryConfig, queries: Array) -> int:

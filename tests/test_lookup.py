@@ -9,7 +9,8 @@ from raremem.reference.comparison import as_numpy, close
 CONFIG = MemoryConfig(slots=6, key_dim=4, neighbors=3, softmax_temperature=2.0)
 
 
-def test_recall_is_the_mean_of_rows_by_weight(backend):
+def test_recall_is_the_mean_of_rows_by_weight(raremem_mode):
+    backend = raremem_mode.backend
     generator = np.random.default_rng(0)
     table = generator.normal(size=(5, 3)).astype(np.float32)
     state = backend.init(CONFIG)

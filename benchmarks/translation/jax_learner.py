@@ -140,29 +140,22 @@ def _loss(
     read: Array,
     said: Array,
     rare: Array,
-    asked: Array,
 ) -> tuple[Array, tuple[MemoryState | None, Array]]:
-    """Cross-entropy of every token but padding, and the memory's own loss of the rare ones.
-
-    Of the other tokens the memory is asked at some, whose gradient through it stands for that of all.
-    """
+    """Cross-entropy of every token but padding, and the memory's own loss of the rare ones."""
     state, key = before
     key, own = jax.random.split(key)
     drop, loss = _Dropout(recipe.dropout, own), jnp.float32(0)
     states, queries, _ = _decode(weights, read, _encode(weights, source, drop), [None, None], drop)
-    states, queries = states.reshape(-1, recipe.dim), queries.reshape(-1, recipe.key_dim)[asked]
-    said, rare = said.ravel(), rare.ravel()[asked]
-    if state is not None:
-        there = said[asked] != PAD
-        recalled, out = _recall(recipe, weights, state, states[asked], queries, said[asked], there)
-        weight = jnp.where(rare, 1.0, ((said != PAD).sum() - rare.sum()) / jnp.maximum(there.sum() - rare.sum(), 1))
-        recalled = weight[:, None] * recalled + jax.lax.stop_gradient((1 - weight[:, None]) * recalled)
-        states = states.at[asked].add(recalled)
-        assert out.loss is not None
-        loss = MEMORY_SHARE * jnp.where(rare, out.loss, 0.0).sum() / there.sum()
-        state, _ = memory.update(recipe.config, state, out.queries, said[asked], rare, out)
-    losses = optax.softmax_cross_entropy_with_integer_labels(_logits(weights, states), said)
+    states, queries = states.reshape(-1, recipe.dim), queries.reshape(-1, recipe.key_dim)
+    said, rare = said.ravel(), rare.ravel()
     due = said != PAD
+    if state is not None:
+        recalled, out = _recall(recipe, weights, state, states, queries, said, due)
+        states = states + recalled
+        assert out.loss is not None
+        loss = MEMORY_SHARE * jnp.where(rare, out.loss, 0.0).sum() / due.sum()
+        state, _ = memory.update(recipe.config, state, out.queries, said, rare, out)
+    losses = optax.softmax_cross_entropy_with_integer_labels(_logits(weights, states), said)
     return loss + jnp.where(due, losses, 0.0).sum() / due.sum(), (state, key)
 
 
@@ -186,19 +179,11 @@ def _translate(recipe: Recipe, weights: Weights, state: MemoryState | None, sour
 
 
 def _read(
-    recipe: Recipe,
-    weights: Weights,
-    state: MemoryState,
-    source: Array,
-    read: Array,
-    said: Array,
-    rare: Array,
-    asked: Array,
+    recipe: Recipe, weights: Weights, state: MemoryState, source: Array, read: Array, said: Array, rare: Array
 ) -> MemoryState:
     drop = _Dropout(0.0)
     _, queries, _ = _decode(weights, read, _encode(weights, source, drop), [None, None], drop)
-    queries, said, rare = queries.reshape(-1, recipe.key_dim)[asked], said.ravel()[asked], rare.ravel()[asked]
-    return memory.update(recipe.config, state, queries, said, rare)[0]
+    return memory.update(recipe.config, state, queries.reshape(-1, recipe.key_dim), said.ravel(), rare.ravel())[0]
 
 
 def make(recipe: Recipe, sizes: tuple[int, int]) -> JaxTranslator:

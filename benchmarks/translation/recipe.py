@@ -119,8 +119,7 @@ def padded(pairs: Pairs) -> Batch:
     """A batch of pairs.
 
     Returns:
-        Source [B, S], what the decoder reads [B, S], what it should say [B, S], which of that is rare [B, S], and the places
-        [n] in [B * S] at which the memory is asked in training: all that are rare, and of the others as many as make half.
+        Source [B, S], what the decoder reads [B, S], what it should say [B, S], and which of that is rare [B, S].
     """
     longest = max(max(len(pair.source), len(pair.target)) for pair in pairs) + 1
     length = next(bucket for bucket in (*BUCKETS, longest) if bucket >= longest)
@@ -131,5 +130,4 @@ def padded(pairs: Pairs) -> Batch:
         read[row, : len(pair.target) + 1] = [START, *pair.target]
         said[row, : len(pair.target) + 1] = [*pair.target, END]
         rare[row, : len(pair.rare)] = pair.rare
-    first = np.argsort(np.where(rare, 0, np.where(said == PAD, 2, 1)), axis=None, kind="stable")
-    return source, read, said, rare, first[: max(rare.size // 2, rare.sum())].astype(np.int32)
+    return source, read, said, rare

@@ -77,22 +77,17 @@ class TorchTranslator(TorchLearner):
         return states @ self.weights["embedding"].T + self.weights["bias"]
 
     def losses(self, *batch: Tensor) -> Tensor:
-        """Cross-entropy of every token but padding, and the memory's own loss of the rare ones.
-
-        Of the other tokens the memory is asked at some, whose gradient through it stands for that of all.
-        """
-        source, read, said, rare, asked = batch
-        said, rare = said.flatten(), rare.flatten()[asked]
+        """Cross-entropy of every token but padding, and the memory's own loss of the rare ones."""
+        source, read, said, rare = batch
+        said, rare = said.flatten(), rare.flatten()
         own = torch.tensor(0.0)
         with self.fast_products():
             states, queries, _ = self.decode(read, self.encode(source), [None, None])
-            states, queries = states.flatten(0, 1), queries.flatten(0, 1)[asked]
+            states, queries = states.flatten(0, 1), queries.flatten(0, 1)
             if self.memory is not None:
-                there = said[asked] != PAD
-                recalled, out = self.recall(states[asked], queries, said[asked], there)
-                weight = torch.where(rare, 1.0, ((said != PAD).sum() - rare.sum()) / (there.sum() - rare.sum()).clamp(min=1))
-                recalled = weight[:, None] * recalled + ((1 - weight[:, None]) * recalled).detach()
-                states = states.float().index_add(0, asked, recalled.float())
+                there = said != PAD
+                recalled, out = self.recall(states, queries, said, there)
+                states = states + recalled
                 assert out.loss is not None
                 own = MEMORY_SHARE * (out.loss * rare).sum() / there.sum()
             logits = self.logits(states)
@@ -124,11 +119,11 @@ class TorchTranslator(TorchLearner):
     def read(self, *batch: NDArray[np.generic]) -> None:
         """Let the memory see a batch, as in training, without a gradient step."""
         self.eval()
-        source, read, said, rare, asked = map(torch.from_numpy, batch)
+        source, read, said, rare = map(torch.from_numpy, batch)
         if self.memory is not None:
             with self.fast_products():
                 _, queries, _ = self.decode(read, self.encode(source), [None, None])
-                out = self.memory(queries.flatten(0, 1)[asked], said.flatten()[asked], rare.flatten()[asked])
+                out = self.memory(queries.flatten(0, 1), said.flatten(), rare.flatten())
             self.memory.update(out)
 
     def _embed(self, tokens: Tensor, name: str) -> Tensor:

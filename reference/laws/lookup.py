@@ -10,6 +10,7 @@ import raremem
 from raremem.backend import Backend
 from raremem.reference import tolerance
 from raremem.reference.comparison import (
+    as_numpy,
     check_query,
     check_query_closely,
     check_update,
@@ -21,6 +22,7 @@ from raremem.reference.comparison import (
 )
 from raremem.reference.laws.registry import empty, full, general, law, many_neighbors, one_slot
 from raremem.reference.strategies import Case, direction
+from raremem.state import Lookup, empty_portable
 
 # Rule 1: queries
 
@@ -51,6 +53,19 @@ def bad_rows_are_rejected(backend: Backend, case: Case) -> None:
     assert not found.loss[rows].any()
     check_query(backend, case)
     check_update(backend, case)
+
+
+@law("2, 3", needs="vmap")
+def many_memories_in_one_call(backend: Backend, case: Case) -> None:
+    """The framework's vmap over memories gives what each gives by itself: the case, nothing, the case turned round."""
+    turned = {**case.state, "keys": -case.state["keys"]}
+    each = [dataclasses.replace(case, state=state) for state in (case.state, empty_portable(case.config), turned)]
+    states = [backend.from_numpy(case.config, one.state) for one in each]
+    rows = (np.stack([array] * len(each)) for array in (case.queries, case.targets, case.mask))
+    together = backend.query_many(case.config, states, *rows)
+    for place, one in enumerate(each):
+        got = Lookup(*(None if field is None else as_numpy(field)[place] for field in together))
+        same_lookup(got, run_query(backend, one), case.config)
 
 
 @law("1")

@@ -35,7 +35,7 @@ def positive_beyond_the_neighbors(backend: Backend, case: Case) -> None:
     check_query(backend, dataclasses.replace(case, state={**case.state, "values": values}, targets=targets))
 
 
-@law("3", gradients=True)
+@law("3", needs="gradients")
 def gradient_agrees(backend: Backend, case: Case) -> None:
     """The gradient of the loss by the rows, against the oracle's formula; 0 for rows that do not count."""
     queries = case.queries.copy()
@@ -52,7 +52,7 @@ def gradient_agrees(backend: Backend, case: Case) -> None:
             close(f"gradient of row {row}", got[row], expected, bound)
 
 
-@law("3", lambda sizes: cases(sizes, exact=False, full=True, masked=False), gradients=True)
+@law("3", lambda sizes: cases(sizes, exact=False, full=True, masked=False), needs="gradients")
 def gradient_is_the_slope(backend: Backend, case: Case) -> None:
     """The gradient against central differences of the oracle's loss, in f64 rows of norm 1.
 
@@ -104,7 +104,7 @@ def likelihood_changes_the_loss_only(backend: Backend, case: Case) -> None:
     same_lookup(got, expected, case.config)
 
 
-@law("3", lambda sizes: likelihood(sizes, only=(0, 2)), gradients=True)
+@law("3", lambda sizes: likelihood(sizes, only=(0, 2)), needs="gradients")
 def likelihood_gradient_agrees(backend: Backend, case: Case) -> None:
     """Its gradient by the rows, against the oracle's formula; 0 for rows that do not count."""
     gradient_agrees(backend, case)
@@ -115,7 +115,7 @@ def likelihood_is_finite_at_any_temperature(backend: Backend, case: Case) -> Non
     """Weights that vanish in f32 do not: at temperature 4096 the loss is still the right number, and its gradient finite."""
     case = dataclasses.replace(case, config=dataclasses.replace(case.config, softmax_temperature=4096.0))
     check_query(backend, case)
-    if backend.differentiable:
+    if "gradients" in backend.capabilities:
         assert np.isfinite(gradient_of(backend, case)).all()
 
 

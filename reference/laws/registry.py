@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from raremem.backend import Backend
+from raremem.reference.conformance.explain import explain
 from raremem.reference.strategies import FEW_SIZES, MANY_SIZES, Case, Size, cases
 
 Check = Callable[[Backend, Case], None]
@@ -22,7 +24,8 @@ class Law:
     rule: str
     strategy: Callable[[tuple[Size, ...]], st.SearchStrategy[Case]]
     check: Check
-    gradients: bool = False
+    needs: str | None = None
+    """A capability that a backend must declare."""
     costly: bool = False
 
 
@@ -30,7 +33,7 @@ LAWS: dict[str, Law] = {}
 
 
 def law(
-    rule: str, strategy: Callable[[tuple[Size, ...]], st.SearchStrategy[Case]] = cases, **traits: bool
+    rule: str, strategy: Callable[[tuple[Size, ...]], st.SearchStrategy[Case]] = cases, **traits: Any
 ) -> Callable[[Check], Check]:
     """Enter a function among the laws, under its own name."""
 
@@ -41,12 +44,16 @@ def law(
     return enter
 
 
-def run(law: Law, backend: Backend, examples: int = 50, shrink: bool = True) -> None:
+def run(law: Law, backend: Backend, examples: int = 50, shrink: bool = True, called: str | None = None) -> int:
     """Try a law on a backend with this many cases (a tenth if it is costly), the same ones every time.
 
+    Returns:
+        How many cases were tried.
+
     Raises:
-        AssertionError: the law does not hold; Hypothesis adds the smallest case it found.
+        AssertionError: the law does not hold. It says so for the smallest case that was found; see `conformance.explain`.
     """
+    tried = 0
     sizes = FEW_SIZES if backend.compiled or backend.name == "jax" else MANY_SIZES
 
     @settings(
@@ -59,9 +66,15 @@ def run(law: Law, backend: Backend, examples: int = 50, shrink: bool = True) -> 
     )
     @given(law.strategy(sizes))
     def check(case: Case) -> None:
-        law.check(backend, case)
+        nonlocal tried
+        tried += 1
+        try:
+            law.check(backend, case)
+        except Exception as error:
+            raise AssertionError(explain(law, backend, case, error, called or backend.name) if shrink else law.name) from error
 
     check()
+    return tried
 
 
 def general(sizes: tuple[Size, ...]) -> st.SearchStrategy[Case]:

@@ -1,0 +1,297 @@
+"""Approximate search in a memory that changes at every step, beside exact search and what an index gives by itself.
+
+A full memory of clustered keys takes a stream of batches: half of the rows are of values that it holds, half are new and take
+the place of old ones. Every step is a query and an update. From time to time, outside the clock, the answers are compared with
+those of a search of all keys as they are then, and the rows just written are asked for again.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+import raremem
+from raremem.benchmarks.bench import Setting
+from raremem.benchmarks.pages import Outcome
+from raremem.benchmarks.progress import progress
+from raremem.config import MemoryConfig
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SIZES = ((200_000, 64), (200_000, 128), (1_000_000, 64), (1_000_000, 128))
+"""(slots, key_dim)"""
+BATCH = 64
+NEIGHBORS = 10
+IN_CLUSTER = 20
+SPREAD = 0.3
+CHECKS = 20
+"""Times in a stream at which answers are compared."""
+REBUILT_EVERY = 100
+"""Steps after which a plain annoy index is built again."""
+ALONE = {"hnswlib, in place": "hnswlib", "annoy, rebuilt": "annoy"}
+"""What is measured beside raremem: an index by itself, and the package that it is."""
+
+Rows = NDArray[np.float32]
+Ints = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Keys in clusters, and what comes after them. It depends on the seed alone."""
+
+    slots: int
+    key_dim: int
+    seed: int
+
+    @property
+    def centers(self) -> Rows:
+        """Of the clusters [n, key_dim]."""
+        generator = np.random.default_rng([self.seed, 0])
+        return generator.standard_normal((self.slots // IN_CLUSTER, self.key_dim), np.float32)
+
+    def near(self, centers: Rows, seed: int) -> Rows:
+        """A unit row near each of these."""
+        noise = np.random.default_rng([self.seed, 1, seed]).standard_normal(centers.shape, np.float32)
+        rows = centers + np.float32(SPREAD) * noise
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    def start(self, centers: Rows) -> tuple[Rows, Ints]:
+        """The keys of a full memory, and their values."""
+        values = np.resize(np.arange(len(centers), dtype=np.int32), self.slots)
+        return self.near(centers[values], 0), values
+
+    def batch(self, centers: Rows, step: int) -> tuple[Rows, Ints]:
+        """Rows and targets of a step: half of known values, half of new ones."""
+        generator = np.random.default_rng([self.seed, 2, step])
+        targets = generator.integers(0, len(centers), BATCH).astype(np.int32)
+        rows = self.near(centers[targets], step + 1)
+        targets[::2] = len(centers) + step * BATCH + np.arange(0, BATCH, 2)
+        return rows, targets
+
+
+class Store(Protocol):
+    """What a stream is sent through."""
+
+    builds: int
+
+    @property
+    def keys(self) -> Rows:
+        """As they are now [slots, key_dim]."""
+
+    def query(self, rows: Rows) -> Ints:
+        """Slots [B, 10] nearest to rows, nearest first."""
+
+    def step(self, rows: Rows, targets: Ints) -> tuple[Ints, Ints]:
+        """Query and update. Returns the slots found [B, 10], and those [B] that hold a row as it is from now on, or -1."""
+
+
+class RarememStore:
+    """A memory of raremem."""
+
+    def __init__(self, backend: Any, keys: Rows, values: Ints, seed: int) -> None:
+        self.backend, self.builds = backend, 0
+        self.config = MemoryConfig(len(keys), keys.shape[1], NEIGHBORS, seed=seed)
+        ages = np.random.default_rng(seed).integers(0, 1000, len(keys)).astype(np.int32)
+        portable = {"keys": keys, "values": values, "ages": ages, "filled": values >= 0, "step": 1000}
+        self.state = backend.from_numpy(self.config, portable)
+        if backend.index is not None:
+            backend.index.build = self._counted(backend.index.build)
+            self.query(keys[:1])
+            backend.index.rebuild()
+
+    def _counted(self, build: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*arguments: Any) -> Any:
+            self.builds += 1
+            return build(*arguments)
+
+        return counted
+
+    @property
+    def keys(self) -> Rows:
+        """See `Store`."""
+        return np.asarray(self.state.keys)
+
+    def query(self, rows: Rows) -> Ints:
+        """See `Store`."""
+        return np.asarray(self.backend.query(self.config, self.state, self._own(rows)).slots)
+
+    def step(self, rows: Rows, targets: Ints) -> tuple[Ints, Ints]:
+        """See `Store`."""
+        rows, targets = self._own(rows), self._own(targets)
+        out = self.backend.query(self.config, self.state, rows, targets)
+        self.state, report = self.backend.update(self.config, self.state, rows, targets, lookup=out)
+        placed = np.asarray(report.written) & ~np.asarray(report.hit)
+        return np.asarray(out.slots), np.where(placed, np.asarray(report.slots), -1)
+
+    def _own(self, array: Any) -> Any:
+        return self.backend.primitives.asarray(array, self.state.keys)
+
+
+class AloneStore:
+    """An index by itself. A row takes the slot written longest ago; hnswlib is changed in place, annoy built now and then."""
+
+    def __init__(self, name: str, keys: Rows, seed: int) -> None:
+        self.keys, self.seed, self.next, self.builds, self.steps = keys.copy(), seed, 0, 0, 0
+        self.make = raremem.get_index(name).build
+        self.in_place = name == "hnswlib"
+        self._build()
+
+    def _build(self) -> None:
+        self.index: Any = self.make(self.keys, np.arange(len(self.keys), dtype=np.int32), self.seed)
+        self.builds += 1
+
+    def query(self, rows: Rows) -> Ints:
+        """See `Store`."""
+        slots = self.index.search(rows, NEIGHBORS)
+        order = np.argsort(-np.einsum("bd,bkd->bk", rows, self.keys[slots]), axis=1, kind="stable")
+        return np.take_along_axis(slots, order, axis=1)
+
+    def step(self, rows: Rows, targets: Ints) -> tuple[Ints, Ints]:
+        """See `Store`."""
+        found = self.query(rows)
+        slots = ((self.next + np.arange(len(rows))) % len(self.keys)).astype(np.int32)
+        self.next += len(rows)
+        self.keys[slots] = rows
+        self.steps += 1
+        if self.in_place:
+            self.index.index.add_items(rows, slots)
+        elif self.steps % REBUILT_EVERY == 0:
+            self._build()
+        return found, slots
+
+
+@dataclass
+class Measured:
+    """A stream sent through a store: steps, seconds, the longest step, %s found, and how long a build takes."""
+
+    first_build_seconds: float
+    steps: int = 0
+    seconds: float = 0.0
+    worst_ms: float = 0.0
+    recall_at_1: list[float] = field(default_factory=list)
+    recall_at_10: list[float] = field(default_factory=list)
+    newest: list[float] = field(default_factory=list)
+    builds: int = 0
+
+
+def measure(stream: Stream, centers: Rows, make: Callable[[], Store], seconds: float) -> Measured:
+    """Send the stream through a store for so long."""
+    started = time.perf_counter()
+    store = make()
+    measured = Measured(time.perf_counter() - started)
+    builds = store.builds
+    while measured.seconds < seconds or not measured.newest:
+        rows, targets = stream.batch(centers, measured.steps)
+        check = measured.seconds >= seconds * len(measured.newest) / CHECKS
+        truth = _nearest(store.keys, rows) if check else None
+        started = time.perf_counter()
+        found, written = store.step(rows, targets)
+        taken = time.perf_counter() - started
+        measured.steps, measured.seconds = measured.steps + 1, measured.seconds + taken
+        measured.worst_ms = max(measured.worst_ms, 1000 * taken)
+        if truth is not None:
+            measured.recall_at_1.append(100 * float((found[:, 0] == truth[:, 0]).mean()))
+            shared = (found[:, :, None] == truth[:, None, :]).any(axis=1)
+            measured.recall_at_10.append(100 * float(shared.mean()))
+            there = written >= 0
+            measured.newest.append(100 * float((store.query(rows[there])[:, 0] == written[there]).mean()))
+    measured.builds = store.builds - builds
+    return measured
+
+
+def _nearest(keys: Rows, rows: Rows) -> Ints:
+    """Slots [B, 10] of the nearest keys, by all of them."""
+    parts = []
+    for row in rows:
+        similar = keys @ row
+        best = np.argpartition(-similar, NEIGHBORS)[:NEIGHBORS]
+        parts.append(best[np.argsort(-similar[best], kind="stable")])
+    return np.array(parts, np.int32)
+
+
+def run(setting: Setting) -> Outcome:
+    """Measure every size and way of searching, for about `setting.minutes` in all, builds and comparisons not counted.
+
+    Raises:
+        MissingPackageError: the framework is not installed.
+    """
+    packages = [name for name in raremem.registry.INDEXES if importlib.util.find_spec(name) is not None]
+    ways = ["exact", *(f"raremem + {name}" for name in packages), *(way for way, name in ALONE.items() if name in packages)]
+    seconds = 60 * setting.minutes / len(SIZES) / len(ways)
+    measured: dict[tuple[int, int], dict[str, Measured]] = {}
+    for slots, key_dim in SIZES:
+        stream = Stream(slots, key_dim, setting.seed)
+        centers = stream.centers
+        keys, values = stream.start(centers)
+        measured[slots, key_dim] = {
+            way: measure(stream, centers, partial(_store, setting, way, keys, values), seconds)
+            for way in progress(ways, f"{slots:,} x {key_dim}")
+        }
+    return outcome(measured)
+
+
+def _store(setting: Setting, way: str, keys: Rows, values: Ints) -> Store:
+    if way in ALONE:
+        return AloneStore(ALONE[way], keys, setting.seed)
+    index = raremem.get_index(way.removeprefix("raremem + "), seed=setting.seed) if way != "exact" else None
+    return RarememStore(raremem.get_backend(setting.backend, index=index), keys, values, setting.seed)
+
+
+def outcome(measured: dict[tuple[int, int], dict[str, Measured]]) -> Outcome:
+    """A table for each size."""
+    columns = [
+        "", "queries / s", "x exact", "median recall@1", "worst recall@1", "recall@10", "newest found", "mean step ms",
+        "worst step ms", "first build s", "builds",
+    ]  # fmt: skip
+    tables, headline = {}, {}
+    for (slots, key_dim), ways in measured.items():
+        table = [columns]
+        exact = ways["exact"].steps / ways["exact"].seconds
+        for way, found in ways.items():
+            rate = found.steps / found.seconds
+            name = f"{slots:,} x {key_dim}, {way}"
+            headline[f"{name}: x exact"] = rate / exact
+            headline[f"{name}: worst recall@1, %"] = min(found.recall_at_1)
+            table.append([
+                way, f"{BATCH * rate:,.0f}", f"{rate / exact:.1f}", f"{np.median(found.recall_at_1):.1f} %",
+                f"{min(found.recall_at_1):.1f} %", f"{np.mean(found.recall_at_10):.1f} %", f"{np.mean(found.newest):.1f} %",
+                f"{1000 / rate:.1f}", f"{found.worst_ms:.0f}", f"{found.first_build_seconds:.1f}", str(found.builds),
+            ])  # fmt: skip
+        tables[f"{slots:,} keys of {key_dim} dimensions"] = table
+    return Outcome(
+        headline=headline,
+        figures={
+            f"{slots} x {key_dim}": {way: asdict(found) for way, found in ways.items()}
+            for (slots, key_dim), ways in measured.items()
+        },
+        tables=tables,
+        plots=lambda: [_plot(measured)],
+        notes=[
+            f"Each step queries and then writes {BATCH} rows, so updates / s are as many as queries / s. Newest found: of rows "
+            "that took a slot, those whose slot answers the same row at once. Builds: those begun while the stream ran."
+        ],
+    )
+
+
+def _plot(measured: dict[tuple[int, int], dict[str, Measured]]) -> Figure:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    for axes, ((slots, key_dim), ways) in zip(
+        figure.subplots(1, len(measured), sharey=True, squeeze=False)[0], measured.items(), strict=True
+    ):
+        for way, found in ways.items():
+            axes.plot(BATCH * found.steps / found.seconds, min(found.recall_at_1), "o", label=way)
+        axes.set(xscale="log", xlabel="queries / s", title=f"{slots:,} x {key_dim}")
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("worst recall@1, %")
+    figure.axes[0].legend()
+    return figure

@@ -1,0 +1,229 @@
+"""Rule 10: approximate search. An index proposes slots; it never owns a key, and losing it loses nothing.
+
+`NeighborIndex` is what an adapter writes: a structure over some keys. `LiveIndex` makes such structures follow a memory that
+changes at every step: slots that changed since they went into the index are searched exactly, whatever the index proposes is
+scored again from the true keys, and when enough has changed a new one is built in the background.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import search
+from .errors import DeviceError
+from .primitives import Primitives
+from .scan import NOTHING
+from .state import NO_SLOT, Array, MemoryState, UpdateReport
+
+SMALLEST = 20_000
+"""Filled slots from which on there is an index: fewer are searched exactly in less time."""
+FRESH = 4096
+"""Changed slots that are searched exactly at least; beyond them an index that grows takes them in."""
+SHARE = 8
+"""A new index is built when one in so many of the slots in the old one has changed, and more than `FRESH`."""
+
+Rows = NDArray[np.float32]
+Slots = NDArray[np.int32]
+
+
+class NeighborIndex(Protocol):
+    """An approximate index over unit keys [n, key_dim], known by their slots [n]."""
+
+    def __init__(self, keys: Rows, slots: Slots, seed: int) -> None:
+        """Build it. The same input gives the same index."""
+
+    def search(self, queries: Rows, count: int) -> Slots:
+        """Slots [B, count] that may be nearest to unit queries [B, key_dim], in any order; -1 where there are no more.
+
+        A slot may come twice, or may have another key by now.
+        """
+
+
+@runtime_checkable
+class GrowingIndex(NeighborIndex, Protocol):
+    """An index that takes more keys in at little cost."""
+
+    def add(self, keys: Rows, slots: Slots) -> None:
+        """Take more keys in. A slot that was there before may stay under its old key too."""
+
+
+Build = Callable[[Rows, Slots, int], NeighborIndex]
+
+
+@dataclass
+class _Built:
+    """An index, and where each value was when it was built: `values` in order, and the slot of each."""
+
+    index: NeighborIndex
+    values: NDArray[np.int32]
+    slots: Slots
+
+    def having(self, wanted: NDArray[np.int32]) -> Slots:
+        """The slots that had one of the wanted values [n], which differ."""
+        first, last = np.searchsorted(self.values, wanted), np.searchsorted(self.values, wanted, "right")
+        count = last - first
+        return self.slots[np.repeat(last - np.cumsum(count), count) + np.arange(count.sum())]
+
+
+class LiveIndex:
+    """Approximate search in one memory, as it changes. Give it to a backend or a module with `index=`.
+
+    Of a memory with fewer than 20,000 filled slots, and until a first index is built, every search is exact. It follows the
+    state that is queried; another state, or one that something else has written to, makes it begin anew. It is for one thread.
+
+    Args:
+        build: makes an index.
+        background: build in a thread of its own, while queries go on with the old index; if False, in the call that finds that
+            it is time: then the same calls give the same answers.
+        seed: for the index.
+    """
+
+    def __init__(self, build: Build, background: bool = True, seed: int = 0) -> None:
+        self.build, self.background, self.seed = build, background, seed
+        self.drop()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy begins anew."""
+        return LiveIndex, (self.build, self.background, self.seed)
+
+    @property
+    def ready(self) -> bool:
+        """Whether an index answers; if not, searches are exact."""
+        return self._built is not None
+
+    def drop(self) -> None:
+        """Forget the index, and which memory it followed."""
+        self._built: _Built | None = None
+        self._building: Future[_Built] | None = None
+        self._followed: Array = None
+        self._step = 0
+
+    def rebuild(self) -> None:
+        """Build an index of the memory that was last queried, and wait for it. Does nothing if there is none."""
+        if self._followed is not None:
+            self._start()
+            self._finish()
+
+    def nearest(
+        self, p: Primitives, state: MemoryState, queries: Array, targets: Array | None, k: int
+    ) -> tuple[Array, Array | None]:
+        """As `search.nearest`; slots that the index does not propose may be missing.
+
+        Raises:
+            DeviceError: the memory is on an accelerator, or the call is being compiled.
+        """
+        if not p.eager(queries):
+            raise DeviceError(
+                "an index was asked in code that is being compiled, or for a memory that is not on the CPU; expected neither. "
+                "Leave out index= there: the search is then exact."
+            )
+        self._follow(p, state)
+        if self._built is None:
+            return search.nearest(p, state, queries, targets, k)
+        slots = self._proposed_and_fresh(p, state, queries, k, self._built)
+        having = partial(self._having, p, self._built)
+        return slots, None if targets is None else search.best_with_target(p, state, queries, targets, slots, having)
+
+    def note(self, p: Primitives, state: MemoryState, report: UpdateReport) -> None:
+        """Learn what an update has written: it is found from the next query on."""
+        if state.keys is not self._followed:
+            return
+        slots = p.to_numpy(report.slots)[p.to_numpy(report.written)]
+        for flags in (self._fresh, self._changed, self._since):
+            flags[slots] = True
+        self._step = int(state.step)
+        self._keep_up()
+
+    def _follow(self, p: Primitives, state: MemoryState) -> None:
+        if state.keys is not self._followed or int(state.step) != self._step:
+            self.drop()
+            self._followed, self._step = state.keys, int(state.step)
+            self._keys, self._values = p.peek(state.keys), p.peek(state.values)
+            self._fresh, self._changed, self._since = (np.zeros(len(self._values), np.bool_) for _ in range(3))
+        if self._building is not None and self._building.done():
+            self._finish()
+        if self._built is None and self._building is None and np.count_nonzero(self._values != NO_SLOT) >= SMALLEST:
+            self._start()
+
+    def _keep_up(self) -> None:
+        if self._built is None:
+            return
+        if isinstance(self._built.index, GrowingIndex) and np.count_nonzero(self._fresh) > FRESH:
+            slots = np.flatnonzero(self._fresh).astype(np.int32)
+            self._built.index.add(self._keys[slots], slots)
+            self._fresh[:] = False
+        if self._building is None and np.count_nonzero(self._changed) > max(FRESH, len(self._built.slots) // SHARE):
+            self._start()
+
+    def _start(self) -> None:
+        """Begin to build. Keys may change meanwhile, even as they are read: those slots are flagged, and searched exactly."""
+        self._since = np.zeros_like(self._fresh)
+        building: Future[_Built] = Future()
+        work = partial(_complete, building, partial(_build, self.build, self._keys, self._values, self.seed))
+        self._building = building
+        if self.background:
+            threading.Thread(target=work, name="raremem index", daemon=True).start()
+        else:
+            work()
+            self._finish()
+
+    def _finish(self) -> None:
+        """Wait for what is being built, and use it."""
+        if self._building is not None:
+            self._built, self._building = self._building.result(), None
+            self._fresh, self._changed = self._since.copy(), self._since
+
+    def _proposed_and_fresh(self, p: Primitives, state: MemoryState, queries: Array, k: int, built: _Built) -> Array:
+        """The best slots [B, k] of those that the index proposes and those that changed; exact where these are too few."""
+        xp = p.xp
+        proposed = self._sound(built.index.search(p.to_numpy(queries), search.shortlist(k)))
+        candidates = p.asarray(proposed, state.values)
+        fresh = p.asarray(np.flatnonzero(self._fresh).astype(np.int32), state.values)
+        if len(fresh):
+            part = MemoryState(*(array[fresh] for array in state[:4]), state.step)
+            columns, _ = search.nearest(p, part, queries, None, min(k, len(fresh)))
+            candidates = xp.concatenate([candidates, xp.where(columns != NO_SLOT, fresh[columns], NO_SLOT)], axis=1)
+        scores = p.score(queries, state.keys[candidates])
+        scores = xp.where((candidates != NO_SLOT) & (state.values[candidates] != NO_SLOT), scores, NOTHING)
+        order = p.sort_order(scores, candidates, k)
+        found = xp.where(p.take_along(scores, order) > NOTHING, p.take_along(candidates, order), NO_SLOT)
+        few = xp.where((found[:, -1] == NO_SLOT) & xp.any(queries != 0, axis=1))[0]
+        if len(few):
+            found[few] = search.nearest(p, state, queries[few], None, k)[0]
+        return found
+
+    def _sound(self, proposed: Slots) -> Slots:
+        """Each slot once, and none that there is not or that is searched exactly; -1 instead."""
+        proposed = np.sort(np.where((proposed >= 0) & (proposed < len(self._fresh)), proposed, NO_SLOT), axis=1)
+        again = np.zeros_like(proposed, np.bool_)
+        again[:, 1:] = proposed[:, 1:] == proposed[:, :-1]
+        return np.where(again | self._fresh[proposed], NO_SLOT, proposed).astype(np.int32)
+
+    def _having(self, p: Primitives, built: _Built, targets: Array) -> Array:
+        """The slots that have one of the targets [n], and some that had."""
+        wanted = np.unique(p.to_numpy(targets))
+        changed = np.flatnonzero(self._changed)
+        slots = np.concatenate([built.having(wanted), changed[np.isin(self._values[changed], wanted)]])
+        return p.asarray(np.unique(slots).astype(np.int32), targets)
+
+
+def _build(build: Build, keys: Rows, values: NDArray[np.int32], seed: int) -> _Built:
+    slots = np.flatnonzero(values != NO_SLOT).astype(np.int32)
+    values = values[slots]
+    order = np.argsort(values, kind="stable")
+    return _Built(build(keys[slots], slots, seed), values[order], slots[order])
+
+
+def _complete(future: Future[_Built], work: Callable[[], _Built]) -> None:
+    try:
+        future.set_result(work())
+    except BaseException as error:
+        future.set_exception(error)

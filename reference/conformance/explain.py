@@ -1,0 +1,94 @@
+"""What is said when a law does not hold: the law, its rule, a program that shows it, and what ought to have come out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from raremem.backend import Backend
+from raremem.reference.oracle import backend as oracle
+from raremem.reference.strategies import Case
+
+if TYPE_CHECKING:
+    from raremem.reference.laws import Law
+
+LARGEST = 4096
+"""Numbers in a key table that is still printed."""
+MOST_LINES = 20
+
+
+def explain(law: Law, backend: Backend, case: Case, error: BaseException, called: str) -> str:
+    """The whole message, for the smallest case that was found."""
+    differences = list(_differences(backend, case))
+    shown = differences[:MOST_LINES] + [f"... and {len(differences) - MOST_LINES} more"] * (len(differences) > MOST_LINES)
+    held = "\n    ".join(shown) if shown else "equal: the law compares other calls than a query and an update of this case"
+    return (
+        f"{called} ({backend.mode}) breaks the law {law.name}, rule {law.rule}:\n    {(law.check.__doc__ or '').strip()}\n\n"
+        f"Paste this into Python:\n\n{program(backend, case, called)}\n"
+        f"What the oracle holds after it, and what the backend does:\n    {held}\n\n"
+        f"What the law said: {type(error).__name__}: {error}"
+    )
+
+
+def program(backend: Backend, case: Case, called: str) -> str:
+    """The case as lines of Python."""
+    if case.state["keys"].size > LARGEST:
+        return f"    (a memory of {case.state['keys'].shape} is too large to print; the law's own code makes it)\n"
+    state = ", ".join(f'"{name}": {_code(content)}' for name, content in case.state.items())
+    lines = [
+        "import numpy as np",
+        "import raremem",
+        f"config = raremem.{case.config!r}",
+        f"backend = raremem.get_backend({called!r}, compiled={backend.compiled})",
+        f"state = backend.from_numpy(config, {{{state}}})",
+        f"queries = {_code(case.queries)}",
+        f"targets, mask = {_code(case.targets)}, {_code(case.mask)}",
+        "print(backend.query(config, state, queries, targets, mask))",
+        "state, report = backend.update(config, state, queries, targets, mask)",
+        "print(report, backend.to_numpy(state))",
+    ]
+    return "".join(f"    {line}\n" for line in lines)
+
+
+def _code(content: Any) -> str:
+    if not isinstance(content, np.ndarray):
+        return repr(content)
+    return f"np.array({content.tolist()}, np.{content.dtype})".replace("nan", "np.nan").replace("inf", "np.inf")
+
+
+def _differences(backend: Backend, case: Case) -> Iterator[str]:
+    """Row by row, then slot by slot: what a query and an update of the case give, where it differs from the oracle's."""
+    try:
+        expected, got = _outcome(oracle, case), _outcome(backend, case)
+    except Exception as error:
+        yield f"the program raises {type(error).__name__}: {error}"
+        return
+    for part, place in (("query", "row"), ("report", "row"), ("memory", "slot")):
+        for name, right in expected[part].items():
+            answer = got[part].get(name)
+            if answer is None or answer.shape != right.shape:
+                yield f"{part}, {name}: oracle {right.shape}, backend {None if answer is None else answer.shape}"
+            elif right.ndim == 0:
+                if answer != right:
+                    yield f"{part}, {name}: oracle {right}, backend {answer}"
+            else:
+                unequal = ~np.isclose(answer, right, rtol=1e-5, atol=1e-6).reshape(len(right), -1).all(axis=1)
+                for row in np.flatnonzero(unequal):
+                    yield f"{place} {row}, {name}: oracle {right[row]}, backend {answer[row]}"
+
+
+def _outcome(backend: Backend, case: Case) -> dict[str, dict[str, np.ndarray]]:
+    from raremem.reference.comparison import run_query, run_update
+
+    memory, report = run_update(backend, case)
+    parts: dict[str, dict[str, Any]] = {
+        "query": run_query(backend, case)._asdict(),
+        "report": report._asdict(),
+        "memory": memory,
+    }
+    return {
+        part: {name: np.asarray(content) for name, content in contents.items() if content is not None}
+        for part, contents in parts.items()
+    }

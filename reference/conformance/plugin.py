@@ -1,0 +1,193 @@
+"""The pytest plugin: which backends, in which modes, what is expected to fail, and the report.
+
+It does nothing in a session that runs no law.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raremem.backend import Backend
+from raremem.registry import choices
+from raremem.version import __version__
+
+MODES = ("eager", "compiled", "index", "sharded")
+CAPABILITIES = ("gradients", "vmap")
+SLOWEST = 5
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A backend in one of its modes, and what the user called it."""
+
+    called: str
+    backend: Backend
+
+    def __str__(self) -> str:
+        return f"{self.called}-{self.backend.mode}"
+
+
+@dataclass
+class Results:
+    """What has come out so far: of each mode, of each law."""
+
+    called: list[str]
+    expected: dict[str, str]
+    outcomes: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    whole: bool = False
+
+    @cached_property
+    def modes(self) -> list[Mode]:
+        """Of every backend that was named; frameworks are imported only now."""
+        return [Mode(called, backend) for called in self.called for backend in _modes(called)]
+
+    def problems(self) -> Iterator[str]:
+        """What fails the run beside the laws themselves."""
+        for mode in self.modes:
+            if not any(law["outcome"] == "passed" for law in self.outcomes.get(str(mode), {}).values()):
+                yield f"no law has passed on {mode}"
+        known = {f"{law}[{mode}]": found["outcome"] for mode, laws in self.outcomes.items() for law, found in laws.items()}
+        for law in self.expected:
+            if known.get(law) != "failed as expected":
+                instead = f"it {known[law]}" if law in known else "there is no such law and mode"
+                yield f"{law} is expected to fail, but {instead}"
+
+    def count(self, mode: Mode, outcome: str) -> int:
+        """Laws with that outcome."""
+        return sum(law["outcome"] == outcome for law in self.outcomes.get(str(mode), {}).values())
+
+
+RESULTS = pytest.StashKey[Results]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options, all of which begin with --raremem."""
+    group = parser.getgroup("raremem", "raremem: laws that a backend of a memory must hold")
+    group.addoption(
+        "--raremem-backend",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="numpy, torch, jax, or package.module:attribute of a Backend or a dict of them; may be repeated",
+    )
+    group.addoption("--raremem-examples", type=int, default=50, metavar="N", help="cases for each law; default: 50")
+    group.addoption(
+        "--raremem-expected-failures",
+        type=Path,
+        metavar="FILE",
+        help="a line 'law[backend-mode]  # reason' for each law that is known to fail; one that passes is then an error",
+    )
+    group.addoption("--raremem-report", type=Path, metavar="FILE", help="write what came out as JSON")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make room for what will come out."""
+    config.stash[RESULTS] = Results(config.option.raremem_backend, _expected(config.option.raremem_expected_failures))
+
+
+def _modes(called: str) -> list[Backend]:
+    """Its backends, one for each mode."""
+    by_mode = {backend.mode: backend for backend in choices(called).values()}
+    return [by_mode[mode] for mode in MODES if mode in by_mode]
+
+
+def _expected(path: Path | None) -> dict[str, str]:
+    """Laws and modes that are expected to fail, and why."""
+    if path is None:
+        return {}
+    expected = {}
+    for line in path.read_text().splitlines():
+        law, _, reason = (part.strip() for part in line.partition("#"))
+        if law and not reason:
+            raise pytest.UsageError(f"{path}: {law!r} has no reason; expected 'law[backend-mode]  # reason'.")
+        if law:
+            expected[law] = reason
+    return expected
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A law is run in every mode."""
+    if "raremem_mode" in metafunc.fixturenames:
+        modes = metafunc.config.stash[RESULTS].modes
+        if not modes:
+            raise pytest.UsageError("no backend was named; say --raremem-backend numpy, or package.module:attribute.")
+        metafunc.parametrize("raremem_mode", modes, ids=str, scope="session")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Only where all laws run can the report say that something was left out."""
+    laws = [item for item in session.items if "raremem_mode" in getattr(item, "fixturenames", ())]
+    narrowed = session.config.option.keyword or any("::" in argument for argument in session.config.args)
+    session.config.stash[RESULTS].whole = bool(laws) and not narrowed and not session.config.option.collectonly
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Note what a law gave; turn an expected failure round."""
+    report: Any = yield
+    callspec = getattr(item, "callspec", None)
+    if callspec is None or "raremem_mode" not in callspec.params or report.when != "call":
+        return report
+    law, mode = callspec.params["law"], str(callspec.params["raremem_mode"])
+    results = item.config.stash[RESULTS]
+    found = {"rule": law.rule, "outcome": report.outcome, "seconds": round(report.duration, 3), "examples": 0}
+    found |= dict(report.user_properties)
+    if report.skipped:
+        found["outcome"] = str(call.excinfo.value) if call.excinfo else "skipped"
+    elif report.failed and f"{law.name}[{mode}]" in results.expected:
+        found["outcome"], found["reason"] = "failed as expected", results.expected[f"{law.name}[{mode}]"]
+        report.outcome, report.wasxfail = "skipped", found["reason"]
+    results.outcomes.setdefault(mode, {})[law.name] = found
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write the report; fail where a mode was never tried or an expected failure did not come."""
+    results = session.config.stash[RESULTS]
+    if session.config.option.raremem_report and results.outcomes:
+        content = {"raremem": __version__, "modes": results.outcomes, "problems": list(results.problems())}
+        session.config.option.raremem_report.write_text(json.dumps(content, indent=1) + "\n")
+    if results.whole and any(results.problems()):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """The report as text."""
+    results = config.stash[RESULTS]
+    if not results.whole:
+        return
+    terminalreporter.section("raremem: laws")
+    for mode in results.modes:
+        for line in _lines(results, mode):
+            terminalreporter.line(line)
+    for called in results.called:
+        absent = set(MODES) - {mode.backend.mode for mode in results.modes if mode.called == called}
+        if absent:
+            terminalreporter.line(f"{called}: no mode {', '.join(name for name in MODES if name in absent)}")
+    taken = [(law["seconds"], f"{name}[{mode}]") for mode, laws in results.outcomes.items() for name, law in laws.items()]
+    slowest = sorted(taken, reverse=True)[:SLOWEST]
+    terminalreporter.line("slowest: " + ", ".join(f"{name} {seconds:.1f} s" for seconds, name in slowest))
+    for problem in results.problems():
+        terminalreporter.line(f"ERROR: {problem}; the run has failed", red=True)
+
+
+def _lines(results: Results, mode: Mode) -> Iterator[str]:
+    """What is said of a mode."""
+    laws = results.outcomes.get(str(mode), {})
+    parts = [f"{results.count(mode, 'passed')} laws hold", f"{results.count(mode, 'failed')} are broken"]
+    if results.expected:
+        parts[-1] += f", {results.count(mode, 'failed as expected')} as expected"
+    parts.append(f"{sum(law['examples'] for law in laws.values()):,} cases")
+    parts.append(f"{sum(law['seconds'] for law in laws.values()):.0f} s")
+    yield f"{mode!s:24} {', '.join(parts)}"
+    missing = [name for name in CAPABILITIES if name not in mode.backend.capabilities]
+    if missing:
+        skipped = [law for law, found in laws.items() if found["outcome"].startswith("not declared")]
+        yield f"{'':24} not declared, not run: {', '.join(missing)} ({', '.join(skipped)})"

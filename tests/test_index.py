@@ -1,0 +1,255 @@
+"""Approximate search that follows a memory: its answers, what it may lose, and every law with it on the smallest memories."""
+
+import copy
+import pickle
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+import raremem
+from raremem import index as live
+from raremem import search
+from raremem.adapters.torch import Memory
+from raremem.index import LiveIndex
+from raremem.reference.laws import LAWS, run
+
+INDEXES = ("annoy", "faiss", "hnswlib")
+CONFIG = raremem.MemoryConfig(slots=3000, key_dim=16, neighbors=10)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """An index for a thousand slots, and no more than a hundred searched beside it."""
+    monkeypatch.setattr(live, "SMALLEST", 1000)
+    monkeypatch.setattr(live, "FRESH", 100)
+
+
+def unit(rows):
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def clustered(generator, count, dim=16, centers=200):
+    return unit(
+        generator.normal(size=(centers, dim))[generator.integers(0, centers, count)] + 0.1 * generator.normal(size=(count, dim))
+    )
+
+
+def indexed(name, **options):
+    return raremem.get_backend("numpy", index=raremem.get_index(name, **{"background": False, **options}))
+
+
+def filled(backend, config=CONFIG):
+    """A full memory, each key with a value of its own, and its keys."""
+    keys = clustered(np.random.default_rng(0), config.slots, config.key_dim)
+    state = backend.from_numpy(
+        config,
+        {
+            "keys": keys,
+            "values": np.arange(config.slots, dtype=np.int32),
+            "ages": np.arange(config.slots, dtype=np.int32),
+            "filled": np.ones(config.slots, np.bool_),
+            "step": config.slots,
+        },
+    )
+    return state, keys
+
+
+def stream(backend, steps, batch=32):
+    """A full memory, and batches of new keys written to it; each is asked for at once. Yields the lookups."""
+    generator = np.random.default_rng(1)
+    state, _ = filled(backend)
+    for step in range(steps):
+        rows = unit(generator.normal(size=(batch, CONFIG.key_dim)))
+        targets = np.arange(batch, dtype=np.int32) + 10_000 + step * batch
+        state, _ = backend.update(CONFIG, state, rows, targets)
+        yield backend.query(CONFIG, state, rows, targets), targets
+
+
+def check_newest(backend):
+    for found, targets in stream(backend, 60):
+        np.testing.assert_array_equal(found.values[:, 0], targets)
+
+
+class Everything:
+    """An index that proposes what it was built of."""
+
+    def __init__(self, keys, slots, seed):
+        self.slots = slots
+
+    def search(self, queries, count):
+        return np.tile(np.pad(self.slots, (0, max(0, count - len(self.slots))), constant_values=-1), (len(queries), 1))
+
+
+class Growing(Everything):
+    """The same; what is added comes again beside it."""
+
+    def add(self, keys, slots):
+        self.slots = np.concatenate([self.slots, slots])
+
+
+@pytest.mark.parametrize("build", [Everything, Growing, *INDEXES], ids=lambda build: getattr(build, "__name__", build))
+@pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
+def test_every_law_holds_with_an_index_of_the_smallest_memories(law, build, monkeypatch):
+    if law.needs is not None:
+        pytest.skip(f"numpy declares no {law.needs}")
+    monkeypatch.setattr(live, "SMALLEST", 1)
+    monkeypatch.setattr(live, "FRESH", 2)
+    monkeypatch.setattr(search, "shortlist", lambda k: 512)
+    index = raremem.get_index(build, background=False) if isinstance(build, str) else LiveIndex(build, background=False)
+    run(law, raremem.get_backend("numpy", index=index), 10)
+    assert index.ready or index._followed is None
+
+
+@pytest.mark.parametrize("law", [law for law in LAWS.values() if law.needs == "gradients"], ids=lambda law: law.name)
+def test_gradients_go_through_what_an_index_finds(law, monkeypatch):
+    monkeypatch.setattr(live, "SMALLEST", 1)
+    monkeypatch.setattr(search, "shortlist", lambda k: 512)
+    run(law, raremem.get_backend("torch", index=LiveIndex(Everything, background=False)), 10)
+
+
+@pytest.mark.parametrize("background", [False, True])
+@pytest.mark.parametrize("name", INDEXES)
+def test_what_was_just_written_is_found(name, background, small):
+    check_newest(indexed(name, background=background))
+
+
+def test_that_check_can_fail(small, monkeypatch):
+    monkeypatch.setattr(LiveIndex, "note", lambda self, p, state, report: setattr(self, "_step", int(state.step)))
+    with pytest.raises(AssertionError):
+        check_newest(indexed("hnswlib"))
+
+
+@pytest.mark.parametrize("name", INDEXES)
+def test_most_neighbors_are_found_and_similarities_are_true(name, small):
+    backend, exact = indexed(name), raremem.get_backend("numpy")
+    state, keys = filled(backend)
+    queries = unit(keys[::10] + 0.02)
+    found, truth = (some.query(CONFIG, state, queries) for some in (backend, exact))
+    assert backend.index.ready
+    assert (found.slots[:, 0] == truth.slots[:, 0]).mean() >= 0.99
+    shared = [len(set(a) & set(b)) / len(b) for a, b in zip(found.slots, truth.slots, strict=True)]
+    assert np.mean(shared) >= 0.95
+    np.testing.assert_allclose(found.similarities, np.einsum("bd,bkd->bk", queries, keys[found.slots]), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", INDEXES)
+def test_the_same_calls_give_the_same_answers(name, small):
+    first, second = ([found.slots for found, _ in stream(indexed(name, seed=3), 30)] for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("proposed", [-1, 10**6, -(2**31), 7])
+def test_an_index_that_proposes_nonsense_loses_nothing(proposed, small):
+    class Nonsense(Everything):
+        def search(self, queries, count):
+            return np.full((len(queries), count), proposed, np.int32)
+
+    backend, exact = raremem.get_backend("numpy", index=LiveIndex(Nonsense, background=False)), raremem.get_backend("numpy")
+    state, keys = filled(backend)
+    targets = np.arange(40, dtype=np.int32)
+    found, truth = (some.query(CONFIG, state, keys[:40], targets) for some in (backend, exact))
+    for got, expected in zip(found, truth, strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_an_index_follows_the_state_it_is_given(small):
+    backend = indexed("hnswlib")
+    state, keys = filled(backend)
+    backend.query(CONFIG, state, keys[:1])
+    other = backend.copy(state)
+    other, _ = backend.update(CONFIG, other, -keys[:5], np.arange(5) + 5000)
+    assert (backend.query(CONFIG, other, -keys[:5]).values[:, 0] == np.arange(5) + 5000).all()
+    state, _ = raremem.get_backend("numpy").update(CONFIG, state, -keys[5:9], np.arange(4) + 6000)
+    assert (backend.query(CONFIG, state, -keys[5:9]).values[:, 0] == np.arange(4) + 6000).all()
+
+
+def test_queries_go_on_while_an_index_is_built(small):
+    may_build = threading.Event()
+
+    class Slow(Everything):
+        def __init__(self, keys, slots, seed):
+            assert may_build.wait(30)
+            super().__init__(keys, slots, seed)
+
+    index = LiveIndex(Slow)
+    backend = raremem.get_backend("numpy", index=index)
+    state, keys = filled(backend)
+    assert (backend.query(CONFIG, state, keys[:9]).values[:, 0] == np.arange(9)).all()
+    state, _ = backend.update(CONFIG, state, -keys[:9], np.arange(9) + 5000)
+    assert not index.ready
+    may_build.set()
+    index._building.result(30)
+    assert (backend.query(CONFIG, state, -keys[:9]).values[:, 0] == np.arange(9) + 5000).all()
+    assert index.ready
+
+
+def test_an_index_that_cannot_be_built_says_so(small):
+    class Broken(Everything):
+        def __init__(self, keys, slots, seed):
+            raise MemoryError("no room for the index")
+
+    backend = raremem.get_backend("numpy", index=LiveIndex(Broken, background=False))
+    state, keys = filled(backend)
+    with pytest.raises(MemoryError, match="no room"):
+        backend.query(CONFIG, state, keys[:1])
+
+
+@pytest.mark.parametrize("name", INDEXES)
+def test_a_module_with_an_index_is_copied_saved_and_loaded(name, small):
+    memory = Memory(CONFIG, index=raremem.get_index(name, background=False))
+    rows = torch.from_numpy(clustered(np.random.default_rng(0), 2000))
+    targets = torch.arange(2000)
+    memory.update(memory(rows, targets))
+    assert (memory(rows).values[:, 0] == targets).float().mean() > 0.99
+    assert memory.index.ready
+    for other in (copy.deepcopy(memory), pickle.loads(pickle.dumps(memory))):
+        assert not other.index.ready
+        assert (other(rows).values[:, 0] == targets).float().mean() > 0.99
+        other.load_state_dict(Memory(CONFIG).state_dict())
+        assert not other(rows).found.any()
+    assert memory.state_dict().keys() == Memory(CONFIG).state_dict().keys()
+    queries = rows[:8].clone().requires_grad_()
+    memory(queries, targets[1:9]).loss.sum().backward()
+    assert queries.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "numpy", "index": "balltree"}, "no index 'balltree'; expected one of annoy, faiss, hnswlib"),
+        ({"name": "jax", "index": "annoy"}, "backend 'jax' .* takes no index; expected 'numpy' or 'torch'"),
+        ({"name": "torch", "index": "annoy", "compiled": True}, r"'torch' \(compiled\) takes no index"),
+        ({"name": "reference", "index": "annoy"}, "'reference' takes no index"),
+    ],
+)
+def test_where_there_is_no_index(options, message):
+    with pytest.raises(raremem.UnknownBackendError, match=message):
+        raremem.get_backend(options.pop("name"), **options)
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(raremem.registry.INDEXES, "hnswlib", "no_such_package")
+    with pytest.raises(raremem.MissingPackageError, match=r"pip install 'raremem\[hnswlib\]'"):
+        raremem.get_index("hnswlib")
+
+
+def test_an_index_in_compiled_code_is_an_error():
+    memory = Memory(CONFIG, index="hnswlib")
+    with pytest.raises(Exception, match="Leave out index="):
+        torch.compile(memory, fullgraph=True)(torch.ones(2, 16))
+
+
+def test_a_build_of_annoy_that_finds_one_neighbor_is_refused(monkeypatch):
+    from raremem.adapters import annoy
+
+    class One:
+        def get_nns_by_vector(self, *arguments):
+            return [0]
+
+    monkeypatch.setattr(annoy, "_trees", lambda *arguments: One())
+    annoy._check_this_build.cache_clear()
+    with pytest.raises(raremem.MissingPackageError, match="finds 1 of 8 neighbors"):
+        annoy._check_this_build()
+    annoy._check_this_build.cache_clear()
