@@ -123,19 +123,22 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Only where all laws run can the report say that something was left out."""
-    laws = [item for item in session.items if "raremem_mode" in getattr(item, "fixturenames", ())]
+    laws = list(filter(_is_law, session.items))
     narrowed = session.config.option.keyword or any("::" in argument for argument in session.config.args)
     session.config.stash[RESULTS].whole = bool(laws) and not narrowed and not session.config.option.collectonly
+
+
+def _is_law(item: pytest.Item) -> bool:
+    return {"law", "raremem_mode"} <= set(getattr(item, "fixturenames", ()))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     """Note what a law gave; turn an expected failure round."""
     report: Any = yield
-    callspec = getattr(item, "callspec", None)
-    if callspec is None or "raremem_mode" not in callspec.params or report.when != "call":
+    if not _is_law(item) or report.when != "call":
         return report
-    law, mode = callspec.params["law"], str(callspec.params["raremem_mode"])
+    law, mode = item.callspec.params["law"], str(item.callspec.params["raremem_mode"])  # type: ignore[attr-defined]
     results = item.config.stash[RESULTS]
     found = {"rule": law.rule, "outcome": report.outcome, "seconds": round(report.duration, 3), "examples": 0}
     found |= dict(report.user_properties)
