@@ -1,4 +1,4 @@
-"""A memory in a file: safetensors, with the config and a schema version in its header.
+"""A memory in a file: safetensors, with a schema version, the config and a checksum in its header.
 
 Equal states give equal bytes, whichever backend wrote them. Nothing in the file is executable.
 """
@@ -6,6 +6,7 @@ Equal states give equal bytes, whichever backend wrote them. Nothing in the file
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import secrets
@@ -20,9 +21,10 @@ from .backend import Backend
 from .config import MemoryConfig
 from .errors import CheckpointError, RarememError
 from .registry import get_backend
+from .state import check_portable, resized
 
-SCHEMA = 2
-"""1 had no hits: a file of it is read as one of slots that were never hit."""
+SCHEMA = 3
+"""1 had no hits: a file of it is read as one of slots that were never hit. 1 and 2 had no checksum."""
 
 ARRAYS = ("keys", "values", "ages", "filled", "hits")
 HEADER = "raremem"
@@ -47,15 +49,23 @@ def save(path: str | os.PathLike[str], config: MemoryConfig, state: Any, backend
     portable = backend.to_numpy(state)
     arrays = {name: np.ascontiguousarray(portable[name]) for name in ARRAYS}
     arrays["step"] = np.asarray(portable["step"], np.int64)
-    header = json.dumps({"schema": SCHEMA, "config": dataclasses.asdict(config)}, sort_keys=True)
-    replace_file(Path(path), safetensors.numpy.save(arrays, {HEADER: header}))
+    fields = dataclasses.asdict(config)
+    header = {"schema": SCHEMA, "config": fields, "sha256": _checksum(fields, arrays)}
+    replace_file(Path(path), safetensors.numpy.save(arrays, {HEADER: json.dumps(header, sort_keys=True)}))
 
 
-def load(path: str | os.PathLike[str], backend: str | Backend = "numpy") -> tuple[MemoryConfig, Any]:
+def load(path: str | os.PathLike[str], backend: str | Backend = "numpy", slots: int | None = None) -> tuple[MemoryConfig, Any]:
     """The config and the state in the file at `path`, as a state of `backend`.
+
+    Args:
+        path: the file.
+        backend: whose state it is to be; any can read what any other wrote.
+        slots: load into a memory of so many slots. With more, the new ones are empty, after the others. With fewer, what would
+            be evicted first is left out (rule 5, without noise), and what is kept moves together in the order of its slots.
 
     Raises:
         CheckpointError: the file is damaged, is no memory, or has a newer schema.
+        ConfigError: `slots` is no number of slots.
         OSError: the file cannot be read.
     """
     with open(path, "rb"):
@@ -66,14 +76,27 @@ def load(path: str | os.PathLike[str], backend: str | Backend = "numpy") -> tupl
             if header["schema"] not in range(1, SCHEMA + 1):
                 raise CheckpointError(f"{path} has schema {header['schema']}; expected 1 to {SCHEMA}. Update raremem.")
             config = MemoryConfig(**header["config"])
-            portable: dict[str, Any] = {name: file.get_tensor(name) for name in ARRAYS[: 4 if header["schema"] == 1 else 5]}
-            portable["step"] = int(file.get_tensor("step"))
-        chosen = backend if isinstance(backend, Backend) else get_backend(backend)
-        return config, chosen.from_numpy(config, portable)
+            names = [name for name in (*ARRAYS, "step") if name != "hits" or header["schema"] > 1]
+            portable: dict[str, Any] = {name: file.get_tensor(name) for name in names}
+        if header["schema"] > 2 and header["sha256"] != _checksum(header["config"], portable):
+            raise CheckpointError(f"{path} was changed after it was written: its checksum is another. Use an older one.")
+        portable = check_portable(config, {**portable, "step": int(portable["step"])})
     except CheckpointError:
         raise
     except (safetensors.SafetensorError, RarememError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is not a whole raremem checkpoint ({error}). Use an older one.") from error
+    if slots is not None:
+        config, portable = dataclasses.replace(config, slots=slots), resized(config, portable, slots)
+    chosen = backend if isinstance(backend, Backend) else get_backend(backend)
+    return config, chosen.from_numpy(config, portable)
+
+
+def _checksum(fields: dict[str, Any], arrays: dict[str, Any]) -> str:
+    """Of a config's fields and all arrays."""
+    digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
+    for name in sorted(arrays):
+        digest.update(name.encode() + np.ascontiguousarray(arrays[name]).data)
+    return digest.hexdigest()
 
 
 def replace_file(path: Path, content: bytes) -> None:

@@ -7,6 +7,7 @@ every framework already knows how to walk them (a JAX pytree, a torch pytree).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -181,6 +182,18 @@ def check_portable(config: MemoryConfig, portable: Mapping[str, Any]) -> Portabl
         "hits": hits.astype(np.int32),
         "step": int(step),
     }
+
+
+def resized(config: MemoryConfig, portable: PortableState, slots: int) -> PortableState:
+    """A checked portable state in so many slots: with empty ones after the others, or without those to be evicted first."""
+    arrays = {name: array for name, array in portable.items() if name != "step"}
+    if slots > config.slots:
+        more = empty_portable(replace(config, slots=slots - config.slots))
+        return {**portable, **{name: np.concatenate([array, more[name]]) for name, array in arrays.items()}}
+    hits = portable["hits"] if config.evict == "least_hit" else np.zeros_like(portable["hits"])
+    first_to_go = np.lexsort((-portable["ages"], hits, portable["filled"]))
+    kept = np.sort(first_to_go[config.slots - slots :])
+    return {**portable, **{name: array[kept] for name, array in arrays.items()}}
 
 
 def empty_portable(config: MemoryConfig) -> PortableState:

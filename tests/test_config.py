@@ -2,7 +2,6 @@
 
 import dataclasses
 import pickle
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -61,46 +60,6 @@ def test_states_that_cannot_be(entry, message, name):
         backend.from_numpy(CONFIG, {**good, **entry})
     with pytest.raises(raremem.StateError, match="has no"):
         backend.from_numpy(CONFIG, {"keys": good["keys"]})
-
-
-def test_files_that_are_no_checkpoint(tmp_path):
-    path = tmp_path / "memory.safetensors"
-    raremem.save(path, CONFIG, BACKEND.init(CONFIG))
-    assert raremem.load(path)[0] == CONFIG
-    whole = path.read_bytes()
-    for content in (b"", whole[:-1], whole[: len(whole) // 2], b"\xff" * 100, whole.replace(b'schema\\": 2', b'schema\\": 9')):
-        assert content != whole
-        path.write_bytes(content)
-        with pytest.raises(raremem.CheckpointError, match=r"not a whole|has schema"):
-            raremem.load(path)
-    with pytest.raises(FileNotFoundError):
-        raremem.load(tmp_path / "nowhere")
-
-
-def test_a_file_of_the_first_schema_is_read_as_never_hit():
-    config, state = raremem.load(Path(__file__).with_name("files") / "memory-schema-1.safetensors")
-    portable = BACKEND.to_numpy(state)
-    assert (config.slots, config.loss, config.evict) == (4, "margin", "oldest")
-    assert portable["values"].tolist() == [7, 8, -1, -1]
-    assert portable["ages"].tolist() == [1, 0, 0, 0]
-    assert portable["hits"].tolist() == [0, 0, 0, 0]
-
-
-def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "memory.safetensors"
-    raremem.save(path, CONFIG, BACKEND.init(CONFIG))
-    before = path.read_bytes()
-    monkeypatch.setattr("os.replace", lambda *names: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
-        raremem.save(path, CONFIG, BACKEND.init(CONFIG))
-    assert path.read_bytes() == before
-    assert [found.name for found in tmp_path.iterdir()] == [path.name]
-
-
-def test_a_file_can_be_read_by_those_who_can_read_any_other(tmp_path):
-    raremem.save(tmp_path / "memory.safetensors", CONFIG, BACKEND.init(CONFIG))
-    (tmp_path / "plain").touch()
-    assert (tmp_path / "memory.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_a_backend_of_ones_own_by_name():
