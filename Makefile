@@ -1,16 +1,21 @@
-# make demo, make test, make lint: each sets up .venv by itself, and quickly when it is there.
+# make demo, make test, make fuzz MINUTES=10, make lint: each sets up .venv by itself, and quickly when it is there.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint clean
+MINUTES ?= 10
+
+.PHONY: demo test fuzz lint clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/raremem demo $(ARGS)
 
 test: $(VENV)/.test
 	@$(BIN)/python -m pytest $(ARGS)
+
+fuzz: $(VENV)/.test
+	@$(BIN)/python -m pytest reference/conformance --raremem-fuzz $(MINUTES) $(ARGS)
 
 # mypy does not follow the finder of an editable install: give it the tree that a wheel would have, as links.
 lint: $(VENV)/.test

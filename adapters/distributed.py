@@ -22,10 +22,10 @@ from raremem.adapters.torch import Memory
 from raremem.errors import StateError
 from raremem.state import Lookup, UpdateReport
 
+Group = dist.ProcessGroup | None
 
-def update(
-    memory: Memory, lookup: Lookup | None, mask: Tensor | None = None, group: dist.ProcessGroup | None = None
-) -> UpdateReport:
+
+def update(memory: Memory, lookup: Lookup | None, mask: Tensor | None = None, group: Group = None) -> UpdateReport:
     """Write the rows of all ranks to each rank's memory.
 
     Args:
@@ -40,12 +40,26 @@ def update(
     Raises:
         StateError: the lookup was made without targets. (Raised on this rank alone: the others wait for it.)
     """
-    with torch.no_grad():
-        rows = _gathered(_own_rows(memory, lookup, mask), group)
-    key_dim = memory.config.key_dim
-    queries = rows[:, :key_dim].contiguous().view(torch.float32)
-    slots, values, targets, accepted, rejected = rows[:, key_dim:].T.contiguous()
-    found = Lookup(
+    if lookup is None:
+        nothing = memory.values.new_zeros(0)
+        none = nothing[:, None]
+        queries = memory.keys.new_zeros(0, memory.config.key_dim)
+        lookup = Lookup(none, none, none, none, nothing, None, queries, nothing, nothing.bool(), nothing.bool())
+    return memory.update(gather_lookup(lookup, mask, group))
+
+
+@torch.no_grad()
+def gather_lookup(lookup: Lookup, mask: Tensor | None = None, group: Group = None) -> Lookup:
+    """What an update needs of the lookups of all ranks, in rank order. See `update`."""
+    if lookup.targets is None:
+        raise StateError("the lookup has no targets; call memory(query, target) on every rank.")
+    there = lookup.accepted if mask is None else lookup.accepted & mask
+    rejected = lookup.rejected if mask is None else lookup.rejected & mask
+    columns = torch.stack([lookup.slots[:, 0], lookup.values[:, 0], lookup.targets, there.int(), rejected.int()], dim=1)
+    rows = torch.cat(gather_rows(torch.cat([lookup.queries.view(torch.int32), columns], dim=1), group))
+    queries = rows[:, :-5].contiguous().view(torch.float32)
+    slots, values, targets, accepted, rejected = rows[:, -5:].T.contiguous()
+    return Lookup(
         values=values[:, None],
         slots=slots[:, None],
         similarities=torch.zeros_like(queries[:, :1]),
@@ -57,29 +71,15 @@ def update(
         rejected=rejected.bool(),
         accepted=accepted.bool(),
     )
-    return memory.update(found)
 
 
-def _own_rows(memory: Memory, lookup: Lookup | None, mask: Tensor | None) -> Tensor:
-    """All that an update needs of this rank's rows, [B, key_dim + 5] i32: queries by their bits."""
-    if lookup is None:
-        return memory.values.new_zeros(0, memory.config.key_dim + 5)
-    if lookup.targets is None:
-        raise StateError("the lookup has no targets; call memory(query, target) on every rank.")
-    there = lookup.accepted if mask is None else lookup.accepted & mask
-    rejected = lookup.rejected if mask is None else lookup.rejected & mask
-    columns = torch.stack([lookup.slots[:, 0], lookup.values[:, 0], lookup.targets, there.int(), rejected.int()], dim=1)
-    return torch.cat([lookup.queries.view(torch.int32), columns], dim=1)
-
-
-def _gathered(rows: Tensor, group: dist.ProcessGroup | None) -> Tensor:
-    """The rows of all ranks in rank order: padded to the longest batch for the way, since all must send alike."""
-    ranks = dist.get_world_size(group)
-    counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(ranks)]
+def gather_rows(rows: Tensor, group: Group = None) -> list[Tensor]:
+    """The rows of each rank: padded to the longest batch for the way, since all must send alike."""
+    counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(dist.get_world_size(group))]
     dist.all_gather(counts, torch.tensor([len(rows)], device=rows.device), group=group)
     sizes = [int(count) for count in counts]
     padded = rows.new_zeros(max(sizes), rows.shape[1])
     padded[: len(rows)] = rows
     parts = [torch.empty_like(padded) for _ in sizes]
     dist.all_gather(parts, padded, group=group)
-    return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+    return [part[:size] for part, size in zip(parts, sizes, strict=True)]

@@ -48,7 +48,7 @@ class Backend(ABC):
 
     @property
     def mode(self) -> str:
-        """How it runs: "eager", "compiled", or "index" (with approximate search)."""
+        """How it runs: "eager", "compiled", "index" (with approximate search), or "sharded" (over several devices)."""
         return "compiled" if self.compiled else "eager"
 
     @abstractmethod
@@ -154,14 +154,17 @@ class ArrayBackend(Backend):
         primitives: the framework's table.
         compiled: run `query` and `update` through the framework's compiler.
         index: approximate search (rule 10), for one memory; else it is exact.
+        search: rule 2's, of one's own.
     """
 
-    def __init__(self, primitives: Primitives, compiled: bool = False, index: LiveIndex | None = None) -> None:
+    def __init__(
+        self, primitives: Primitives, compiled: bool = False, index: LiveIndex | None = None, search: Search = nearest
+    ) -> None:
         self.name = primitives.name
         self.primitives = primitives
         self.compiled = compiled
         self.index = index
-        search = nearest if index is None else index.nearest
+        search = search if index is None else index.nearest
         self._query = partial(algorithm.query, primitives, search=search)
         self._update = partial(_search_and_update, primitives, search=search)
         if compiled:

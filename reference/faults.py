@@ -20,13 +20,14 @@ from raremem.reference.laws import LAWS, run
 
 @dataclass(frozen=True)
 class Fault:
-    """A mistake: in which module, which text, and what stands there instead. `backend` is the one that shows it."""
+    """A mistake: in which module, which text, and what stands there instead. `backend` is the one that shows it, and how."""
 
     name: str
     module: str
     right: str
     wrong: str
     backend: str = "numpy"
+    compiled: bool = False
 
 
 _ALGORITHM, _SCAN, _SEARCH, _NOISE = "raremem.algorithm", "raremem.scan", "raremem.search", "raremem.noise"
@@ -113,6 +114,21 @@ FAULTS = (
     Fault("the target's best slot is the last neighbor with it", _SEARCH, 'p.cast(right, "int32").argmax(1)', 'p.cast(right, "int32").cumsum(1).argmax(1)'),
     Fault("the target is sought among the neighbors alone", _SEARCH, "    if len(asking):", "    if False:"),
     Fault("slots that noise may bring forward are left out", _ALGORITHM, "lowest - reach", "lowest + 1"),
+    Fault("rows stay in half precision", _ALGORITHM, 'p.cast(queries, "float32"), 1.0)', "queries, 1.0)"),
+    Fault("a memory forgets its ages when the step wraps", "raremem.state",
+          "(np.int64(step) - last_used.astype(np.int64)) % STEP_PERIOD", "np.abs(np.int64(step) - last_used.astype(np.int64))"),
+    Fault("noise of a step that has wrapped", _NOISE, "hashed ^ step", "hashed ^ p.xp.abs(step)"),
+    Fault("of many neighbors the last have no weight", _ALGORITHM, "powers = _powers(p, logits, top, present)",
+          "powers = _powers(p, logits, top, present & (p.arange(logits.shape[1], present) < 8)[None, :])"),
+    Fault("of a large batch the last row is lost", _ALGORITHM, "accepted = found.accepted & in_range & mask",
+          "accepted = found.accepted & in_range & mask & (p.arange(mask.shape[0], mask) < 11)"),
+    Fault("a copy is the same memory", "raremem.adapters.numpy", "    def copy(self, array: Array) -> Array:\n        return np.array(array)",
+          "    def copy(self, array: Array) -> Array:\n        return array"),
+    Fault("a query writes to the memory", _ALGORITHM, "    constant = p.constant(unit)\n",
+          "    constant = p.constant(unit)\n    state.keys[0] += constant[0]\n"),
+    Fault("ties to the highest slot, compiled only", "raremem.adapters.jax", "best, columns = jax.lax.top_k(_one_zero(scores), k)\n",
+          "turn = -1 if _traced(scores) else 1\n        best, columns = jax.lax.top_k(_one_zero(scores)[:, ::turn], k)\n"
+          "        columns = scores.shape[1] - 1 - columns if turn < 0 else columns\n", "jax", True),
     Fault("ties to the highest slot", "raremem.adapters.numpy", "| (ties.astype(np.int64) & 0xFFFFFFFF)",
           "| (~ties.astype(np.int64) & 0xFFFFFFFF)"),
     Fault("ties in no order", "raremem.adapters.torch",
@@ -137,7 +153,7 @@ def planted(fault: Fault) -> Iterator[Backend]:
     finally:
         sys.modules[fault.module] = module
     with _replaced(module, mutant):
-        yield type(adapter.backend)(type(adapter.backend.primitives)())
+        yield type(adapter.backend)(type(adapter.backend.primitives)(), compiled=fault.compiled)
 
 
 @contextlib.contextmanager
@@ -177,6 +193,20 @@ def _holds(name: str, backend: Backend, examples: int) -> bool:
     return True
 
 
+def table() -> str:
+    """As markdown: the laws that each fault breaks, and the laws that no fault breaks."""
+    caught = {fault.name: list(caught_by(fault)) for fault in FAULTS}
+    idle = sorted(set(LAWS) - {law for laws in caught.values() for law in laws})
+    rows = [f"| {name} | {', '.join(laws) or '**not caught**'} |" for name, laws in caught.items()]
+    return "\n".join([
+        "# Planted faults, and the laws that catch them\n",
+        f"Written by `python -m raremem.reference.faults`: {len(FAULTS)} faults, {len(LAWS)} laws.",
+        f"Laws that catch none: {', '.join(idle) or 'none'}.\n",
+        "| fault | laws that it breaks |",
+        "| --- | --- |",
+        *rows,
+    ])  # fmt: skip
+
+
 if __name__ == "__main__":
-    for planted_fault in FAULTS:
-        print(f"{planted_fault.name}: {', '.join(caught_by(planted_fault)) or 'NOT CAUGHT'}", flush=True)
+    print(table())

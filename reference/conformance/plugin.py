@@ -42,6 +42,8 @@ class Results:
     expected: dict[str, str]
     outcomes: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     whole: bool = False
+    seconds: float = 0.0
+    """For each law in each mode, when fuzzing."""
 
     @cached_property
     def modes(self) -> list[Mode]:
@@ -84,6 +86,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="FILE",
         help="a line 'law[backend-mode]  # reason' for each law that is known to fail; one that passes is then an error",
     )
+    group.addoption("--raremem-fuzz", type=float, default=0.0, metavar="MINUTES", help="search on for so long, with new cases")
     group.addoption("--raremem-report", type=Path, metavar="FILE", help="write what came out as JSON")
 
 
@@ -124,6 +127,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Only where all laws run can the report say that something was left out."""
     laws = list(filter(_is_law, session.items))
+    session.config.stash[RESULTS].seconds = 60 * session.config.option.raremem_fuzz / max(1, len(laws))
     narrowed = session.config.option.keyword or any("::" in argument for argument in session.config.args)
     session.config.stash[RESULTS].whole = bool(laws) and not narrowed and not session.config.option.collectonly
 

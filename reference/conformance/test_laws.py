@@ -1,7 +1,10 @@
 """Every law, on every backend that was named, in every mode that it has."""
 
+import time
+
 import pytest
 
+from raremem.reference.conformance.plugin import RESULTS
 from raremem.reference.laws import LAWS, run
 
 
@@ -10,6 +13,8 @@ def test_law(law, raremem_mode, record_property, pytestconfig):
     """The law holds; not run where it needs what the backend does not declare."""
     if law.needs is not None and law.needs not in raremem_mode.backend.capabilities:
         pytest.skip(f"not declared: {law.needs}")
-    record_property(
-        "examples", run(law, raremem_mode.backend, pytestconfig.option.raremem_examples, called=raremem_mode.called)
-    )
+    examples, seconds = pytestconfig.option.raremem_examples, pytestconfig.stash[RESULTS].seconds
+    tried, end = 0, time.monotonic() + seconds
+    while tried == 0 or time.monotonic() < end:
+        tried += run(law, raremem_mode.backend, examples, called=raremem_mode.called, fuzz=seconds > 0)
+    record_property("examples", tried)

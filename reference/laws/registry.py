@@ -8,10 +8,14 @@ from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from hypothesis.database import DirectoryBasedExampleDatabase
 
 from raremem.backend import Backend
 from raremem.reference.conformance.explain import explain
 from raremem.reference.strategies import FEW_SIZES, MANY_SIZES, Case, Size, cases
+
+FOUND = ".hypothesis/raremem"
+"""Where fuzzing keeps the cases that it has found."""
 
 Check = Callable[[Backend, Case], None]
 
@@ -44,8 +48,18 @@ def law(
     return enter
 
 
-def run(law: Law, backend: Backend, examples: int = 50, shrink: bool = True, called: str | None = None) -> int:
+def run(
+    law: Law, backend: Backend, examples: int = 50, shrink: bool = True, called: str | None = None, fuzz: bool = False
+) -> int:
     """Try a law on a backend with this many cases (a tenth if it is costly), the same ones every time.
+
+    Args:
+        law: which.
+        backend: on what.
+        examples: how many cases.
+        shrink: look for the smallest case, and explain it.
+        called: what the user calls the backend.
+        fuzz: other cases every time, and first those that have failed before, as Hypothesis's database has them.
 
     Returns:
         How many cases were tried.
@@ -54,14 +68,15 @@ def run(law: Law, backend: Backend, examples: int = 50, shrink: bool = True, cal
         AssertionError: the law does not hold. It says so for the smallest case that was found; see `conformance.explain`.
     """
     tried = 0
+    phases = [Phase.generate] + [Phase.shrink] * (shrink and not law.costly) + [Phase.reuse] * fuzz
     sizes = FEW_SIZES if backend.compiled or backend.name == "jax" else MANY_SIZES
 
     @settings(
         max_examples=max(1, examples // 10) if law.costly else examples,
-        phases=[Phase.generate, Phase.shrink] if shrink and not law.costly else [Phase.generate],
+        phases=phases,
         deadline=None,
-        database=None,
-        derandomize=True,
+        database=DirectoryBasedExampleDatabase(f"{FOUND}/{law.name}") if fuzz else None,
+        derandomize=not fuzz,
         suppress_health_check=list(HealthCheck),
     )
     @given(law.strategy(sizes))
