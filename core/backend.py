@@ -222,7 +222,7 @@ class ArrayBackend(Backend):
     ) -> tuple[Array, Array | None, Array]:
         """The inputs as this framework's arrays on the state's device, after every check that can be made here."""
         p = self.primitives
-        check_state(config, state.keys.shape)
+        check_state(config, (len(state.values), state.keys.shape[1]))
         batch = check_queries(config, queries)
         queries = p.asarray(queries, state.keys)
         seen_mask = None

@@ -1,0 +1,89 @@
+"""A memory whose keys are spread over the devices of a JAX mesh: more slots than one device can hold.
+
+Each device holds the keys of a range of slots, and the values, ages and hits of all (12 bytes a slot beside 4 * key_dim). A
+query is searched by every device among its own keys, and the best of all are put together. All else is as for one device:
+answers, gradients and writes equal those of a memory that is not sharded.
+
+    backend = MeshBackend(jax.sharding.Mesh(jax.devices(), ("slots",)))
+    state = backend.init(config)
+
+Where only the batch is to be spread, nothing of this is needed: put the state on every device (`PartitionSpec()`), the rows on
+some (`PartitionSpec("batch")`), and call the functions of `raremem.adapters.jax` inside `jax.jit`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from raremem.adapters.jax import Array, JaxBackend, JaxPrimitives
+from raremem.config import MemoryConfig
+from raremem.primitives import Primitives
+from raremem.scan import NOTHING, scan
+from raremem.state import NO_SLOT, MemoryState, PortableState, check_portable, from_portable
+
+
+class MeshBackend(JaxBackend):
+    """The functional interface over a mesh. Compiled; the state is donated to `update`.
+
+    Args:
+        mesh: the devices. (Axes are taken as automatic: what is not searched is spread by the compiler.)
+        axis: of the mesh, over which slots are spread.
+    """
+
+    mode = "sharded"
+    capabilities = frozenset({"gradients"})
+
+    def __init__(self, mesh: Mesh, axis: str = "slots") -> None:
+        self.mesh, self.axis = Mesh(mesh.devices, mesh.axis_names), axis
+        super().__init__(JaxPrimitives(), compiled=True, search=partial(_nearest, self.mesh, axis))
+
+    def from_numpy(self, config: MemoryConfig, portable: Mapping[str, Any]) -> MemoryState:
+        """See `Backend.from_numpy`. Keys are padded to as many rows as every device can have alike."""
+        state = from_portable(check_portable(config, portable))
+        keys = np.pad(state.keys, ((0, -config.slots % self.mesh.shape[self.axis]), (0, 0)))
+        everywhere, spread = (NamedSharding(self.mesh, PartitionSpec(*axes)) for axes in ((), (self.axis, None)))
+        return MemoryState(jax.device_put(keys, spread), *(jax.device_put(np.array(array), everywhere) for array in state[1:]))
+
+    def to_numpy(self, state: MemoryState) -> PortableState:
+        return super().to_numpy(state._replace(keys=np.asarray(state.keys)[: len(state.values)]))
+
+
+def _nearest(
+    mesh: Mesh, axis: str, p: Primitives, state: MemoryState, queries: Array, targets: Array | None, k: int
+) -> tuple[Array, Array | None]:
+    """See `search.nearest`."""
+    size = state.keys.shape[0] // mesh.shape[axis]
+    values = jnp.pad(state.values, (0, len(state.keys) - len(state.values)), constant_values=NO_SLOT)
+
+    def of_a_device(keys: Array, values: Array, queries: Array, targets: Array) -> tuple[Array, Array]:
+        """The best of all devices [B, k] and [B, 1], from those of this one."""
+        part = MemoryState(keys, values, values, values, state.step)
+        slots, best = scan(p, part, queries, targets, min(k, size))
+        assert best is not None
+        first = jax.lax.axis_index(axis) * size
+        return tuple(_merge(p, axis, queries, keys, places, first, count) for places, count in ((slots, k), (best, 1)))
+
+    none, rows = PartitionSpec(), PartitionSpec(axis)
+    asked = jnp.zeros(len(queries), jnp.int32) if targets is None else targets
+    found = jax.shard_map(
+        of_a_device, mesh=mesh, in_specs=(PartitionSpec(axis, None), rows, none, none), out_specs=(none, none), check_vma=False
+    )
+    slots, best = found(state.keys, values, queries, asked)
+    return slots, None if targets is None else best
+
+
+def _merge(p: Primitives, axis: str, queries: Array, keys: Array, places: Array, first: Array, k: int) -> Array:
+    """The k best slots [B, k] of those [B, n] that each device has found among its own."""
+    there = places != NO_SLOT
+    scores = jnp.where(there, p.score(queries, keys[places]), NOTHING)
+    slots = jnp.where(there, places + first, NO_SLOT)
+    scores, slots = (jax.lax.all_gather(array, axis, axis=1, tiled=True) for array in (scores, slots))
+    columns = p.sort_order(scores, slots, min(k, scores.shape[1]))
+    return p.take_along(slots, columns)
