@@ -26,10 +26,12 @@ from .state import (
 from .validation import (
     TARGET_DTYPES,
     check_column,
+    check_kinds,
     check_no_rejects,
     check_queries,
     check_state,
     check_targets,
+    check_to_write,
     dtype_name,
 )
 
@@ -202,6 +204,7 @@ class ArrayBackend(Backend):
         strict: bool = False,
     ) -> tuple[MemoryState, UpdateReport]:
         queries, targets, mask = self._checked(config, state, queries, targets, mask, strict)
+        check_to_write(targets, lookup, len(queries))
         state, report = self._update(config, state, queries, targets, mask, lookup)
         if self.index is not None:
             self.index.note(self.primitives, state, report)
@@ -222,6 +225,7 @@ class ArrayBackend(Backend):
     ) -> tuple[Array, Array | None, Array]:
         """The inputs as this framework's arrays on the state's device, after every check that can be made here."""
         p = self.primitives
+        check_kinds(config, state, MemoryState)
         check_state(config, (len(state.values), state.keys.shape[1]))
         batch = check_queries(config, queries)
         queries = p.asarray(queries, state.keys)

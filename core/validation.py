@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .config import MAX_INT32, MemoryConfig
-from .errors import DTypeError, RejectedRowsError, ShapeError, StateError, TargetError
+from .errors import ConfigError, DTypeError, RejectedRowsError, ShapeError, StateError, TargetError
 from .state import Array
 
 TARGET_DTYPES = ("int8", "int16", "int32", "int64", "uint8")
@@ -23,8 +23,34 @@ def dtype_name(array: Array) -> str:
     return str(array.dtype).rpartition(".")[2]
 
 
+def check_is_array(name: str, array: Any) -> None:
+    """Check that what is called `name` in messages is an array."""
+    if not (hasattr(array, "shape") and hasattr(array, "dtype")):
+        raise DTypeError(f"{name} are a {type(array).__name__}; expected an array. Convert them, say with numpy.asarray.")
+
+
+def check_kinds(config: Any, state: Any, kind: type) -> None:
+    """Check that a config is one, and a state one of this backend, whose states are of this kind."""
+    if not isinstance(config, MemoryConfig):
+        raise ConfigError(f"the config is a {type(config).__name__}; expected a MemoryConfig.")
+    if not isinstance(state, kind):
+        raise StateError(f"the state is a {type(state).__name__}; expected a {kind.__name__}, as this backend's init gives.")
+
+
+def check_to_write(targets: Any, lookup: Any, batch: int) -> None:
+    """Check that there are targets to be written, and that a lookup, if there is one, is of so many rows."""
+    if targets is None:
+        raise TargetError("there are no targets; expected one for each row, to be written. Mask rows that have none.")
+    if lookup is not None and len(lookup.accepted) != batch:
+        raise ShapeError(
+            f"the lookup is of {len(lookup.accepted)} rows; expected {batch}, as the queries have. "
+            "Give the one that query answered for them, or leave it out."
+        )
+
+
 def check_queries(config: MemoryConfig, queries: Array) -> int:
     """The batch size, if `queries` are [B, key_dim] of some float dtype with B at least 1."""
+    check_is_array("queries", queries)
     shape = tuple(queries.shape)
     if len(shape) != 2 or shape[1] != config.key_dim:
         raise ShapeError(
@@ -40,6 +66,7 @@ def check_queries(config: MemoryConfig, queries: Array) -> int:
 
 def check_column(name: str, column: Array, batch: int, dtypes: tuple[str, ...]) -> None:
     """Check that `column`, called `name` in messages, is [batch] of one of these dtypes."""
+    check_is_array(name, column)
     if tuple(column.shape) != (batch,):
         raise ShapeError(f"{name} have shape {tuple(column.shape)}; expected [{batch}], one for each row of the queries.")
     if dtype_name(column) not in dtypes:

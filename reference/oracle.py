@@ -29,10 +29,12 @@ from raremem.state import Lookup, PortableState, UpdateReport, check_portable, e
 from raremem.validation import (
     TARGET_DTYPES,
     check_column,
+    check_kinds,
     check_no_rejects,
     check_queries,
     check_state,
     check_targets,
+    check_to_write,
 )
 
 Vector = NDArray[np.float32]
@@ -287,6 +289,7 @@ class Oracle(Backend):
     ) -> tuple[OracleState, UpdateReport]:
         found = self.query(config, state, queries, targets, mask, strict=strict)
         batch = len(found.queries)
+        check_to_write(targets, lookup, batch)
         hits: dict[int, list[Vector]] = {}
         misses: list[int] = []
         report_slots = np.full(batch, -1, np.int32)
@@ -360,16 +363,17 @@ def _after(state: OracleState, written: dict[int, Slot]) -> OracleState:
 def _checked(
     config: MemoryConfig, state: OracleState, queries: Any, targets: Any, mask: Any
 ) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[np.bool_]]:
+    check_kinds(config, state, OracleState)
     check_state(config, (len(state.slots), state.key_dim))
-    queries = np.asarray(queries)
     batch = check_queries(config, queries)
+    if mask is not None:
+        check_column("mask entries", mask, batch, ("bool",))
     mask = np.ones(batch, np.bool_) if mask is None else np.asarray(mask)
-    check_column("mask entries", mask, batch, ("bool",))
     if targets is not None:
-        targets = np.asarray(targets)
         check_column("targets", targets, batch, TARGET_DTYPES)
+        targets = np.asarray(targets)
         check_targets(targets, mask)
-    return queries, targets, mask
+    return np.asarray(queries), targets, mask
 
 
 def default_device() -> str:

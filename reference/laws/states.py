@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -71,22 +72,32 @@ def bad_input_changes_nothing(backend: Backend, case: Case) -> None:
         (raremem.DTypeError, queries.astype(np.int32), targets, mask),
         (raremem.DTypeError, queries, targets.astype(np.float32), mask),
         (raremem.DTypeError, queries, targets, mask.astype(np.int32)),
+        (raremem.DTypeError, queries.tolist(), targets, mask),
+        (raremem.DTypeError, queries, targets.tolist(), mask),
         (raremem.TargetError, queries, targets - 100, mask),
         (raremem.TargetError, queries, targets.astype(np.int64) + 2**31, mask),
     ]
     for error, *arguments in wrong:
         for call in (backend.query, backend.update):
-            try:
-                call(config, state, *arguments)
-            except error as raised:
-                assert "expected" in str(raised), raised
-            else:
-                raise AssertionError(f"{call.__name__} took what should raise {error.__name__}")
-    same_state(backend.to_numpy(state), case.state)
+            refuses(error, call, config, state, *arguments)
+    lookup = backend.query(config, state, queries, targets)
     other = dataclasses.replace(config, slots=config.slots + 1)
+    for wrong_error, *call_arguments in (
+        (raremem.StateError, other, state, queries, targets),
+        (raremem.StateError, config, None, queries, targets),
+        (raremem.ConfigError, None, state, queries, targets),
+        (raremem.TargetError, config, state, queries, None),
+        (raremem.ShapeError, config, state, np.concatenate([queries, queries]), np.tile(targets, 2), None, lookup),
+    ):
+        refuses(wrong_error, backend.update, *call_arguments)
+    same_state(backend.to_numpy(state), case.state)
+
+
+def refuses(error: type[Exception], call: Callable[..., Any], *arguments: Any) -> None:
+    """The call raises this error, which says what was expected."""
     try:
-        backend.query(other, state, queries)
-    except raremem.StateError:
-        pass
+        call(*arguments)
+    except error as raised:
+        assert "expected" in str(raised), raised
     else:
-        raise AssertionError("a state of another config was taken")
+        raise AssertionError(f"{call.__name__} took what should raise {error.__name__}")
