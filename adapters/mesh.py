@@ -48,11 +48,15 @@ class MeshBackend(JaxBackend):
         """See `Backend.from_numpy`. Keys are padded to as many rows as every device can have alike."""
         state = from_portable(check_portable(config, portable))
         keys = np.pad(state.keys, ((0, -config.slots % self.mesh.shape[self.axis]), (0, 0)))
-        everywhere, spread = (NamedSharding(self.mesh, PartitionSpec(*axes)) for axes in ((), (self.axis, None)))
+        everywhere, spread = NamedSharding(self.mesh, _spec()), NamedSharding(self.mesh, _spec(self.axis, None))
         return MemoryState(jax.device_put(keys, spread), *(jax.device_put(np.array(array), everywhere) for array in state[1:]))
 
     def to_numpy(self, state: MemoryState) -> PortableState:
         return super().to_numpy(state._replace(keys=np.asarray(state.keys)[: len(state.values)]))
+
+
+def _spec(*axes: str | None) -> PartitionSpec:
+    return PartitionSpec(*axes)  # type: ignore[no-untyped-call]
 
 
 def _nearest(
@@ -67,19 +71,19 @@ def _nearest(
         part = MemoryState(keys, values, values, values, state.step)
         slots, best = scan(p, part, queries, targets, min(k, size))
         assert best is not None
-        first = jax.lax.axis_index(axis) * size
-        return tuple(_merge(p, axis, queries, keys, places, first, count) for places, count in ((slots, k), (best, 1)))
+        merge = partial(_merge, p, axis, queries, keys, jax.lax.axis_index(axis) * size)
+        return merge(slots, k), merge(best, 1)
 
-    none, rows = PartitionSpec(), PartitionSpec(axis)
+    none, rows = _spec(), _spec(axis)
     asked = jnp.zeros(len(queries), jnp.int32) if targets is None else targets
     found = jax.shard_map(
-        of_a_device, mesh=mesh, in_specs=(PartitionSpec(axis, None), rows, none, none), out_specs=(none, none), check_vma=False
+        of_a_device, mesh=mesh, in_specs=(_spec(axis, None), rows, none, none), out_specs=(none, none), check_vma=False
     )
     slots, best = found(state.keys, values, queries, asked)
     return slots, None if targets is None else best
 
 
-def _merge(p: Primitives, axis: str, queries: Array, keys: Array, places: Array, first: Array, k: int) -> Array:
+def _merge(p: Primitives, axis: str, queries: Array, keys: Array, first: Array, places: Array, k: int) -> Array:
     """The k best slots [B, k] of those [B, n] that each device has found among its own."""
     there = places != NO_SLOT
     scores = jnp.where(there, p.score(queries, keys[places]), NOTHING)

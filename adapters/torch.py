@@ -265,7 +265,7 @@ class Memory(nn.Module):
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
         """Load, and forget an index of what was there before."""
-        super()._load_from_state_dict(*arguments)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(*arguments)
         if self.index is not None:
             self.index.drop()
 

@@ -101,8 +101,8 @@ TASKS = {
         "translation:run",
     ),
     "speed": Task(
-        "What a step costs, from 8,192 to 1,048,576 slots",
-        "a framework, or numpy; faiss-cpu to compare with; 4 GB of memory",
+        "What a step costs, from 8,192 to 10,000,000 slots",
+        "a framework, or numpy; faiss-cpu to compare with; 16 GB of memory",
         8.0,
         None,
         "speed:run",
@@ -115,6 +115,14 @@ TASKS = {
         None,
         "live_search:run",
         ("numpy", "torch"),
+    ),
+    "ranks": Task(
+        "One memory over several processes: what a step costs and sends",
+        "PyTorch; 2 GB of memory",
+        2.0,
+        None,
+        "ranks:run",
+        ("torch",),
     ),
 }
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import resource
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +38,8 @@ BATCHES = (16, 256)
 KEY_DIMS = (64, 128)
 NEIGHBORS = (1, 16, 256)
 IN_CLUSTER = 20
+STATM = Path("/proc/self/statm")
+"""Where Linux says how large this process is."""
 FEWEST = 3
 """Runs of which a median is taken, at least."""
 
@@ -69,6 +74,7 @@ class Case:
 
 
 CASES = [Case(*sizes) for sizes in np.array(np.meshgrid(SLOTS, BATCHES, KEY_DIMS, NEIGHBORS)).reshape(4, -1).T.tolist()]
+CASES.append(Case(10_000_000, 16, 64, 16))
 
 
 def _unit(rows: Rows) -> Rows:
@@ -87,6 +93,30 @@ def median_ms(run: Callable[[], object], seconds: float) -> float:
     return statistics.median(taken)
 
 
+def peak_extra_mb(run: Callable[[], object]) -> float | None:
+    """MB by which the process grows while it runs, at most; None where the system does not say."""
+    if not STATM.is_file():
+        return None
+    done = threading.Event()
+    seen = [_resident_mb()]
+
+    def watch() -> None:
+        while not done.wait(0.0005):
+            seen.append(_resident_mb())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    for _ in range(FEWEST):
+        run()
+    done.set()
+    watcher.join()
+    return max(seen) - seen[0]
+
+
+def _resident_mb() -> float:
+    return int(STATM.read_text().split()[1]) * resource.getpagesize() / 1e6
+
+
 def measure(case: Case, backend: Any, seconds: float) -> dict[str, float]:
     """Milliseconds of raremem and of the peers in this process, and the share of rows whose first short list was enough."""
     keys, values, queries, targets = case.data()
@@ -97,7 +127,11 @@ def measure(case: Case, backend: Any, seconds: float) -> dict[str, float]:
     found = {"query": median_ms(lambda: np.asarray(backend.query(case.config, state, rows).values), seconds)}
     if backend.name == "torch":
         found["certain"] = _certain(case, backend, state, rows)
-    found["step"] = median_ms(_step(case, backend, state, rows, wanted), seconds)
+    step = _step(case, backend, state, rows, wanted)
+    peak = peak_extra_mb(step)
+    if peak is not None:
+        found["peak"] = peak
+    found["step"] = median_ms(step, seconds)
     if backend.name != "torch":
         return found | {"limit": max(median_ms(lambda: queries @ keys.T, seconds), median_ms(keys.max, seconds))}
     from raremem.benchmarks import plain_torch
@@ -182,11 +216,22 @@ def run(setting: Setting) -> Outcome:
 
 def outcome(measured: list[dict[str, float]]) -> Outcome:
     """The table, the ratios, and the plot of cost against slots."""
-    table = [["slots x batch x dim x k", "step ms", "query ms", "limit ms", "plain torch ms", "faiss search ms", "certain %"]]
+    table = [
+        [
+            "slots x batch x dim x k",
+            "step ms",
+            "query ms",
+            "limit ms",
+            "plain torch ms",
+            "faiss search ms",
+            "certain %",
+            "extra MB",
+        ]
+    ]
     headline: dict[str, float] = {}
     for case, found in zip(CASES, measured, strict=True):
         name = f"{case.slots:,} x {case.batch} x {case.key_dim} x {case.neighbors}"
-        names = ("step", "query", "limit", "plain", "faiss", "certain")
+        names = ("step", "query", "limit", "plain", "faiss", "certain", "peak")
         table.append([name, *(f"{found[column]:.1f}" if column in found else "not run" for column in names)])
         headline |= {
             f"{name}: step / {title}": found["step"] / found[peer]
@@ -201,7 +246,8 @@ def outcome(measured: list[dict[str, float]]) -> Outcome:
         notes=[
             "A step is query, loss with its gradient, and update; the plain torch step does the same by a matrix product, topk "
             "and index writes. The limit is the longer of the bare product in f32 and of reading the keys once. Certain: the "
-            "share of queries whose first short list was proven to hold the k nearest."
+            "share of queries whose first short list was proven to hold the k nearest. Extra MB: by how much the process grows "
+            "during three steps, at most."
         ],
     )
 

@@ -146,7 +146,10 @@ class LiveIndex:
         if state.keys is not self._followed or int(state.step) != self._step:
             self.drop()
             self._followed, self._step = state.keys, int(state.step)
-            self._keys, self._values = p.peek(state.keys), p.peek(state.values)
+            keys, values = p.peek(state.keys), p.peek(state.values)
+            assert keys is not None, "eager"
+            assert values is not None, "eager"
+            self._keys, self._values = keys, values
             self._fresh, self._changed, self._since = (np.zeros(len(self._values), np.bool_) for _ in range(3))
         if self._building is not None and self._building.done():
             self._finish()
@@ -188,7 +191,8 @@ class LiveIndex:
         candidates = p.asarray(proposed, state.values)
         fresh = p.asarray(np.flatnonzero(self._fresh).astype(np.int32), state.values)
         if len(fresh):
-            part = MemoryState(*(array[fresh] for array in state[:4]), state.step)
+            keys, values, last_used, hits = (array[fresh] for array in state[:4])
+            part = MemoryState(keys, values, last_used, hits, state.step)
             columns, _ = search.nearest(p, part, queries, None, min(k, len(fresh)))
             candidates = xp.concatenate([candidates, xp.where(columns != NO_SLOT, fresh[columns], NO_SLOT)], axis=1)
         scores = p.score(queries, state.keys[candidates])

@@ -142,13 +142,16 @@ def get_index(name: str, *, background: bool = True, seed: int = 0) -> LiveIndex
 
 def _with_index(backend: Backend, index: LiveIndex) -> Backend:
     """A backend like this one that searches with an index."""
-    takes_it = isinstance(backend, ArrayBackend) and not backend.compiled
-    if not takes_it or not backend.primitives.eager(backend.init(MemoryConfig(1, 1)).keys):
-        raise UnknownBackendError(
-            f"backend {backend.name!r}{' (compiled)' if backend.compiled else ''} takes no index; expected 'numpy' or 'torch', "
-            "not compiled. Leave out index= (search is then exact), or look up in NumPy: get_backend('numpy', index=...)."
-        )
-    return type(backend)(backend.primitives, index=index)
+    if isinstance(backend, ArrayBackend) and not backend.compiled and _is_eager(backend):
+        return type(backend)(backend.primitives, index=index)
+    raise UnknownBackendError(
+        f"backend {backend.name!r}{' (compiled)' if backend.compiled else ''} takes no index; expected 'numpy' or 'torch', "
+        "not compiled. Leave out index= (search is then exact), or look up in NumPy: get_backend('numpy', index=...)."
+    )
+
+
+def _is_eager(backend: ArrayBackend) -> bool:
+    return backend.primitives.eager(backend.init(MemoryConfig(1, 1)).keys)
 
 
 def _name_for_array(array: Any) -> str:

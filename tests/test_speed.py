@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from raremem import search
@@ -28,6 +29,7 @@ def test_a_run_leaves_its_figures(backend, tmp_path, monkeypatch, capsys):
         assert case["query"] > 0
         assert case["limit"] > 0
         assert ("plain" in case) == (backend == "torch")
+        assert ("peak" in case) == speed.STATM.is_file()
     assert (tmp_path / f"speed-{backend}-0.html").read_text().count("<svg") == 1
 
 
@@ -51,3 +53,9 @@ def test_half_of_the_queries_hit():
     assert not right[::2].any()
     assert right[1::2].mean() > 0.8
     assert search.shortlist(1) < 5000
+
+
+@pytest.mark.skipif(not speed.STATM.is_file(), reason="this system does not say how large a process is")
+def test_growth_is_seen_while_it_lasts():
+    assert speed.peak_extra_mb(lambda: np.ones(10**7).sum()) > 60
+    assert speed.peak_extra_mb(lambda: sum(range(10**6))) < 20

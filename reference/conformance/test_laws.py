@@ -1,15 +1,16 @@
 """Every law, on every backend that was named, in every mode that it has."""
 
 import time
+from collections.abc import Callable
 
 import pytest
 
-from raremem.reference.conformance.plugin import RESULTS
-from raremem.reference.laws import LAWS, run
+from raremem.reference.conformance.plugin import RESULTS, Mode
+from raremem.reference.laws import LAWS, Law, run
 
 
 @pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
-def test_law(law, raremem_mode, record_property, pytestconfig):
+def test_law(law: Law, raremem_mode: Mode, record_property: Callable[[str, object], None], pytestconfig: pytest.Config) -> None:
     """The law holds; not run where it needs what the backend does not declare."""
     if law.needs is not None and law.needs not in raremem_mode.backend.capabilities:
         pytest.skip(f"not declared: {law.needs}")

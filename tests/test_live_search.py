@@ -1,0 +1,34 @@
+"""The tasks `index` and `ranks` on sizes that take no time."""
+
+import json
+
+import pytest
+
+from raremem import index as live
+from raremem.benchmarks import cli, live_search, ranks
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_every_way_of_searching_is_measured(backend, tmp_path, monkeypatch):
+    monkeypatch.setattr(live_search, "SIZES", ((3000, 16),))
+    monkeypatch.setattr(live_search, "CHECKS", 3)
+    monkeypatch.setattr(live_search, "REBUILT_EVERY", 2)
+    monkeypatch.setattr(live, "SMALLEST", 1000)
+    monkeypatch.setattr(live, "FRESH", 200)
+    assert cli.main(["bench", "index", "--backend", backend, "--minutes", "0.02", "--out", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / f"index-{backend}-0.json").read_text())["figures"]["3000 x 16"]
+    assert next(iter(found)) == "exact"
+    assert min(found["exact"]["recall_at_1"]) == 100
+    for way, measured in found.items():
+        assert measured["steps"] > 0
+        assert min(measured["recall_at_1"]) > 70, way
+        assert way not in ("exact", "raremem + annoy", "raremem + faiss", "raremem + hnswlib") or min(measured["newest"]) == 100
+
+
+def test_a_step_of_two_ranks_costs_and_sends(tmp_path, monkeypatch):
+    monkeypatch.setattr(ranks, "RANKS", (1, 2))
+    assert cli.main(["bench", "ranks", "--minutes", "0.02", "--out", str(tmp_path)]) == 0
+    one, two = json.loads((tmp_path / "ranks-torch-0.json").read_text())["figures"]["costs"]
+    assert one["keys"] == 2 * two["keys"]
+    assert 0 < two["sent"] <= one["sent"]
+    assert one["milliseconds"] > 0
