@@ -12,7 +12,7 @@ demo: $(VENV)/.demo
 	@$(BIN)/raremem demo $(ARGS)
 
 test: $(VENV)/.test
-	@$(BIN)/python -m pytest $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 fuzz: $(VENV)/.test
 	@$(BIN)/python -m pytest reference/conformance --raremem-fuzz $(MINUTES) $(ARGS)

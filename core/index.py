@@ -140,9 +140,9 @@ class LiveIndex:
         for flags in (self._fresh, self._changed, self._since):
             flags[slots] = True
         self._step = int(state.step)
-        self._keep_up()
 
     def _follow(self, p: Primitives, state: MemoryState) -> None:
+        """See that the index is of this memory, as it is now. (Not in `note`: what fails here has changed nothing.)"""
         if state.keys is not self._followed or int(state.step) != self._step:
             self.drop()
             self._followed, self._step = state.keys, int(state.step)
@@ -153,18 +153,18 @@ class LiveIndex:
             self._fresh, self._changed, self._since = (np.zeros(len(self._values), np.bool_) for _ in range(3))
         if self._building is not None and self._building.done():
             self._finish()
-        if self._built is None and self._building is None and np.count_nonzero(self._values != NO_SLOT) >= SMALLEST:
-            self._start()
-
-    def _keep_up(self) -> None:
-        if self._built is None:
-            return
-        if isinstance(self._built.index, GrowingIndex) and np.count_nonzero(self._fresh) > FRESH:
+        if self._built is not None and isinstance(self._built.index, GrowingIndex) and np.count_nonzero(self._fresh) > FRESH:
             slots = np.flatnonzero(self._fresh).astype(np.int32)
             self._built.index.add(self._keys[slots], slots)
             self._fresh[:] = False
-        if self._building is None and np.count_nonzero(self._changed) > max(FRESH, len(self._built.slots) // SHARE):
+        if self._building is None and self._is_due():
             self._start()
+
+    def _is_due(self) -> bool:
+        """Whether to build an index: a first one, or another because enough has changed."""
+        if self._built is None:
+            return np.count_nonzero(self._values != NO_SLOT) >= SMALLEST
+        return np.count_nonzero(self._changed) > max(FRESH, len(self._built.slots) // SHARE)
 
     def _start(self) -> None:
         """Begin to build. Keys may change meanwhile, even as they are read: those slots are flagged, and searched exactly."""
@@ -179,9 +179,11 @@ class LiveIndex:
             self._finish()
 
     def _finish(self) -> None:
-        """Wait for what is being built, and use it."""
-        if self._building is not None:
-            self._built, self._building = self._building.result(), None
+        """Wait for what is being built, and use it; if it has failed, say so, and begin anew."""
+        building = self._building
+        if building is not None:
+            self._building = self._built = None
+            self._built = building.result()
             self._fresh, self._changed = self._since.copy(), self._since
 
     def _proposed_and_fresh(self, p: Primitives, state: MemoryState, queries: Array, k: int, built: _Built) -> Array:

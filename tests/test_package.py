@@ -1,5 +1,6 @@
 """What is imported, what is installed, and what the wheel holds."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -59,6 +60,18 @@ def test_wheel_imports(wheel, tmp_path):
     where, name = python("-c", code, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}).split()
     assert where.startswith(str(tmp_path))
     assert name == "reference"
+
+
+def test_the_kit_runs_from_the_wheel_on_a_backend_of_ones_own(wheel, tmp_path):
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    (tmp_path / "mine.py").write_text("from raremem.adapters.numpy import backend\nimport raremem\nprint(raremem.__file__)\n")
+    kit = ["-m", "pytest", "-s", "-p", "no:cacheprovider", "--pyargs", "raremem.reference.conformance"]
+    environment = {"PYTHONPATH": str(tmp_path), "PATH": os.environ["PATH"]}
+    said = python(*kit, "--raremem-backend", "mine:backend", "--raremem-examples", "2", cwd=tmp_path, env=environment)
+    assert f"{tmp_path}/raremem/__init__.py" in said
+    assert "mine:backend-eager" in said
+    assert "0 are broken" in said
 
 
 def test_core_imports_numpy_and_files_only():

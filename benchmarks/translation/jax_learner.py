@@ -109,7 +109,8 @@ def _decode(
     scores = (x @ weights["attend"]) @ encoded.states.swapaxes(1, 2) / x.shape[2] ** 0.5
     attention = jax.nn.softmax(jnp.where(encoded.there[:, None], scores, -jnp.inf), axis=2)
     states = drop(jnp.tanh(jnp.concatenate([x, attention @ encoded.states], axis=2) @ weights["join"]))
-    return states, jnp.concatenate([attention @ encoded.embedded, last], axis=2) @ weights["query"], after
+    asked = jax.lax.stop_gradient(jnp.concatenate([attention @ encoded.embedded, last], axis=2))
+    return states, asked @ weights["query"], after
 
 
 def _recall(

@@ -15,7 +15,7 @@ from raremem.config import MemoryConfig
 LEARNING_RATE = 2e-3
 CLIP = 1.0
 MEMORY_SHARE = 0.3
-"""Of the memory's own loss in the whole: at 1, the attention serves the few rare words before the many others."""
+"""Of the memory's own loss in the whole, whose gradient is clipped."""
 BUCKETS = (8, 12, 14, 16, 20, 24, 32, 64)
 """Lengths to which both sides of a batch are padded: few, since a compiler makes a program for each."""
 LONGEST = 48

@@ -60,7 +60,8 @@ class TorchTranslator(TorchLearner):
         scores = (x @ self.weights["attend"]) @ encoded.states.transpose(1, 2) / self.recipe.dim**0.5
         attention = torch.softmax(scores.masked_fill(~encoded.there[:, None], -torch.inf), dim=2)
         states = self._drop(torch.tanh(torch.cat([x, attention @ encoded.states], dim=2) @ self.weights["join"]))
-        return states, torch.cat([attention @ encoded.embedded, last], dim=2) @ self.weights["query"], after
+        asked = torch.cat([attention @ encoded.embedded, last], dim=2).detach()
+        return states, asked @ self.weights["query"], after
 
     def recall(
         self, states: Tensor, queries: Tensor, said: Tensor | None = None, mask: Tensor | None = None

@@ -21,6 +21,8 @@ from raremem.version import __version__
 MODES = ("eager", "compiled", "index", "sharded")
 CAPABILITIES = ("gradients", "vmap")
 SLOWEST = 5
+LAW = "raremem law"
+"""Under this name a test's report says what its law gave."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +36,13 @@ class Mode:
         return f"{self.called}-{self.backend.mode}"
 
 
-@dataclass
+@dataclass(eq=False)
 class Results:
     """What has come out so far: of each mode, of each law."""
 
     called: list[str]
     expected: dict[str, str]
     outcomes: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
-    whole: bool = False
     seconds: float = 0.0
     """For each law in each mode, when fuzzing."""
 
@@ -49,6 +50,13 @@ class Results:
     def modes(self) -> list[Mode]:
         """Of every backend that was named; frameworks are imported only now."""
         return [Mode(called, backend) for called in self.called for backend in _modes(called)]
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take in what a law gave, in this process or in another (pytest-xdist)."""
+        for name, noted in report.user_properties:
+            if name == LAW and isinstance(noted, (tuple, list)):
+                mode, law, found = noted
+                self.outcomes.setdefault(mode, {})[law] = found
 
     def problems(self) -> Iterator[str]:
         """What fails the run beside the laws themselves."""
@@ -93,6 +101,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Make room for what will come out."""
     config.stash[RESULTS] = Results(config.option.raremem_backend, _expected(config.option.raremem_expected_failures))
+    config.pluginmanager.register(config.stash[RESULTS])
 
 
 def _modes(called: str) -> list[Backend]:
@@ -125,11 +134,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Only where all laws run can the report say that something was left out."""
-    laws = list(filter(_is_law, session.items))
-    session.config.stash[RESULTS].seconds = 60 * session.config.option.raremem_fuzz / max(1, len(laws))
-    narrowed = session.config.option.keyword or any("::" in argument for argument in session.config.args)
-    session.config.stash[RESULTS].whole = bool(laws) and not narrowed and not session.config.option.collectonly
+    """Share the time for fuzzing out."""
+    laws = sum(map(_is_law, session.items))
+    session.config.stash[RESULTS].seconds = 60 * session.config.option.raremem_fuzz / max(1, laws)
 
 
 def _is_law(item: pytest.Item) -> bool:
@@ -143,32 +150,40 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if not _is_law(item) or report.when != "call":
         return report
     law, mode = item.callspec.params["law"], str(item.callspec.params["raremem_mode"])  # type: ignore[attr-defined]
-    results = item.config.stash[RESULTS]
+    expected = item.config.stash[RESULTS].expected.get(f"{law.name}[{mode}]")
     found = {"rule": law.rule, "outcome": report.outcome, "seconds": round(report.duration, 3), "examples": 0}
     found |= dict(report.user_properties)
     if report.skipped:
         found["outcome"] = str(call.excinfo.value) if call.excinfo else "skipped"
-    elif report.failed and f"{law.name}[{mode}]" in results.expected:
-        found["outcome"], found["reason"] = "failed as expected", results.expected[f"{law.name}[{mode}]"]
-        report.outcome, report.wasxfail = "skipped", found["reason"]
-    results.outcomes.setdefault(mode, {})[law.name] = found
+    elif report.failed and expected:
+        found["outcome"], found["reason"] = "failed as expected", expected
+        report.outcome, report.wasxfail = "skipped", expected
+    report.user_properties.append((LAW, (mode, law.name, found)))
     return report
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Write the report; fail where a mode was never tried or an expected failure did not come."""
     results = session.config.stash[RESULTS]
-    if session.config.option.raremem_report and results.outcomes:
+    if hasattr(session.config, "workerinput") or not results.outcomes:
+        return
+    if session.config.option.raremem_report:
         content = {"raremem": __version__, "modes": results.outcomes, "problems": list(results.problems())}
         session.config.option.raremem_report.write_text(json.dumps(content, indent=1) + "\n")
-    if results.whole and any(results.problems()):
+    if _is_whole(session.config) and any(results.problems()):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _is_whole(config: pytest.Config) -> bool:
+    """Only where all laws ran can the report say that something was left out."""
+    narrowed = config.option.keyword or any("::" in argument for argument in config.args)
+    return bool(config.stash[RESULTS].outcomes) and not narrowed
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """The report as text."""
     results = config.stash[RESULTS]
-    if not results.whole:
+    if not _is_whole(config):
         return
     terminalreporter.section("raremem: laws")
     for mode in results.modes:
