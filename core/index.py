@@ -163,8 +163,8 @@ class LiveIndex:
     def _is_due(self) -> bool:
         """Whether to build an index: a first one, or another because enough has changed."""
         if self._built is None:
-            return np.count_nonzero(self._values != NO_SLOT) >= SMALLEST
-        return np.count_nonzero(self._changed) > max(FRESH, len(self._built.slots) // SHARE)
+            return int(np.count_nonzero(self._values != NO_SLOT)) >= SMALLEST
+        return int(np.count_nonzero(self._changed)) > max(FRESH, len(self._built.slots) // SHARE)
 
     def _start(self) -> None:
         """Begin to build. Keys may change meanwhile, even as they are read: those slots are flagged, and searched exactly."""
