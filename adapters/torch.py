@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from raremem.adapters.torch_ops import computed_before
 from raremem.backend import ArrayBackend
 from raremem.config import MemoryConfig
 from raremem.errors import DeviceError, StateError
@@ -111,26 +112,11 @@ class TorchPrimitives(Primitives):
 
     def put_rows(self, array: Tensor, rows: Tensor, content: Tensor) -> Tensor:
         if torch.compiler.is_compiling():
-            content = _computed_before(content)
+            content = computed_before(content)
         return array.index_copy_(0, rows.long(), content)
 
     def compiled(self, query: Callable[..., Any], update: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
         return _compiled_for_each_config(query), torch.no_grad()(_compiled_for_each_config(update))
-
-
-@torch.library.custom_op("raremem::computed_before", mutates_args=())
-def _computed_before(content: Tensor) -> Tensor:
-    """`content`, computed in whole before anything is written.
-
-    Else the compiler may work it out row by row in the loop that writes the rows, and what it then reads from the same array
-    is what an earlier row has written.
-    """
-    return content.clone()
-
-
-@_computed_before.register_fake
-def _like(content: Tensor) -> Tensor:
-    return torch.empty_like(content)
 
 
 def _compiled_for_each_config(function: Callable[..., Any]) -> Callable[..., Any]:

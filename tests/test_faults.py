@@ -31,6 +31,15 @@ def test_a_fault_leaves_the_code_as_it_was():
             assert not faulty.to_numpy(state)["filled"].any()
 
 
+def test_a_fault_in_an_adapter_leaves_its_operators():
+    torch = pytest.importorskip("torch")
+    raremem.get_backend("torch")
+    operator = torch.ops.raremem.computed_before.default
+    with planted(next(fault for fault in FAULTS if fault.name == "ties in no order")):
+        pass
+    assert torch.ops.raremem.computed_before.default is operator
+
+
 def test_a_fault_whose_line_is_gone_is_an_error():
     with pytest.raises(LookupError, match="stands 0 times"), planted(Fault("gone", "raremem.noise", "no such line", "")):
         pass
