@@ -25,7 +25,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from raremem.adapters.jax import Array, JaxBackend, JaxPrimitives
 from raremem.config import MemoryConfig
 from raremem.primitives import Primitives
-from raremem.scan import NOTHING, scan
+from raremem.search import nearest_of_shards
 from raremem.state import NO_SLOT, MemoryState, PortableState, check_portable, from_portable
 
 
@@ -66,13 +66,9 @@ def _nearest(
     size = state.keys.shape[0] // mesh.shape[axis]
     values = jnp.pad(state.values, (0, len(state.keys) - len(state.values)), constant_values=NO_SLOT)
 
-    def of_a_device(keys: Array, values: Array, queries: Array, targets: Array) -> tuple[Array, Array]:
-        """The best of all devices [B, k] and [B, 1], from those of this one."""
-        part = MemoryState(keys, values, values, values, state.step)
-        slots, best = scan(p, part, queries, targets, min(k, size))
-        assert best is not None
-        merge = partial(_merge, p, axis, queries, keys, jax.lax.axis_index(axis) * size)
-        return merge(slots, k), merge(best, 1)
+    def of_a_device(keys: Array, values: Array, queries: Array, targets: Array) -> tuple[Array, Array | None]:
+        part, first = MemoryState(keys, values, values, values, state.step), jax.lax.axis_index(axis) * size
+        return nearest_of_shards(p, part, first, queries, targets, k, partial(_gather, axis))
 
     none, rows = _spec(), _spec(axis)
     asked = jnp.zeros(len(queries), jnp.int32) if targets is None else targets
@@ -83,11 +79,6 @@ def _nearest(
     return slots, None if targets is None else best
 
 
-def _merge(p: Primitives, axis: str, queries: Array, keys: Array, first: Array, places: Array, k: int) -> Array:
-    """The k best slots [B, k] of those [B, n] that each device has found among its own."""
-    there = places != NO_SLOT
-    scores = jnp.where(there, p.score(queries, keys[places]), NOTHING)
-    slots = jnp.where(there, places + first, NO_SLOT)
-    scores, slots = (jax.lax.all_gather(array, axis, axis=1, tiled=True) for array in (scores, slots))
-    columns = p.sort_order(scores, slots, min(k, scores.shape[1]))
-    return p.take_along(slots, columns)
+def _gather(axis: str, scores: Array, slots: Array, k: int) -> tuple[Array, Array]:
+    """See `search.Gather`."""
+    return jax.lax.all_gather(scores, axis, axis=1, tiled=True), jax.lax.all_gather(slots, axis, axis=1, tiled=True)

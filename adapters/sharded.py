@@ -30,7 +30,7 @@ from raremem.adapters.torch import TorchBackend, TorchPrimitives
 from raremem.config import MemoryConfig
 from raremem.primitives import Primitives
 from raremem.scan import NOTHING
-from raremem.search import nearest
+from raremem.search import nearest_of_shards
 from raremem.state import NO_SLOT, Array, Lookup, MemoryState, PortableState, UpdateReport
 
 
@@ -117,27 +117,17 @@ def _nearest_of_all_ranks(
     keys: ShardedKeys = state.keys
     own = slice(keys.start, keys.start + len(keys.own))
     part = MemoryState(keys.own, state.values[own], state.last_used[own], state.hits[own], state.step)
-    count = min(k, len(keys.own))
-    slots, best = nearest(p, part, queries, targets, count) if count else (queries[:, :0].int(), None)
-    merge = partial(_merge, p, queries, keys)
-    found = merge(slots, k)
-    if targets is None:
-        return found, None
-    return found, merge(slots[:, :0] if best is None else best, 1)
+    return nearest_of_shards(p, part, keys.start, queries, targets, k, partial(_gather, keys.group))
 
 
-def _merge(p: Primitives, queries: Tensor, keys: ShardedKeys, places: Tensor, k: int) -> Tensor:
-    """The k best slots [B, k] of those [B, n] that each rank has found among its own, n at most k."""
-    missing = (0, k - places.shape[1])
-    there = places != NO_SLOT
-    scores = torch.where(there, p.score(queries, keys.own[places]), NOTHING) if places.shape[1] else queries[:, :0]
-    slots = torch.where(there, places + keys.start, NO_SLOT).int()
-    sent = [F.pad(scores, missing, value=NOTHING).view(torch.int32), F.pad(slots, missing, value=NO_SLOT)]
-    whole = torch.stack(sent)
-    parts = [torch.empty_like(whole) for _ in range(dist.get_world_size(keys.group))]
-    dist.all_gather(parts, whole, group=keys.group)
+def _gather(group: Group, scores: Tensor, slots: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """See `search.Gather`. All must send alike, so what is missing to k is filled up."""
+    missing = (0, k - slots.shape[1])
+    sent = torch.stack([F.pad(scores, missing, value=NOTHING).view(torch.int32), F.pad(slots, missing, value=NO_SLOT)])
+    parts = [torch.empty_like(sent) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(parts, sent, group=group)
     bits, slots = torch.cat(parts, dim=2)
-    return p.take_along(slots, p.sort_order(bits.view(torch.float32), slots, k))
+    return bits.view(torch.float32), slots
 
 
 class ShardedMemory(nn.Module):

@@ -11,7 +11,7 @@ import importlib.util
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -21,6 +21,7 @@ import raremem
 from raremem.benchmarks.bench import Setting
 from raremem.benchmarks.pages import Outcome
 from raremem.benchmarks.progress import progress
+from raremem.benchmarks.speed import IN_CLUSTER, full_memory, near
 from raremem.config import MemoryConfig
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ SIZES = ((200_000, 64), (200_000, 128), (1_000_000, 64), (1_000_000, 128))
 """(slots, key_dim)"""
 BATCH = 64
 NEIGHBORS = 10
-IN_CLUSTER = 20
-SPREAD = 0.3
 CHECKS = 20
 """Times in a stream at which answers are compared."""
 REBUILT_EVERY = 100
@@ -51,30 +50,27 @@ class Stream:
     key_dim: int
     seed: int
 
-    @property
+    @cached_property
     def centers(self) -> Rows:
         """Of the clusters [n, key_dim]."""
         generator = np.random.default_rng([self.seed, 0])
         return generator.standard_normal((self.slots // IN_CLUSTER, self.key_dim), np.float32)
 
-    def near(self, centers: Rows, seed: int) -> Rows:
-        """A unit row near each of these."""
-        noise = np.random.default_rng([self.seed, 1, seed]).standard_normal(centers.shape, np.float32)
-        rows = centers + np.float32(SPREAD) * noise
-        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-    def start(self, centers: Rows) -> tuple[Rows, Ints]:
+    def start(self) -> tuple[Rows, Ints]:
         """The keys of a full memory, and their values."""
-        values = np.resize(np.arange(len(centers), dtype=np.int32), self.slots)
-        return self.near(centers[values], 0), values
+        values = np.resize(np.arange(len(self.centers), dtype=np.int32), self.slots)
+        return self._rows(values, 0), values
 
-    def batch(self, centers: Rows, step: int) -> tuple[Rows, Ints]:
+    def batch(self, step: int) -> tuple[Rows, Ints]:
         """Rows and targets of a step: half of known values, half of new ones."""
         generator = np.random.default_rng([self.seed, 2, step])
-        targets = generator.integers(0, len(centers), BATCH).astype(np.int32)
-        rows = self.near(centers[targets], step + 1)
-        targets[::2] = len(centers) + step * BATCH + np.arange(0, BATCH, 2)
+        targets = generator.integers(0, len(self.centers), BATCH).astype(np.int32)
+        rows = self._rows(targets, step + 1)
+        targets[::2] = len(self.centers) + step * BATCH + np.arange(0, BATCH, 2)
         return rows, targets
+
+    def _rows(self, values: Ints, number: int) -> Rows:
+        return near(np.random.default_rng([self.seed, 1, number]), self.centers[values])
 
 
 class Store(Protocol):
@@ -99,9 +95,7 @@ class RarememStore:
     def __init__(self, backend: Any, keys: Rows, values: Ints, seed: int) -> None:
         self.backend, self.builds = backend, 0
         self.config = MemoryConfig(len(keys), keys.shape[1], NEIGHBORS, seed=seed)
-        ages = np.random.default_rng(seed).integers(0, 1000, len(keys)).astype(np.int32)
-        portable = {"keys": keys, "values": values, "ages": ages, "filled": values >= 0, "step": 1000}
-        self.state = backend.from_numpy(self.config, portable)
+        self.state = full_memory(backend, self.config, keys, values, seed)
         if backend.index is not None:
             backend.index.build = self._counted(backend.index.build)
             self.query(keys[:1])
@@ -182,14 +176,14 @@ class Measured:
     builds: int = 0
 
 
-def measure(stream: Stream, centers: Rows, make: Callable[[], Store], seconds: float) -> Measured:
+def measure(stream: Stream, make: Callable[[], Store], seconds: float) -> Measured:
     """Send the stream through a store for so long."""
     started = time.perf_counter()
     store = make()
     measured = Measured(time.perf_counter() - started)
     builds = store.builds
     while measured.seconds < seconds or not measured.newest:
-        rows, targets = stream.batch(centers, measured.steps)
+        rows, targets = stream.batch(measured.steps)
         check = measured.seconds >= seconds * len(measured.newest) / CHECKS
         truth = _nearest(store.keys, rows) if check else None
         started = time.perf_counter()
@@ -229,10 +223,9 @@ def run(setting: Setting) -> Outcome:
     measured: dict[tuple[int, int], dict[str, Measured]] = {}
     for slots, key_dim in SIZES:
         stream = Stream(slots, key_dim, setting.seed)
-        centers = stream.centers
-        keys, values = stream.start(centers)
+        keys, values = stream.start()
         measured[slots, key_dim] = {
-            way: measure(stream, centers, partial(_store, setting, way, keys, values), seconds)
+            way: measure(stream, partial(_store, setting, way, keys, values), seconds)
             for way in progress(ways, f"{slots:,} x {key_dim}")
         }
     return outcome(measured)

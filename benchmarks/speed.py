@@ -38,6 +38,8 @@ BATCHES = (16, 256)
 KEY_DIMS = (64, 128)
 NEIGHBORS = (1, 16, 256)
 IN_CLUSTER = 20
+SPREAD = np.float32(0.3)
+"""Of a cluster, where its center has 1 in each dimension."""
 STATM = Path("/proc/self/statm")
 """Where Linux says how large this process is."""
 FEWEST = 3
@@ -66,19 +68,27 @@ class Case:
         classes = -(-self.slots // IN_CLUSTER)
         centers = generator.standard_normal((classes, self.key_dim), np.float32)
         values = np.resize(np.arange(classes, dtype=np.int32), self.slots)
-        keys = centers[values] + np.float32(0.3) * generator.standard_normal((self.slots, self.key_dim), np.float32)
+        keys = near(generator, centers[values])
         targets = generator.choice(classes, self.batch).astype(np.int32)
-        queries = centers[targets] + np.float32(0.3) * generator.standard_normal((self.batch, self.key_dim), np.float32)
+        queries = near(generator, centers[targets])
         targets[::2] = generator.integers(classes, 2 * classes, len(targets[::2]))
-        return _unit(keys), values, _unit(queries), targets
+        return keys, values, queries, targets
 
 
 CASES = [Case(*sizes) for sizes in np.array(np.meshgrid(SLOTS, BATCHES, KEY_DIMS, NEIGHBORS)).reshape(4, -1).T.tolist()]
 CASES.append(Case(10_000_000, 16, 64, 16))
 
 
-def _unit(rows: Rows) -> Rows:
+def near(generator: np.random.Generator, centers: Rows) -> Rows:
+    """A unit row near each of these centers of clusters."""
+    rows = centers + SPREAD * generator.standard_normal(centers.shape, np.float32)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def full_memory(backend: Any, config: MemoryConfig, keys: Rows, values: NDArray[np.int32], seed: int) -> Any:
+    """A state with every slot filled, last used at some of the last thousand steps."""
+    ages = np.random.default_rng(seed).integers(0, 1000, config.slots).astype(np.int32)
+    return backend.from_numpy(config, {"keys": keys, "values": values, "ages": ages, "filled": values >= 0, "step": 1000})
 
 
 def median_ms(run: Callable[[], object], seconds: float) -> float:
@@ -120,9 +130,7 @@ def _resident_mb() -> float:
 def measure(case: Case, backend: Any, seconds: float) -> dict[str, float]:
     """Milliseconds of raremem and of the peers in this process, and the share of rows whose first short list was enough."""
     keys, values, queries, targets = case.data()
-    ages = np.random.default_rng(1).integers(0, 1000, case.slots).astype(np.int32)
-    filled = {"keys": keys, "values": values, "ages": ages, "filled": values >= 0, "step": 1000}
-    state = backend.from_numpy(case.config, filled)
+    state = full_memory(backend, case.config, keys, values, seed=1)
     rows, wanted = (backend.primitives.asarray(array, state.keys) for array in (queries, targets))
     found = {"query": median_ms(lambda: np.asarray(backend.query(case.config, state, rows).values), seconds)}
     if backend.name == "torch":

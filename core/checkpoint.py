@@ -68,6 +68,7 @@ def load(path: str | os.PathLike[str], backend: str | Backend = "numpy", slots: 
         ConfigError: `slots` is no number of slots.
         OSError: the file cannot be read.
     """
+    chosen = backend if isinstance(backend, Backend) else get_backend(backend)
     with open(path, "rb"):
         pass
     try:
@@ -80,15 +81,16 @@ def load(path: str | os.PathLike[str], backend: str | Backend = "numpy", slots: 
             portable: dict[str, Any] = {name: file.get_tensor(name) for name in names}
         if header["schema"] > 2 and header["sha256"] != _checksum(header["config"], portable):
             raise CheckpointError(f"{path} was changed after it was written: its checksum is another. Use an older one.")
-        portable = check_portable(config, {**portable, "step": int(portable["step"])})
+        portable["step"] = int(portable["step"])
+        if slots is None:
+            return config, chosen.from_numpy(config, portable)
+        portable = check_portable(config, portable)
     except CheckpointError:
         raise
     except (safetensors.SafetensorError, RarememError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is not a whole raremem checkpoint ({error}). Use an older one.") from error
-    if slots is not None:
-        config, portable = dataclasses.replace(config, slots=slots), resized(config, portable, slots)
-    chosen = backend if isinstance(backend, Backend) else get_backend(backend)
-    return config, chosen.from_numpy(config, portable)
+    other = dataclasses.replace(config, slots=slots)
+    return other, chosen.from_numpy(other, resized(config, portable, slots))
 
 
 def _checksum(fields: dict[str, Any], arrays: dict[str, Any]) -> str:

@@ -34,6 +34,8 @@ F32 = 2.0**-24
 
 Search = Callable[[Primitives, MemoryState, Array, Array | None, int], tuple[Array, Array | None]]
 """What `nearest` is."""
+Gather = Callable[[Array, Array, int], tuple[Array, Array]]
+"""From this holder's scores and slots [B, n], n at most the third, those [B, m] of all holders, at least so many each row."""
 
 
 class CoarseScan(NamedTuple):
@@ -84,6 +86,23 @@ def nearest(p: Primitives, state: MemoryState, queries: Array, targets: Array | 
     parts = [_shortlisted(p, state, queries[start : start + ROWS], width, k) for start in range(0, len(queries), ROWS)]
     found = p.xp.concatenate(parts)
     return found, None if targets is None else best_with_target(p, state, queries, targets, found, partial(_having, p, state))
+
+
+def nearest_of_shards(
+    p: Primitives, part: MemoryState, first: Array | int, queries: Array, targets: Array | None, k: int, gather: Gather
+) -> tuple[Array, Array | None]:
+    """As `nearest`, in a memory of which every holder has a part: this one's begins with the slot `first`."""
+    xp, count = p.xp, min(k, len(part.values))
+    nothing = p.cast(queries[:, :0], "int32")
+    places, best = nearest(p, part, queries, targets, count) if count else (nothing, nothing)
+
+    def of_all(places: Array, k: int) -> Array:
+        there = places != NO_SLOT
+        scores = xp.where(there, p.score(queries, part.keys[places]), NOTHING)
+        scores, slots = gather(scores, xp.where(there, places + first, NO_SLOT), k)
+        return p.take_along(slots, p.sort_order(scores, slots, k))
+
+    return of_all(places, k), None if targets is None else of_all(best, 1)
 
 
 def _filled(p: Primitives, state: MemoryState, k: int) -> MemoryState:

@@ -189,7 +189,7 @@ def caught_by(fault: Fault, examples: int = 30) -> Iterator[str]:
 
 def _holds(name: str, backend: Backend, examples: int) -> bool:
     law = LAWS[name]
-    if law.needs is not None and law.needs not in backend.capabilities:
+    if not law.runs_on(backend):
         return True
     try:
         run(law, backend, examples, shrink=False)

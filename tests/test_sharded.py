@@ -36,7 +36,7 @@ def hold_the_laws(rank, ranks, folder, names):
     backend = ShardedBackend()
     for name in names:
         law = LAWS[name]
-        if law.needs is None or law.needs in backend.capabilities:
+        if law.runs_on(backend):
             run(law, backend, 16 // ranks, shrink=False)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from raremem.backend import Backend
+from raremem.reference.comparison import run_query, run_update
 from raremem.reference.oracle import backend as oracle
 from raremem.reference.strategies import Case
 
@@ -80,8 +81,6 @@ def _differences(backend: Backend, case: Case) -> Iterator[str]:
 
 
 def _outcome(backend: Backend, case: Case) -> dict[str, dict[str, np.ndarray]]:
-    from raremem.reference.comparison import run_query, run_update
-
     memory, report = run_update(backend, case)
     parts: dict[str, dict[str, Any]] = {
         "query": run_query(backend, case)._asdict(),

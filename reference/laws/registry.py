@@ -32,6 +32,10 @@ class Law:
     """A capability that a backend must declare."""
     costly: bool = False
 
+    def runs_on(self, backend: Backend) -> bool:
+        """Whether the backend declares what the law needs."""
+        return self.needs is None or self.needs in backend.capabilities
+
 
 LAWS: dict[str, Law] = {}
 
@@ -68,6 +72,7 @@ def run(
         AssertionError: the law does not hold. It says so for the smallest case that was found; see `conformance.explain`.
     """
     tried = 0
+    broken: list[tuple[Case, Exception]] = []
     phases = [Phase.generate] + [Phase.shrink] * (shrink and not law.costly) + [Phase.reuse] * fuzz
     sizes = FEW_SIZES if backend.compiled or backend.name == "jax" else MANY_SIZES
 
@@ -77,6 +82,7 @@ def run(
         deadline=None,
         database=DirectoryBasedExampleDatabase(f"{FOUND}/{law.name}") if fuzz else None,
         derandomize=not fuzz,
+        report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
     )
     @given(law.strategy(sizes))
@@ -86,9 +92,16 @@ def run(
         try:
             law.check(backend, case)
         except Exception as error:
-            raise AssertionError(explain(law, backend, case, error, called or backend.name) if shrink else law.name) from error
+            broken[:] = [(case, error)]
+            raise
 
-    check()
+    try:
+        check()
+    except Exception:
+        if not broken:
+            raise
+        case, error = broken[0]
+        raise AssertionError(explain(law, backend, case, error, called or backend.name) if shrink else law.name) from error
     return tried
 
 
