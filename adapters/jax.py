@@ -67,6 +67,9 @@ class JaxPrimitives(Primitives):
                 return None
         return np.asarray(array)
 
+    def identity(self, array: Array) -> int | None:
+        return None
+
     def cast(self, array: Array, dtype: str) -> Array:
         return array.astype(dtype)
 

@@ -57,6 +57,9 @@ class TorchPrimitives(Primitives):
             return None
         return array.detach().cpu().numpy() if wait or array.device.type == "cpu" else None
 
+    def identity(self, array: Tensor) -> int | None:
+        return None if torch.compiler.is_compiling() else id(array)
+
     def eager(self, array: Tensor) -> bool:
         compiling = torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(array)
         return array.device.type == "cpu" and not compiling

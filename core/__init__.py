@@ -18,6 +18,7 @@ from .checkpoint import load, save
 from .config import MemoryConfig
 from .errors import (
     CheckpointError,
+    ConcurrencyError,
     ConfigError,
     DeviceError,
     DTypeError,
@@ -38,6 +39,7 @@ __all__ = [
     "Backend",
     "BackendInfo",
     "CheckpointError",
+    "ConcurrencyError",
     "ConfigError",
     "DTypeError",
     "DeviceError",

@@ -9,6 +9,7 @@ from typing import Any
 
 from . import algorithm
 from .config import MemoryConfig
+from .guard import used
 from .index import LiveIndex
 from .primitives import Primitives
 from .search import Search, nearest
@@ -83,6 +84,7 @@ class Backend(ABC):
             TargetError: a target is out of range (where contents can be seen; else the row is rejected).
             RejectedRowsError: `strict`, and a row is not finite or has no direction.
             StateError: the state is one of another config.
+            ConcurrencyError: another thread is updating the state.
         """
 
     @abstractmethod
@@ -190,7 +192,8 @@ class ArrayBackend(Backend):
         strict: bool = False,
     ) -> Lookup:
         queries, targets, mask = self._checked(config, state, queries, targets, mask, strict)
-        return self._query(config, state, queries, targets, mask)
+        with used(self.primitives.identity(state.keys), alone=self.index is not None):
+            return self._query(config, state, queries, targets, mask)
 
     def update(
         self,
@@ -205,9 +208,10 @@ class ArrayBackend(Backend):
     ) -> tuple[MemoryState, UpdateReport]:
         queries, targets, mask = self._checked(config, state, queries, targets, mask, strict)
         check_to_write(targets, lookup, len(queries))
-        state, report = self._update(config, state, queries, targets, mask, lookup)
-        if self.index is not None:
-            self.index.note(self.primitives, state, report)
+        with used(self.primitives.identity(state.keys), alone=True):
+            state, report = self._update(config, state, queries, targets, mask, lookup)
+            if self.index is not None:
+                self.index.note(self.primitives, state, report)
         return state, report
 
     def to_numpy(self, state: MemoryState) -> PortableState:

@@ -36,6 +36,10 @@ class StateError(RarememError, ValueError):
     """A state does not fit its config, or breaks an invariant of the specification."""
 
 
+class ConcurrencyError(RarememError, RuntimeError):
+    """Another thread is using a memory that is updated."""
+
+
 class CheckpointError(RarememError, ValueError):
     """A checkpoint file is missing, damaged or of an unknown schema."""
 

@@ -2,7 +2,7 @@
 
 What the frameworks spell alike (`where`, `sum`, `any`, `cumsum`, `argmax`, `sqrt`, `exp`, ...) the algorithm takes from the
 table's namespace `xp`. The rest of the table is what they do not: those few methods are all that a new backend writes. The last
-six have a body here, which is right for every framework; one that can do better has its own.
+seven have a body here, which is right for every framework; one that can do better has its own.
 """
 
 from __future__ import annotations
@@ -80,6 +80,10 @@ class Primitives(Protocol):
 
     def put_rows(self, array: Array, rows: Array, content: Array) -> Array:
         """`array` with `array[rows] = content`; in place where the framework can. Equal rows bring equal content."""
+
+    def identity(self, array: Array) -> int | None:
+        """What tells this array from all others while it lives; None while compiling, or if arrays never change."""
+        return id(array)
 
     def eager(self, array: Array) -> bool:
         """Whether shapes may depend on the content of `array`: it is there to be seen, at no cost, and nothing is compiled."""

@@ -78,6 +78,9 @@ def nearest(p: Primitives, state: MemoryState, queries: Array, targets: Array | 
     """
     if not p.eager(queries):
         return scan(p, state, queries, targets, k)
+    asking = p.xp.where(p.xp.any(queries != 0, axis=1))[0]
+    if len(asking) < len(queries):
+        return _nearest_of_some(p, state, queries, targets, asking, k)
     state = _filled(p, state, k)
     slots, blocks = len(state.values), shortlist(k)
     width = block_width(slots, blocks, queries.shape[1])
@@ -86,6 +89,19 @@ def nearest(p: Primitives, state: MemoryState, queries: Array, targets: Array | 
     parts = [_shortlisted(p, state, queries[start : start + ROWS], width, k) for start in range(0, len(queries), ROWS)]
     found = p.xp.concatenate(parts)
     return found, None if targets is None else best_with_target(p, state, queries, targets, found, partial(_having, p, state))
+
+
+def _nearest_of_some(
+    p: Primitives, state: MemoryState, queries: Array, targets: Array | None, asking: Array, k: int
+) -> tuple[Array, Array | None]:
+    """As `nearest`, for the rows [n] that ask: what is masked costs nothing."""
+    slots = p.cast(p.xp.full_like(queries[:, :1], NO_SLOT), "int32") + 0 * p.arange(k, queries)
+    best = None if targets is None else p.copy(slots[:, :1])
+    if len(asking):
+        slots[asking], found = nearest(p, state, queries[asking], None if targets is None else targets[asking], k)
+        if best is not None:
+            best[asking] = found
+    return slots, best
 
 
 def nearest_of_shards(
@@ -135,8 +151,8 @@ def _shortlisted(p: Primitives, state: MemoryState, queries: Array, width: int, 
     """Slots [B, k] of the most similar keys."""
     xp, slots = p.xp, len(state.values)
     coarse = coarse_scan(p, state.keys, queries, width)
-    found = p.cast(xp.full_like(queries[:, :1], NO_SLOT), "int32") + 0 * p.arange(k, queries)
-    left = xp.where(xp.any(queries != 0, axis=1))[0]
+    left = p.arange(len(queries), queries)
+    found = 0 * left[:, None] + 0 * p.arange(k, queries)
     blocks = shortlist(k)
     while len(left) and few_enough(slots, blocks, width):
         found[left], certain = of_best_blocks(p, state, queries[left], coarse.of(left), blocks, k)

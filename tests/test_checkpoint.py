@@ -196,6 +196,29 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
     assert os.listdir(tmp_path) == [path.name]
 
 
+def test_a_full_file_system_leaves_the_old_file(tmp_path):
+    """The same on a file system of 128 kB, full but for what a small memory takes."""
+    program = f"""
+import raremem
+backend, small, large = raremem.get_backend("numpy"), raremem.MemoryConfig(4, 2), raremem.MemoryConfig(1000, 64)
+raremem.save({str(tmp_path)!r} + "/memory", small, backend.init(small))
+try:
+    raremem.save({str(tmp_path)!r} + "/memory", large, backend.init(large))
+except OSError as error:
+    print(error.strerror)
+print(raremem.load({str(tmp_path)!r} + "/memory")[0] == small, *__import__("os").listdir({str(tmp_path)!r}))
+"""
+    mount = f"mount -t tmpfs -o size=128k none {tmp_path} || exit 77; "
+    inside = ["unshare", "--map-root-user", "--mount", "sh", "-c", mount + 'exec "$0" -c "$1"', sys.executable, program]
+    try:
+        done = subprocess.run(inside, capture_output=True, text=True, timeout=60)
+    except FileNotFoundError:
+        pytest.skip("there is no unshare (util-linux) here")
+    if done.returncode == 77 or "unshare:" in done.stderr:
+        pytest.skip(f"a file system may not be mounted here: {done.stderr.strip()}")
+    assert done.stdout.splitlines() == ["No space left on device", "True memory"], done.stderr
+
+
 def test_a_folder_that_may_not_be_written_to_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "memory.safetensors"
     raremem.save(path, *a_memory())
@@ -257,6 +280,21 @@ def test_into_fewer_slots_what_would_be_evicted_first_goes(tmp_path, evict, kept
     assert BACKEND.to_numpy(raremem.load(tmp_path / "memory", slots=1)[1])["values"].tolist() == [8]
     with pytest.raises(raremem.ConfigError, match="slots=0"):
         raremem.load(tmp_path / "memory", slots=0)
+
+
+def test_orbax_saves_a_state(tmp_path):
+    import jax
+    from orbax.checkpoint import StandardCheckpointer
+
+    backend = raremem.get_backend("jax")
+    config, memory = a_memory()
+    state = backend.from_numpy(config, BACKEND.to_numpy(memory))
+    with StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "state", state)
+        checkpointer.wait_until_finished()
+        again = checkpointer.restore(tmp_path / "state", jax.eval_shape(lambda: backend.init(config)))
+    for entry, array in backend.to_numpy(again).items():
+        np.testing.assert_array_equal(array, backend.to_numpy(state)[entry])
 
 
 def test_a_state_is_a_pytree_that_others_can_save(tmp_path):

@@ -149,6 +149,7 @@ def test_interrupt_leaves_no_file(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         env={key: value for key, value in os.environ.items() if key != "RAREMEM_DATA"} | {"PYTHONUNBUFFERED": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job inherits that it is ignored
     )
     assert "characters" in process.stdout.readline()
     for _ in range(6):  # one that comes while a module is being imported may be lost: the import system ignores it

@@ -1,0 +1,119 @@
+"""Two threads and one memory: what may not be is an error, and what is answered is of the memory before an update or after."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import raremem
+
+CONFIG = raremem.MemoryConfig(slots=64, key_dim=8, neighbors=4, age_noise=0)
+ROWS, TARGETS = np.eye(8, dtype=np.float32), np.arange(8)
+
+
+@pytest.fixture(params=["numpy", "torch"])
+def backend(request):
+    return raremem.get_backend(request.param)
+
+
+@pytest.fixture
+def held(backend, monkeypatch):
+    """Calls `take_along` of the thread "held" wait there: (it has begun, let it go on)."""
+    begun, go_on = threading.Event(), threading.Event()
+    take_along = backend.primitives.take_along
+
+    def waits(*arguments):
+        if threading.current_thread().name.startswith("held"):
+            begun.set()
+            assert go_on.wait(10)
+        return take_along(*arguments)
+
+    monkeypatch.setattr(backend.primitives, "take_along", waits, raising=False)
+    return begun, go_on
+
+
+def query(backend, state):
+    return backend.query(CONFIG, state, ROWS, TARGETS)
+
+
+def update(backend, state):
+    return backend.update(CONFIG, state, ROWS, TARGETS)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        (update, query, "another thread is updating this memory"),
+        (update, update, "another thread is updating this memory"),
+        (query, update, "another thread is querying this memory"),
+    ],
+)
+def test_a_call_beside_an_update_is_an_error(backend, held, first, second, message):
+    begun, go_on = held
+    state, _ = backend.update(CONFIG, backend.init(CONFIG), ROWS, TARGETS + 1)
+    before = backend.to_numpy(state)
+    with ThreadPoolExecutor(1, "held") as threads:
+        answer = threads.submit(first, backend, state)
+        assert begun.wait(10)
+        with pytest.raises(raremem.ConcurrencyError, match=message):
+            second(backend, state)
+        query(backend, backend.copy(state)), update(backend, backend.init(CONFIG))
+        if first is query:
+            query(backend, state)
+            for name, array in backend.to_numpy(state).items():
+                np.testing.assert_array_equal(array, before[name])
+        go_on.set()
+        answer.result()
+    second(backend, state)
+
+
+def test_after_an_error_a_memory_is_free_again(backend, monkeypatch):
+    state = backend.init(CONFIG)
+    monkeypatch.setattr(backend.primitives, "top_k", lambda *arguments: 1 / 0, raising=False)
+    for call in (query, update):
+        with pytest.raises(ZeroDivisionError):
+            call(backend, state)
+    monkeypatch.undo()
+    for call in (query, update):
+        call(backend, state)
+
+
+def test_an_answer_is_of_the_memory_before_an_update_or_after(backend):
+    """An update writes eight slots in a row, with its number as their value: in one answer there is one number."""
+    state, _ = backend.update(CONFIG, backend.init(CONFIG), ROWS, TARGETS * 0)
+    stop, answers, refused = threading.Event(), [], []
+
+    def ask():
+        while not stop.is_set():
+            try:
+                answers.append(np.asarray(backend.query(CONFIG, state, ROWS).values[:, 0]))
+            except raremem.ConcurrencyError as error:
+                refused.append(error)
+
+    with ThreadPoolExecutor(1) as threads:
+        asking, number = threads.submit(ask), 1
+        while number < 300:
+            try:
+                state, _ = backend.update(CONFIG, state, ROWS, TARGETS * 0 + number)
+                number += 1
+            except raremem.ConcurrencyError as error:
+                refused.append(error)
+        stop.set()
+        asking.result()
+    assert refused
+    assert answers
+    assert all(len(set(values.tolist())) == 1 for values in answers)
+
+
+def test_with_an_index_there_is_one_call_at_a_time(held, backend):
+    begun, go_on = held
+    live = type(backend)(backend.primitives, index=raremem.get_index("hnswlib"))
+    state = live.init(CONFIG)
+    with ThreadPoolExecutor(1, "held") as threads:
+        answer = threads.submit(query, live, state)
+        assert begun.wait(10)
+        with pytest.raises(raremem.ConcurrencyError, match="or has an index"):
+            query(live, state)
+        go_on.set()
+        answer.result()
