@@ -9,7 +9,7 @@ from __future__ import annotations
 from .config import MAX_INT32, MemoryConfig
 from .noise import age_noise
 from .primitives import Primitives
-from .scan import NOTHING
+from .scan import NOTHING, top_k
 from .search import Search, nearest
 from .state import MAX_HITS, NO_SLOT, Array, Lookup, MemoryState, UpdateReport
 
@@ -219,7 +219,7 @@ def _free_slots(p: Primitives, config: MemoryConfig, state: MemoryState, slot: A
         priority = priority[slots]
     noisy = (priority != EMPTY_PRIORITY) & (priority != TAKEN_PRIORITY)
     priority = priority + xp.where(noisy, age_noise(p, config, state.step, slots), 0)
-    best, column = p.top_k(priority[None, :], count)
+    best, column = top_k(p, priority[None, :], count, TAKEN_PRIORITY)
     return slots[column[0]], best[0] != TAKEN_PRIORITY, best[0] != EMPTY_PRIORITY
 
 

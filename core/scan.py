@@ -32,7 +32,7 @@ def scan(p: Primitives, state: MemoryState, queries: Array, targets: Array | Non
         present = (values != NO_SLOT) & (ids >= first)
         absent = p.cast(p.xp.where(present, 0.0, NOTHING), "float32")
         scores = p.inner(queries, p.slice_rows(state.keys, start, size)) + absent[None, :]
-        best, columns = _top_k(p, scores, k)
+        best, columns = top_k(p, scores, k)
         if targets is None:
             return best, columns + start, best[:, :1], columns[:, :1]
         scores = p.xp.where(values[None, :] == targets[:, None], scores, NOTHING)
@@ -50,8 +50,10 @@ def scan(p: Primitives, state: MemoryState, queries: Array, targets: Array | Non
     return ids, p.xp.where(target_score > NOTHING, target_id, NO_SLOT)
 
 
-def _top_k(p: Primitives, scores: Array, k: int) -> tuple[Array, Array]:
+def top_k(p: Primitives, scores: Array, k: int, lowest: float = NOTHING) -> tuple[Array, Array]:
     """`p.top_k` in two levels: the k best blocks of columns by their maximum, then the k best columns in them.
+
+    No score is below `lowest`.
 
     Whatever is among the k best columns is in one of those blocks: k blocks before its own would hold k columns before it.
     """
@@ -60,7 +62,7 @@ def _top_k(p: Primitives, scores: Array, k: int) -> tuple[Array, Array]:
     if width == 1 or not p.blocks():
         return p.top_k(scores, k)
     if count % width:
-        filler = p.xp.full_like(scores[:, : -count % width], NOTHING)
+        filler = p.xp.full_like(scores[:, : -count % width], lowest)
         scores = p.xp.concatenate([scores, filler], axis=1)
     maxima = p.xp.amax(scores.reshape(rows, -1, width), axis=2)
     _, blocks = p.top_k(maxima, k)
