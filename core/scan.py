@@ -36,8 +36,8 @@ def scan(p: Primitives, state: MemoryState, queries: Array, targets: Array | Non
         if targets is None:
             return best, columns + start, best[:, :1], columns[:, :1]
         scores = p.xp.where(values[None, :] == targets[:, None], scores, NOTHING)
-        column = p.cast(p.xp.argmax(scores, axis=1), "int32")[:, None]
-        return best, columns + start, p.take_along(scores, column), column + start
+        highest, column = _highest(p, scores)
+        return best, columns + start, highest, column + start
 
     def body(index: Array | int, found: Candidates) -> Candidates:
         """Chunks after the first are laid from the end, so the second may begin inside the first."""
@@ -70,6 +70,14 @@ def top_k(p: Primitives, scores: Array, k: int, lowest: float = NOTHING) -> tupl
     columns = (blocks[:, :, None] * width + p.arange(width, scores)).reshape(rows, k * width)
     best, places = p.top_k(p.take_along(scores, columns), k)
     return best, p.take_along(columns, places)
+
+
+def _highest(p: Primitives, scores: Array) -> tuple[Array, Array]:
+    """`top_k` with a k of 1. By blocks, since XLA's argmax on a CPU looks at one number after the other."""
+    if p.blocks():
+        return top_k(p, scores, 1)
+    column = p.cast(p.xp.argmax(scores, axis=1), "int32")[:, None]
+    return p.take_along(scores, column), column
 
 
 def _merge(p: Primitives, low: Candidates, high: Candidates, k: int) -> Candidates:
