@@ -1,0 +1,44 @@
+"""Slots to evict, chosen block by block in a large memory: the same as those chosen from all."""
+
+import numpy as np
+import pytest
+
+import raremem
+from raremem import algorithm
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch"])
+@pytest.mark.parametrize("evict", ["oldest", "least_hit"])
+@pytest.mark.parametrize("filled", [1.0, 0.999])
+def test_block_by_block(name, evict, filled, monkeypatch):
+    """With the oldest just hit, and one of the youngest, a last part and a last block
+    that are not whole, and a counter that has wrapped."""
+    monkeypatch.setattr(algorithm, "PART", 64 * 100)
+    slots, rows = 20_007, 16
+    config = raremem.MemoryConfig(slots, key_dim=2, evict=evict)
+    generator = np.random.default_rng(0)
+    ages = generator.integers(0, 3000, slots)
+    oldest = np.argsort(-ages)
+    ages[oldest[:3]] = [2**31 - 1, 2**31 - 1, 2**31 - 2]
+    there = generator.random(slots) < filled
+    there[oldest[:100]] = True
+    portable = {
+        "keys": np.where(there[:, None], np.float32([1, 0]), np.float32(0)),
+        "values": np.where(there, 7, -1),
+        "ages": np.where(there, ages, 0),
+        "filled": there,
+        "hits": np.where(there, generator.integers(0, 2, slots), 0),
+        "step": 100,
+    }
+    backend = raremem.get_backend(name)
+    p, state = backend.primitives, backend.from_numpy(config, portable)
+    hit = np.arange(rows) % 2 == 0
+    hits = np.concatenate([oldest[: rows - 2], oldest[-2:]]).astype(np.int32)
+    taken = p.asarray(np.stack([hits, hits], axis=1), state.values)[:, 0]  # not contiguous, as in a lookup
+    found = [p.to_numpy(array) for array in algorithm._free_slots(p, config, state, taken, p.asarray(hit, state.values))]
+    monkeypatch.setattr(algorithm, "BLOCK", slots)
+    of_all = [p.to_numpy(array) for array in algorithm._free_slots(p, config, state, taken, p.asarray(hit, state.values))]
+    for array, expected in zip(found, of_all, strict=True):
+        np.testing.assert_array_equal(array, expected)
+    assert not set(found[0]) & set(hits[hit])
+    assert found[2].all() == (filled == 1)
