@@ -22,6 +22,8 @@ SMALLEST = 4096
 """Filled slots from which on a coarse scan pays."""
 ROWS = 512
 """Queries at a time: what is kept of the blocks must not grow with the batch."""
+MAXIMA = 2**23
+"""What is kept of the blocks, at most: 32 MB."""
 SCORES = 2**20
 """Coarse similarities at a time: few enough to stay in a processor's cache."""
 GATHERED = 2**22
@@ -83,7 +85,7 @@ def nearest(p: Primitives, state: MemoryState, queries: Array, targets: Array | 
         return _nearest_of_some(p, state, queries, targets, asking, k)
     state = _filled(p, state, k)
     slots, blocks = len(state.values), shortlist(k)
-    width = block_width(slots, blocks, queries.shape[1])
+    width = block_width(slots, blocks, queries.shape)
     if slots < max(SMALLEST, width) or not few_enough(slots, blocks, width):
         return scan(p, state, queries, targets, k)
     parts = [_shortlisted(p, state, queries[start : start + ROWS], width, k) for start in range(0, len(queries), ROWS)]
@@ -137,9 +139,16 @@ def shortlist(k: int) -> int:
     return k + k // 2 + 8
 
 
-def block_width(slots: int, blocks: int, dim: int) -> int:
-    """Slots in a block, a power of two: as many as make the choice of blocks and the scoring of their slots cost alike."""
-    return 2 ** min(7, max(2, round(math.log2(8 * slots / (blocks * dim)) / 2)))
+def block_width(slots: int, blocks: int, queries: tuple[int, int]) -> int:
+    """Slots in a block, a power of two, for queries of this shape.
+
+    As many as make the choice of blocks and the scoring of their slots cost alike (measured: a slot gathered and scored costs
+    as much as key_dim maxima), and more where there would be too many maxima.
+    """
+    batch, dim = queries
+    alike = round(math.log2(slots / (blocks * dim)) / 2)
+    fewest = math.ceil(math.log2(slots * min(batch, ROWS) / MAXIMA))
+    return 2 ** max(2, alike, fewest)
 
 
 def few_enough(slots: int, blocks: int, width: int) -> bool:
