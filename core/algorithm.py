@@ -23,8 +23,6 @@ rounding error, and zero has no direction at all."""
 
 BLOCK = 64
 """Slots in a block, of which those of lower priority are left out together."""
-PART = 2**17
-"""Slots whose priorities are computed at a time: few enough to stay in a processor's cache."""
 
 EMPTY_PRIORITY = MAX_INT32
 TAKEN_PRIORITY = -(2**31)
@@ -215,43 +213,31 @@ def _merge_hits(p: Primitives, state: MemoryState, unit: Array, slot: Array, hit
 def _free_slots(p: Primitives, config: MemoryConfig, state: MemoryState, slot: Array, hit: Array) -> tuple[Array, Array, Array]:
     """Rule 5: the slots [n] for this batch's misses in order, which of them may be used, and which are filled."""
     xp, count = p.xp, min(slot.shape[0], config.slots)
-    if p.eager(slot) and config.slots >= 4 * BLOCK * count:
-        slots = _contenders(p, config, state, count)
-        state = _part(state, slots)
-        own = xp.where(hit, slot, 0)
-        place = xp.searchsorted(slots, own)
-        slot = p.cast(xp.where(place < len(slots), place, 0), "int32")
-        hit = hit & (slots[slot] == own)
+    priority = _put(p, _eviction_priority(p, config, state), hit, slot, slot * 0 + TAKEN_PRIORITY)
+    if p.eager(slot) and config.slots >= 2 * BLOCK * count:
+        slots = _contenders(p, priority, count, 2 * config.age_noise)
+        priority = priority[slots]
     else:
         slots = p.arange(config.slots, slot)
-    priority = _put(p, _eviction_priority(p, config, state), hit, slot, slot * 0 + TAKEN_PRIORITY)
     noisy = (priority != EMPTY_PRIORITY) & (priority != TAKEN_PRIORITY)
     priority = priority + xp.where(noisy, age_noise(p, config, state.step, slots), 0)
     best, column = top_k(p, priority[None, :], count, TAKEN_PRIORITY)
     return slots[column[0]], best[0] != TAKEN_PRIORITY, best[0] != EMPTY_PRIORITY
 
 
-def _contenders(p: Primitives, config: MemoryConfig, state: MemoryState, count: int) -> Array:
-    """The slots that may be among the `count` to go first, whatever their noise, if no more than `count` are taken; ascending.
+def _contenders(p: Primitives, priority: Array, count: int, reach: int) -> Array:
+    """The slots that may be among the `count` of highest priority once each has moved by half of `reach` at most; ascending.
 
-    The 2 count-th largest of the maxima of blocks is not above the count-th largest of all that are not taken; a block whose
-    maximum is further below it than noise reaches is out. Blocks are of part of the memory at a time, which stays in a cache.
+    The count-th largest of the maxima of blocks is not above the count-th largest of all; what is further below it is out.
     """
-    xp, blocks, maxima = p.xp, config.slots // BLOCK, []
-    for start in range(0, blocks * BLOCK, PART):
-        priority = _eviction_priority(p, config, _part(state, slice(start, min(start + PART, blocks * BLOCK))))
-        maxima.append(xp.amax(priority.reshape(-1, BLOCK), axis=1))
-    highest = xp.concatenate(maxima)[None, :]
-    lowest = max(int(xp.amin(p.take_along(highest, p.largest(highest, 2 * count)))) - 2 * config.age_noise, TAKEN_PRIORITY)
-    chosen = xp.where(highest[0] >= lowest)[0]
-    slots = (p.cast(chosen[:, None] * BLOCK, "int32") + p.arange(BLOCK, highest)).reshape(-1)
-    slots = xp.concatenate([slots, p.arange(config.slots % BLOCK, highest) + blocks * BLOCK])
-    return slots[xp.where(_eviction_priority(p, config, _part(state, slots)) >= lowest)[0]]
-
-
-def _part(state: MemoryState, slots: Array | slice) -> MemoryState:
-    """The state without its keys, of some slots."""
-    return MemoryState(None, state.values[slots], state.last_used[slots], state.hits[slots], state.step)
+    xp, whole = p.xp, priority.shape[0] // BLOCK * BLOCK
+    blocks = priority[:whole].reshape(-1, BLOCK)
+    maxima = xp.amax(blocks, axis=1)[None, :]
+    lowest = max(int(xp.amin(p.take_along(maxima, p.largest(maxima, count)))) - reach, TAKEN_PRIORITY)
+    chosen = xp.where(maxima[0] >= lowest)[0]
+    block, place = xp.where(blocks[chosen] >= lowest)
+    rest = xp.where(priority[whole:] >= lowest)[0]
+    return p.cast(xp.concatenate([chosen[block] * BLOCK + place, rest + whole]), "int32")
 
 
 def _eviction_priority(p: Primitives, config: MemoryConfig, state: MemoryState) -> Array:

@@ -11,15 +11,14 @@ from raremem import algorithm
 @pytest.mark.parametrize("evict", ["oldest", "least_hit"])
 @pytest.mark.parametrize("filled", [1.0, 0.999])
 def test_block_by_block(name, evict, filled, monkeypatch):
-    """With the oldest just hit, and one of the youngest, a last part and a last block
-    that are not whole, and a counter that has wrapped."""
-    monkeypatch.setattr(algorithm, "PART", 64 * 100)
+    """With the oldest just hit, and one of the youngest, a last block that is not whole,
+    and a counter that has wrapped."""
     slots, rows = 20_007, 16
     config = raremem.MemoryConfig(slots, key_dim=2, evict=evict)
     generator = np.random.default_rng(0)
     ages = generator.integers(0, 3000, slots)
+    ages[[11, slots - 3, 12]] = 2**31 - np.array([1, 2, 3])
     oldest = np.argsort(-ages)
-    ages[oldest[:3]] = [2**31 - 1, 2**31 - 1, 2**31 - 2]
     there = generator.random(slots) < filled
     there[oldest[:100]] = True
     portable = {

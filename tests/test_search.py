@@ -107,6 +107,5 @@ def test_every_law_holds_with_short_lists_of_the_smallest_memories(law, eager, m
     monkeypatch.setattr(search, "block_width", lambda *sizes: 2)
     monkeypatch.setattr(search, "shortlist", lambda k: k // 2 + 1)
     monkeypatch.setattr(algorithm, "BLOCK", 1)
-    monkeypatch.setattr(algorithm, "PART", 4)
     monkeypatch.setattr(TorchPrimitives, "coarse", always_coarse)
     run(law, eager, 20)
