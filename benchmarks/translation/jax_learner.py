@@ -144,15 +144,16 @@ def _loss(
 ) -> tuple[Array, tuple[MemoryState | None, Array]]:
     """Cross-entropy of every token but padding, and the memory's own loss of the rare ones."""
     state, key = before
-    key, own = jax.random.split(key)
+    key, own, other = jax.random.split(key, 3)
     drop, loss = _Dropout(recipe.dropout, own), jnp.float32(0)
     states, queries, _ = _decode(weights, read, _encode(weights, source, drop), [None, None], drop)
     states, queries = states.reshape(-1, recipe.dim), queries.reshape(-1, recipe.key_dim)
+    helped = jnp.repeat(jax.random.bernoulli(other, recipe.helped, (len(said),)), said.shape[1])
     said, rare = said.ravel(), rare.ravel()
     due = said != PAD
     if state is not None:
-        recalled, out = _recall(recipe, weights, state, states, queries, said, due)
-        states = states + recalled
+        recalled, out = _recall(recipe, weights, state, states, queries, said, due & (helped | rare))
+        states = states + helped[:, None] * recalled
         assert out.loss is not None
         loss = MEMORY_SHARE * jnp.where(rare, out.loss, 0.0).sum() / due.sum()
         state, _ = memory.update(recipe.config, state, out.queries, said, rare, out)

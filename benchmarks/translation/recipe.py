@@ -49,6 +49,8 @@ class Recipe:
         slots: of the memory.
         neighbors: of the memory.
         rare: the tokens of target words seen no more often than this in training are written to the memory.
+        helped: the share of the sentences of a batch that the memory helps in training. The rest are for the network to learn
+            by itself: with the memory's help alone it learns no rare word.
         memory: whether there is one.
         loss: the memory's.
         seed: of everything that is random.
@@ -63,6 +65,7 @@ class Recipe:
     slots: int = 49_152
     neighbors: int = 16
     rare: int = 10
+    helped: float = 0.5
     memory: bool = True
     loss: str = "nll"
     seed: int = 0

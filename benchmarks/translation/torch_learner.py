@@ -80,6 +80,7 @@ class TorchTranslator(TorchLearner):
     def losses(self, *batch: Tensor) -> Tensor:
         """Cross-entropy of every token but padding, and the memory's own loss of the rare ones."""
         source, read, said, rare = batch
+        helped = (torch.rand(len(said), 1) < self.recipe.helped).expand_as(said).flatten()
         said, rare = said.flatten(), rare.flatten()
         own = torch.tensor(0.0)
         with self.fast_products():
@@ -87,8 +88,8 @@ class TorchTranslator(TorchLearner):
             states, queries = states.flatten(0, 1), queries.flatten(0, 1)
             if self.memory is not None:
                 there = said != PAD
-                recalled, out = self.recall(states, queries, said, there)
-                states = states + recalled
+                recalled, out = self.recall(states, queries, said, there & (helped | rare))
+                states = states + helped[:, None] * recalled
                 assert out.loss is not None
                 own = MEMORY_SHARE * (out.loss * rare).sum() / there.sum()
             logits = self.logits(states)
