@@ -68,6 +68,9 @@ class NumpyPrimitives(Primitives):
         best = (ranks & 0xFFFFFFFF).astype(np.int32)
         return np.take_along_axis(scores, best, axis=1), best
 
+    def take_rows(self, array: NDArray[Any], rows: NDArray[Any]) -> NDArray[Any]:
+        return array.take(rows, axis=0)
+
     def largest(self, scores: Array, k: int) -> Array:
         return np.argpartition(scores, -k, axis=1)[:, -k:]
 

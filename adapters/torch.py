@@ -101,6 +101,12 @@ class TorchPrimitives(Primitives):
         """Not compiled: torch 2.13 writes C++ that does not compile for blocks of a batch of any size."""
         return not torch.compiler.is_compiling()
 
+    def take_rows(self, array: Tensor, rows: Tensor) -> Tensor:
+        """On the CPU `array[rows]` copies number by number, and this row by row."""
+        if not self.eager(array):
+            return array[rows]
+        return array.index_select(0, rows.reshape(-1)).reshape(*rows.shape, *array.shape[1:])
+
     def largest(self, scores: Tensor, k: int) -> Tensor:
         return torch.topk(scores, k, dim=1, sorted=False).indices
 

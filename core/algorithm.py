@@ -139,7 +139,7 @@ def normalize(p: Primitives, queries: Array, accepted: Array) -> Array:
 
 def _similarities(p: Primitives, state: MemoryState, unit: Array, slots: Array) -> Array:
     """Rule 2: cosine similarity [B, n] of each row with its own candidate slots [B, n]; the way back for gradients."""
-    return p.score(unit, p.constant(state.keys)[slots])
+    return p.score(unit, p.take_rows(p.constant(state.keys), p.xp.where(slots != NO_SLOT, slots, 0)))
 
 
 def _softmax(p: Primitives, logits: Array, present: Array) -> Array:

@@ -2,7 +2,7 @@
 
 What the frameworks spell alike (`where`, `sum`, `any`, `cumsum`, `argmax`, `sqrt`, `exp`, ...) the algorithm takes from the
 table's namespace `xp`. The rest of the table is what they do not: those few methods are all that a new backend writes. The last
-seven have a body here, which is right for every framework; one that can do better has its own.
+eight have a body here, which is right for every framework; one that can do better has its own.
 """
 
 from __future__ import annotations
@@ -97,6 +97,10 @@ class Primitives(Protocol):
     def blocks(self) -> bool:
         """Whether `top_k` of many columns may be taken block by block. Faster, where the compiler is up to it."""
         return True
+
+    def take_rows(self, array: Array, rows: Array) -> Array:
+        """`array[rows]`, of which none is negative."""
+        return array[rows]
 
     def largest(self, scores: Array, k: int) -> Array:
         """Columns [m, k] of the k largest of each row [m, n], in any order, any of equals. Only asked where `eager`."""

@@ -158,14 +158,13 @@ def few_enough(slots: int, blocks: int, width: int) -> bool:
 
 def _shortlisted(p: Primitives, state: MemoryState, queries: Array, width: int, k: int) -> Array:
     """Slots [B, k] of the most similar keys."""
-    xp, slots = p.xp, len(state.values)
-    coarse = coarse_scan(p, state.keys, queries, width)
-    left = p.arange(len(queries), queries)
-    found = 0 * left[:, None] + 0 * p.arange(k, queries)
-    blocks = shortlist(k)
-    while len(left) and few_enough(slots, blocks, width):
+    coarse, blocks = coarse_scan(p, state.keys, queries, width), shortlist(k)
+    found, certain = of_best_blocks(p, state, queries, coarse, blocks, k)
+    left = p.xp.where(~certain)[0]
+    blocks *= 4
+    while len(left) and few_enough(len(state.values), blocks, width):
         found[left], certain = of_best_blocks(p, state, queries[left], coarse.of(left), blocks, k)
-        left = left[xp.where(~certain)[0]]
+        left = left[p.xp.where(~certain)[0]]
         blocks *= 4
     if len(left):
         found[left] = scan(p, state, queries[left], None, k)[0]
@@ -213,8 +212,8 @@ def of_best_blocks(
         chosen = p.largest(part.maxima, blocks)
         ids = p.cast(part.slots_of(p, chosen, slots), "int32")
         ids = xp.concatenate([ids, 0 * ids[:, :1] + rest[None, :]], axis=1)
-        scores = p.score(queries[start : start + rows], state.keys[ids])
-        scores = xp.where(state.values[ids] != NO_SLOT, scores, NOTHING)
+        scores = p.score(queries[start : start + rows], p.take_rows(state.keys, ids))
+        scores = xp.where(p.take_rows(state.values, ids) != NO_SLOT, scores, NOTHING)
         order = p.sort_order(scores, ids, k)
         found.append(p.take_along(ids, order))
         others = xp.amin(p.take_along(part.maxima, chosen), axis=1)
@@ -255,8 +254,8 @@ def _best_of(p: Primitives, state: MemoryState, queries: Array, targets: Array, 
     size = max(1, GATHERED // len(queries))
     for start in range(0, len(ids), size):
         some = ids[start : start + size]
-        scores = p.inner(queries, state.keys[some])
-        scores = xp.where(state.values[some][None, :] == targets[:, None], scores, NOTHING)
+        scores = p.inner(queries, p.take_rows(state.keys, some))
+        scores = xp.where(p.take_rows(state.values, some)[None, :] == targets[:, None], scores, NOTHING)
         column = scores.argmax(1)
         highest = p.take_along(scores, column[:, None])[:, 0]
         best, score = xp.where(highest > score, some[column], best), xp.where(highest > score, highest, score)
