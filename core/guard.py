@@ -27,9 +27,9 @@ def used(memory: int | None, alone: bool) -> Iterator[None]:
     with _lock:
         if memory in _writing or (alone and _reading[memory]):
             raise ConcurrencyError(
-                f"another thread is {'updating' if memory in _writing else 'querying'} this memory; expected no other call "
-                "while it is updated, or has an index. Hold one lock around your calls, or let the other thread have a copy of "
-                "the memory (backend.copy, or copy.deepcopy of a module)."
+                "another thread's call on this memory is under way; expected no other call while a memory is updated, or one "
+                "that has an index is queried. Hold one lock around your calls, or let the other thread have a copy of the "
+                "memory (backend.copy, or copy.deepcopy of a module)."
             )
         if alone:
             _writing.add(memory)
@@ -39,7 +39,9 @@ def used(memory: int | None, alone: bool) -> Iterator[None]:
         yield
     finally:
         with _lock:
-            _writing.discard(memory)
-            _reading[memory] -= not alone
-            if not _reading[memory]:
-                del _reading[memory]
+            if alone:
+                _writing.remove(memory)
+            else:
+                _reading[memory] -= 1
+                if not _reading[memory]:
+                    del _reading[memory]

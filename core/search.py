@@ -176,14 +176,14 @@ def coarse_scan(p: Primitives, keys: Array, queries: Array, width: int) -> Coars
     dtype, roundoff = p.coarse(len(queries))
     low = p.cast(queries, dtype)
     whole, size = len(keys) // width * width, width * max(1, min(SCORES // len(queries), CHUNK) // width)
-    parts = []
+    maxima, done = p.xp.full_like(p.xp.broadcast_to(queries[:, :1], (len(queries), whole // width)), NOTHING), 0
     for start in range(0, whole, size):
         scores = p.inner(p.cast(keys[start : min(start + size, whole)], dtype), low)
         for _ in range(int(math.log2(width))):
             half = len(scores) // 2
             scores = p.xp.maximum(scores[:half], scores[half:])
-        parts.append(scores)
-    maxima = p.cast(p.xp.concatenate(parts).T, "float32")
+        maxima[:, done : done + len(scores)] = scores.T
+        done += len(scores)
     return CoarseScan(maxima, _error(p, queries, p.cast(low, "float32"), roundoff), width, size)
 
 

@@ -41,22 +41,15 @@ def update(backend, state):
     return backend.update(CONFIG, state, ROWS, TARGETS)
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "message"),
-    [
-        (update, query, "another thread is updating this memory"),
-        (update, update, "another thread is updating this memory"),
-        (query, update, "another thread is querying this memory"),
-    ],
-)
-def test_a_call_beside_an_update_is_an_error(backend, held, first, second, message):
+@pytest.mark.parametrize(("first", "second"), [(update, query), (update, update), (query, update)])
+def test_a_call_beside_an_update_is_an_error(backend, held, first, second):
     begun, go_on = held
     state, _ = backend.update(CONFIG, backend.init(CONFIG), ROWS, TARGETS + 1)
     before = backend.to_numpy(state)
     with ThreadPoolExecutor(1, "held") as threads:
         answer = threads.submit(first, backend, state)
         assert begun.wait(10)
-        with pytest.raises(raremem.ConcurrencyError, match=message):
+        with pytest.raises(raremem.ConcurrencyError, match="another thread's call on this memory is under way"):
             second(backend, state)
         query(backend, backend.copy(state)), update(backend, backend.init(CONFIG))
         if first is query:
@@ -113,7 +106,7 @@ def test_with_an_index_there_is_one_call_at_a_time(held, backend):
     with ThreadPoolExecutor(1, "held") as threads:
         answer = threads.submit(query, live, state)
         assert begun.wait(10)
-        with pytest.raises(raremem.ConcurrencyError, match="or has an index"):
+        with pytest.raises(raremem.ConcurrencyError, match="that has an index is queried"):
             query(live, state)
         go_on.set()
         answer.result()
