@@ -84,6 +84,9 @@ class ShardedPrimitives(TorchPrimitives):
     def constant(self, array: Any) -> Any:
         return array if isinstance(array, ShardedKeys) else super().constant(array)
 
+    def take_rows(self, array: Any, rows: Tensor) -> Tensor:
+        return array[rows] if isinstance(array, ShardedKeys) else super().take_rows(array, rows)
+
     def put_rows(self, array: Any, rows: Tensor, content: Tensor) -> Any:
         if isinstance(array, ShardedKeys):
             array.put(rows, content)
