@@ -103,7 +103,7 @@ FAULTS = (
     Fault("empty slots are found", _SCAN, "(values != NO_SLOT) & (ids >= first)", "(ids >= first)"),
     Fault("slots in two chunks are found twice", _SCAN, "(values != NO_SLOT) & (ids >= first)", "(values != NO_SLOT)"),
     Fault("slots counted from the chunk", _SCAN, "return best, columns + start, highest, column + start",
-          "return best, columns, highest, column", "jax", True),
+          "return best, columns, highest, column"),
     Fault("blocks that are not in the order of their columns", _SCAN, "blocks = p.take_along(blocks, p.sort_order(blocks * 0, blocks))",
           "pass"),
     Fault("blocks by their minimum", _SCAN, "p.xp.amax(scores.reshape", "p.xp.amin(scores.reshape"),
