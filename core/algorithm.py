@@ -26,8 +26,6 @@ BLOCK = 64
 
 EMPTY_PRIORITY = MAX_INT32
 TAKEN_PRIORITY = -(2**31)
-SIGN = -(2**31)
-"""The sign bit of an i32: numbers without a sign order as signed ones do once it is flipped."""
 
 AGES_BESIDE_HITS = 2**24
 """Rule 5: where slots are compared by hits first, an age stops 2 * age_noise + 1 below this."""
@@ -248,9 +246,9 @@ def _eviction_priority(p: Primitives, config: MemoryConfig, state: MemoryState) 
     by_hits = config.evict == "least_hit"
     ages = state.step - state.last_used
     oldest = AGES_BESIDE_HITS - 2 - 2 * config.age_noise if by_hits else MAX_INT32 - 1 - config.age_noise
-    bounded = p.xp.clip(ages ^ SIGN, SIGN, oldest ^ SIGN) ^ SIGN
+    bounded = p.xp.where((ages >= 0) & (ages < oldest), ages, oldest)
     filled = (MAX_HITS - state.hits) * AGES_BESIDE_HITS + bounded + config.age_noise if by_hits else bounded
-    return p.xp.maximum(filled, (state.values >> 31) & EMPTY_PRIORITY)
+    return p.xp.where(state.values == NO_SLOT, EMPTY_PRIORITY, filled)
 
 
 def _write(
