@@ -197,10 +197,7 @@ class LiveIndex:
             part = MemoryState(keys, values, last_used, hits, state.step)
             columns, _ = search.nearest(p, part, queries, None, min(k, len(fresh)))
             candidates = xp.concatenate([candidates, xp.where(columns != NO_SLOT, fresh[columns], NO_SLOT)], axis=1)
-        there = candidates != NO_SLOT
-        rows = xp.where(there, candidates, 0)
-        scores = p.score(queries, p.take_rows(state.keys, rows))
-        scores = xp.where(there & (p.take_rows(state.values, rows) != NO_SLOT), scores, NOTHING)
+        scores = search.scores_of(p, state, queries, candidates)
         order = p.sort_order(scores, candidates, k)
         found = xp.where(p.take_along(scores, order) > NOTHING, p.take_along(candidates, order), NO_SLOT)
         few = xp.where((found[:, -1] == NO_SLOT) & xp.any(queries != 0, axis=1))[0]

@@ -115,12 +115,19 @@ def nearest_of_shards(
     places, best = nearest(p, part, queries, targets, count) if count else (nothing, nothing)
 
     def of_all(places: Array, k: int) -> Array:
-        there = places != NO_SLOT
-        scores = xp.where(there, p.score(queries, part.keys[places]), NOTHING)
-        scores, slots = gather(scores, xp.where(there, places + first, NO_SLOT), k)
+        slots = xp.where(places != NO_SLOT, places + first, NO_SLOT)
+        scores, slots = gather(scores_of(p, part, queries, places), slots, k)
         return p.take_along(slots, p.sort_order(scores, slots, k))
 
     return of_all(places, k), None if targets is None else of_all(best, 1)
+
+
+def scores_of(p: Primitives, state: MemoryState, queries: Array, slots: Array) -> Array:
+    """Scores [B, n] of each query with its own slots [B, n]; `NOTHING` where there is no slot, or nothing in it."""
+    there = slots != NO_SLOT
+    rows = p.xp.where(there, slots, 0)
+    scores = p.score(queries, p.take_rows(state.keys, rows))
+    return p.xp.where(there & (p.take_rows(state.values, rows) != NO_SLOT), scores, NOTHING)
 
 
 def _filled(p: Primitives, state: MemoryState, k: int) -> MemoryState:

@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ def backend(request):
 
 @pytest.fixture
 def held(backend, monkeypatch):
-    """Calls `take_along` of the thread "held" wait there: (it has begun, let it go on)."""
+    """`with held(call, ...)`: meanwhile that call, in a thread of its own, is under way, held at its first `take_along`."""
     begun, go_on = threading.Event(), threading.Event()
     take_along = backend.primitives.take_along
 
@@ -29,8 +30,17 @@ def held(backend, monkeypatch):
             assert go_on.wait(10)
         return take_along(*arguments)
 
+    @contextmanager
+    def under_way(call, *arguments):
+        with ThreadPoolExecutor(1, "held") as threads:
+            answer = threads.submit(call, *arguments)
+            assert begun.wait(10)
+            yield
+            go_on.set()
+            answer.result()
+
     monkeypatch.setattr(backend.primitives, "take_along", waits, raising=False)
-    return begun, go_on
+    return under_way
 
 
 def query(backend, state):
@@ -43,12 +53,9 @@ def update(backend, state):
 
 @pytest.mark.parametrize(("first", "second"), [(update, query), (update, update), (query, update)])
 def test_a_call_beside_an_update_is_an_error(backend, held, first, second):
-    begun, go_on = held
     state, _ = backend.update(CONFIG, backend.init(CONFIG), ROWS, TARGETS + 1)
     before = backend.to_numpy(state)
-    with ThreadPoolExecutor(1, "held") as threads:
-        answer = threads.submit(first, backend, state)
-        assert begun.wait(10)
+    with held(first, backend, state):
         with pytest.raises(raremem.ConcurrencyError, match="another thread's call on this memory is under way"):
             second(backend, state)
         query(backend, backend.copy(state)), update(backend, backend.init(CONFIG))
@@ -56,8 +63,6 @@ def test_a_call_beside_an_update_is_an_error(backend, held, first, second):
             query(backend, state)
             for name, array in backend.to_numpy(state).items():
                 np.testing.assert_array_equal(array, before[name])
-        go_on.set()
-        answer.result()
     second(backend, state)
 
 
@@ -100,13 +105,7 @@ def test_an_answer_is_of_the_memory_before_an_update_or_after(backend):
 
 
 def test_with_an_index_there_is_one_call_at_a_time(held, backend):
-    begun, go_on = held
     live = type(backend)(backend.primitives, index=raremem.get_index("hnswlib"))
     state = live.init(CONFIG)
-    with ThreadPoolExecutor(1, "held") as threads:
-        answer = threads.submit(query, live, state)
-        assert begun.wait(10)
-        with pytest.raises(raremem.ConcurrencyError, match="that has an index is queried"):
-            query(live, state)
-        go_on.set()
-        answer.result()
+    with held(query, live, state), pytest.raises(raremem.ConcurrencyError, match="that has an index is queried"):
+        query(live, state)
