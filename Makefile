@@ -37,12 +37,12 @@ $(VENV)/.python:
 
 $(VENV)/.demo: $(VENV)/.python pyproject.toml constraints.txt
 	@echo "installing what the demo needs (PyTorch and JAX: some hundred MB the first time) ..."
-	@$(PIP) --no-build-isolation --editable '.[torch,jax,bench]'
+	@$(PIP) --editable '.[torch,jax,bench]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.demo
 	@command -v c++ >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null || \
 		{ echo "no C++ compiler, which the package annoy and torch.compile need; on Debian and Ubuntu: apt install g++" >&2; exit 1; }
 	@echo "installing what the tests need ..."
-	@$(PIP) --no-build-isolation --editable '.[all]'
+	@$(PIP) --editable '.[all]'
 	@touch $@

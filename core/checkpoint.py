@@ -79,7 +79,7 @@ def load(path: str | os.PathLike[str], backend: str | Backend = "numpy", slots: 
             config = MemoryConfig(**header["config"])
             names = [name for name in (*ARRAYS, "step") if name != "hits" or header["schema"] > 1]
             portable: dict[str, Any] = {name: file.get_tensor(name) for name in names}
-        if header["schema"] > 2 and header["sha256"] != _checksum(header["config"], portable):
+        if header.get("sha256") != (_checksum(header["config"], portable) if header["schema"] > 2 else None):
             raise CheckpointError(f"{path} was changed after it was written: its checksum is another. Use an older one.")
         portable["step"] = int(portable["step"])
         if slots is None:
