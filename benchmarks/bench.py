@@ -116,6 +116,14 @@ TASKS = {
         "live_search:run",
         ("numpy", "torch"),
     ),
+    "index-omniglot": Task(
+        "The same with the keys of embedded characters",
+        "the network of omniglot in --out (or trains it); of annoy, faiss and hnswlib those to be measured",
+        2.0,
+        "omniglot",
+        "live_search:run_characters",
+        ("torch",),
+    ),
     "ranks": Task(
         "One memory over several processes: what a step costs and sends",
         "PyTorch; 2 GB of memory",

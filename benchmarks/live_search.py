@@ -1,8 +1,9 @@
 """Approximate search in a memory that changes at every step, beside exact search and what an index gives by itself.
 
-A full memory of clustered keys takes a stream of batches: half of the rows are of values that it holds, half are new and take
-the place of old ones. Every step is a query and an update. From time to time, outside the clock, the answers are compared with
-those of a search of all keys as they are then, and the rows just written are asked for again.
+A full memory takes a stream of batches: half of the rows are of values that it holds, half are new and take the place of old
+ones. Every step is a query and an update. From time to time, outside the clock, the answers to some hundred rows are compared
+with those of exact search in the keys as they are then, and the rows just written are asked for again. The keys are drawn in
+clusters, or are embeddings of Omniglot's characters, each distorted in many ways, by the network of that task.
 """
 
 from __future__ import annotations
@@ -11,66 +12,43 @@ import importlib.util
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 import raremem
+from raremem import search
 from raremem.benchmarks.bench import Setting
+from raremem.benchmarks.characters import load_omniglot
+from raremem.benchmarks.omniglot import trained
 from raremem.benchmarks.pages import Outcome
 from raremem.benchmarks.progress import progress
-from raremem.benchmarks.speed import IN_CLUSTER, full_memory, near
+from raremem.benchmarks.speed import full_memory
+from raremem.benchmarks.streams import BATCH, Clusters, Ints, Rows, Stream, draw
 from raremem.config import MemoryConfig
+from raremem.state import MemoryState
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SIZES = ((200_000, 64), (200_000, 128), (1_000_000, 64), (1_000_000, 128))
 """(slots, key_dim)"""
-BATCH = 64
 NEIGHBORS = 10
 CHECKS = 20
 """Times in a stream at which answers are compared."""
+CHECKED = 8
+"""Batches that are asked for each time."""
+AHEAD = 2**20
+"""The first of them, where no stream comes."""
+CHARACTERS = 200_000
+"""Slots of the memory of Omniglot's characters."""
+POOL = 1024
+"""Batches of its stream; after them they come again."""
 REBUILT_EVERY = 100
 """Steps after which a plain annoy index is built again."""
 ALONE = {"hnswlib, in place": "hnswlib", "annoy, rebuilt": "annoy"}
 """What is measured beside raremem: an index by itself, and the package that it is."""
-
-Rows = NDArray[np.float32]
-Ints = NDArray[np.int32]
-
-
-@dataclass(frozen=True)
-class Stream:
-    """Keys in clusters, and what comes after them. It depends on the seed alone."""
-
-    slots: int
-    key_dim: int
-    seed: int
-
-    @cached_property
-    def centers(self) -> Rows:
-        """Of the clusters [n, key_dim]."""
-        generator = np.random.default_rng([self.seed, 0])
-        return generator.standard_normal((self.slots // IN_CLUSTER, self.key_dim), np.float32)
-
-    def start(self) -> tuple[Rows, Ints]:
-        """The keys of a full memory, and their values."""
-        values = np.resize(np.arange(len(self.centers), dtype=np.int32), self.slots)
-        return self._rows(values, 0), values
-
-    def batch(self, step: int) -> tuple[Rows, Ints]:
-        """Rows and targets of a step: half of known values, half of new ones."""
-        generator = np.random.default_rng([self.seed, 2, step])
-        targets = generator.integers(0, len(self.centers), BATCH).astype(np.int32)
-        rows = self._rows(targets, step + 1)
-        targets[::2] = len(self.centers) + step * BATCH + np.arange(0, BATCH, 2)
-        return rows, targets
-
-    def _rows(self, values: Ints, number: int) -> Rows:
-        return near(np.random.default_rng([self.seed, 1, number]), self.centers[values])
 
 
 class Store(Protocol):
@@ -85,8 +63,8 @@ class Store(Protocol):
     def query(self, rows: Rows) -> Ints:
         """Slots [B, 10] nearest to rows, nearest first."""
 
-    def step(self, rows: Rows, targets: Ints) -> tuple[Ints, Ints]:
-        """Query and update. Returns the slots found [B, 10], and those [B] that hold a row as it is from now on, or -1."""
+    def step(self, rows: Rows, targets: Ints) -> Ints:
+        """Query and update. Returns the slots [B] that hold a row as it is from now on, or -1."""
 
 
 class RarememStore:
@@ -95,7 +73,7 @@ class RarememStore:
     def __init__(self, backend: Any, keys: Rows, values: Ints, seed: int) -> None:
         self.backend, self.builds = backend, 0
         self.config = MemoryConfig(len(keys), keys.shape[1], NEIGHBORS, seed=seed)
-        self.state = full_memory(backend, self.config, keys, values, seed)
+        self.state = full_memory(backend, self.config, keys, values, BATCH, seed)
         if backend.index is not None:
             backend.index.build = self._counted(backend.index.build)
             self.query(keys[:1])
@@ -117,13 +95,13 @@ class RarememStore:
         """See `Store`."""
         return np.asarray(self.backend.query(self.config, self.state, self._own(rows)).slots)
 
-    def step(self, rows: Rows, targets: Ints) -> tuple[Ints, Ints]:
+    def step(self, rows: Rows, targets: Ints) -> Ints:
         """See `Store`."""
         rows, targets = self._own(rows), self._own(targets)
         out = self.backend.query(self.config, self.state, rows, targets)
         self.state, report = self.backend.update(self.config, self.state, rows, targets, lookup=out)
         placed = np.asarray(report.written) & ~np.asarray(report.hit)
-        return np.asarray(out.slots), np.where(placed, np.asarray(report.slots), -1)
+        return np.where(placed, np.asarray(report.slots), -1)
 
     def _own(self, array: Any) -> Any:
         return self.backend.primitives.asarray(array, self.state.keys)
@@ -148,9 +126,9 @@ class AloneStore:
         order = np.argsort(-np.einsum("bd,bkd->bk", rows, self.keys[slots]), axis=1, kind="stable")
         return np.take_along_axis(slots, order, axis=1)
 
-    def step(self, rows: Rows, targets: Ints) -> tuple[Ints, Ints]:
+    def step(self, rows: Rows, targets: Ints) -> Ints:
         """See `Store`."""
-        found = self.query(rows)
+        self.query(rows)
         slots = ((self.next + np.arange(len(rows))) % len(self.keys)).astype(np.int32)
         self.next += len(rows)
         self.keys[slots] = rows
@@ -159,7 +137,7 @@ class AloneStore:
             self.index.index.add_items(rows, slots)
         elif self.steps % REBUILT_EVERY == 0:
             self._build()
-        return found, slots
+        return slots
 
 
 @dataclass
@@ -185,30 +163,34 @@ def measure(stream: Stream, make: Callable[[], Store], seconds: float) -> Measur
     while measured.seconds < seconds or not measured.newest:
         rows, targets = stream.batch(measured.steps)
         check = measured.seconds >= seconds * len(measured.newest) / CHECKS
-        truth = _nearest(store.keys, rows) if check else None
+        if check:
+            _compare(measured, store, stream)
         started = time.perf_counter()
-        found, written = store.step(rows, targets)
+        written = store.step(rows, targets)
         taken = time.perf_counter() - started
         measured.steps, measured.seconds = measured.steps + 1, measured.seconds + taken
         measured.worst_ms = max(measured.worst_ms, 1000 * taken)
-        if truth is not None:
-            measured.recall_at_1.append(100 * float((found[:, 0] == truth[:, 0]).mean()))
-            shared = (found[:, :, None] == truth[:, None, :]).any(axis=1)
-            measured.recall_at_10.append(100 * float(shared.mean()))
+        if check:
             there = written >= 0
             measured.newest.append(100 * float((store.query(rows[there])[:, 0] == written[there]).mean()))
     measured.builds = store.builds - builds
     return measured
 
 
+def _compare(measured: Measured, store: Store, stream: Stream) -> None:
+    """Add the recall of rows that the stream has not come to."""
+    first = AHEAD + CHECKED * len(measured.newest)
+    rows = np.concatenate([stream.batch(first + number)[0] for number in range(CHECKED)])
+    found, truth = store.query(rows), _nearest(store.keys, rows)
+    measured.recall_at_1.append(100 * float((found[:, 0] == truth[:, 0]).mean()))
+    measured.recall_at_10.append(100 * float((found[:, :, None] == truth[:, None, :]).any(axis=1).mean()))
+
+
 def _nearest(keys: Rows, rows: Rows) -> Ints:
-    """Slots [B, 10] of the nearest keys, by all of them."""
-    parts = []
-    for row in rows:
-        similar = keys @ row
-        best = np.argpartition(-similar, NEIGHBORS)[:NEIGHBORS]
-        parts.append(best[np.argsort(-similar[best], kind="stable")])
-    return np.array(parts, np.int32)
+    """Slots [B, 10] of the nearest keys, by exact search."""
+    nothing = np.zeros(len(keys), np.int32)
+    state = MemoryState(keys, nothing, nothing, nothing, np.zeros((), np.int32))
+    return search.nearest(raremem.get_backend("numpy").primitives, state, rows, None, NEIGHBORS)[0]
 
 
 def run(setting: Setting) -> Outcome:
@@ -217,16 +199,33 @@ def run(setting: Setting) -> Outcome:
     Raises:
         MissingPackageError: the framework is not installed.
     """
+    streams = (Clusters(slots, key_dim, setting.seed) for slots, key_dim in SIZES)
+    return _measured(setting, {f"{s.slots:,} keys of {s.key_dim} dimensions": s for s in streams})
+
+
+def run_characters(setting: Setting) -> Outcome:
+    """The same with embedded characters, by the network of the Omniglot task, which is trained or taken from its snapshot.
+
+    Raises:
+        DataError: the data is not Omniglot.
+        MissingPackageError: the framework or the extra `bench` is not installed.
+    """
+    assert setting.data is not None
+    characters = load_omniglot(setting.data)
+    learner, _ = trained(setting, characters)
+    stream = draw(learner.embed, characters.test, CHARACTERS, POOL, setting.seed)
+    return _measured(setting, {f"{CHARACTERS:,} embedded characters of {stream.rows.shape[1]} dimensions": stream})
+
+
+def _measured(setting: Setting, streams: dict[str, Stream]) -> Outcome:
     packages = [name for name in raremem.registry.INDEXES if importlib.util.find_spec(name) is not None]
     ways = ["exact", *(f"raremem + {name}" for name in packages), *(way for way, name in ALONE.items() if name in packages)]
-    seconds = 60 * setting.minutes / len(SIZES) / len(ways)
-    measured: dict[tuple[int, int], dict[str, Measured]] = {}
-    for slots, key_dim in SIZES:
-        stream = Stream(slots, key_dim, setting.seed)
+    seconds = 60 * setting.minutes / len(streams) / len(ways)
+    measured: dict[str, dict[str, Measured]] = {}
+    for name, stream in streams.items():
         keys, values = stream.start()
-        measured[slots, key_dim] = {
-            way: measure(stream, partial(_store, setting, way, keys, values), seconds)
-            for way in progress(ways, f"{slots:,} x {key_dim}")
+        measured[name] = {
+            way: measure(stream, partial(_store, setting, way, keys, values), seconds) for way in progress(ways, name)
         }
     return outcome(measured)
 
@@ -238,33 +237,29 @@ def _store(setting: Setting, way: str, keys: Rows, values: Ints) -> Store:
     return RarememStore(raremem.get_backend(setting.backend, index=index), keys, values, setting.seed)
 
 
-def outcome(measured: dict[tuple[int, int], dict[str, Measured]]) -> Outcome:
-    """A table for each size."""
+def outcome(measured: dict[str, dict[str, Measured]]) -> Outcome:
+    """A table for each stream."""
     columns = [
         "", "queries / s", "x exact", "median recall@1", "worst recall@1", "recall@10", "newest found", "mean step ms",
         "worst step ms", "first build s", "builds",
     ]  # fmt: skip
     tables, headline = {}, {}
-    for (slots, key_dim), ways in measured.items():
+    for name, ways in measured.items():
         table = [columns]
         exact = ways["exact"].steps / ways["exact"].seconds
         for way, found in ways.items():
             rate = found.steps / found.seconds
-            name = f"{slots:,} x {key_dim}, {way}"
-            headline[f"{name}: x exact"] = rate / exact
-            headline[f"{name}: worst recall@1, %"] = min(found.recall_at_1)
+            headline[f"{name}, {way}: x exact"] = rate / exact
+            headline[f"{name}, {way}: worst recall@1, %"] = min(found.recall_at_1)
             table.append([
                 way, f"{BATCH * rate:,.0f}", f"{rate / exact:.1f}", f"{np.median(found.recall_at_1):.1f} %",
                 f"{min(found.recall_at_1):.1f} %", f"{np.mean(found.recall_at_10):.1f} %", f"{np.mean(found.newest):.1f} %",
                 f"{1000 / rate:.1f}", f"{found.worst_ms:.0f}", f"{found.first_build_seconds:.1f}", str(found.builds),
             ])  # fmt: skip
-        tables[f"{slots:,} keys of {key_dim} dimensions"] = table
+        tables[name] = table
     return Outcome(
         headline=headline,
-        figures={
-            f"{slots} x {key_dim}": {way: asdict(found) for way, found in ways.items()}
-            for (slots, key_dim), ways in measured.items()
-        },
+        figures={name: {way: asdict(found) for way, found in ways.items()} for name, ways in measured.items()},
         tables=tables,
         plots=lambda: [_plot(measured)],
         notes=[
@@ -274,16 +269,16 @@ def outcome(measured: dict[tuple[int, int], dict[str, Measured]]) -> Outcome:
     )
 
 
-def _plot(measured: dict[tuple[int, int], dict[str, Measured]]) -> Figure:
+def _plot(measured: dict[str, dict[str, Measured]]) -> Figure:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    for axes, ((slots, key_dim), ways) in zip(
+    figure = Figure(figsize=(4 * len(measured), 4), layout="constrained")
+    for axes, (name, ways) in zip(
         figure.subplots(1, len(measured), sharey=True, squeeze=False)[0], measured.items(), strict=True
     ):
         for way, found in ways.items():
             axes.plot(BATCH * found.steps / found.seconds, min(found.recall_at_1), "o", label=way)
-        axes.set(xscale="log", xlabel="queries / s", title=f"{slots:,} x {key_dim}")
+        axes.set(xscale="log", xlabel="queries / s", title=name)
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("worst recall@1, %")
     figure.axes[0].legend()

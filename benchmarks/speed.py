@@ -85,10 +85,11 @@ def near(generator: np.random.Generator, centers: Rows) -> Rows:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def full_memory(backend: Any, config: MemoryConfig, keys: Rows, values: NDArray[np.int32], seed: int) -> Any:
-    """A state with every slot filled, last used at some of the last thousand steps."""
-    ages = np.random.default_rng(seed).integers(0, 1000, config.slots).astype(np.int32)
-    return backend.from_numpy(config, {"keys": keys, "values": values, "ages": ages, "filled": values >= 0, "step": 1000})
+def full_memory(backend: Any, config: MemoryConfig, keys: Rows, values: NDArray[np.int32], batch: int, seed: int) -> Any:
+    """A state with every slot filled, last used as if batches of so many rows had each used as many."""
+    step = config.slots // batch
+    ages = np.random.default_rng(seed).permutation(config.slots).astype(np.int32) // batch
+    return backend.from_numpy(config, {"keys": keys, "values": values, "ages": ages, "filled": values >= 0, "step": step})
 
 
 def median_ms(run: Callable[[], object], seconds: float) -> float:
@@ -130,7 +131,7 @@ def _resident_mb() -> float:
 def measure(case: Case, backend: Any, seconds: float) -> dict[str, float]:
     """Milliseconds of raremem and of the peers in this process, and the share of rows whose first short list was enough."""
     keys, values, queries, targets = case.data()
-    state = full_memory(backend, case.config, keys, values, seed=1)
+    state = full_memory(backend, case.config, keys, values, case.batch, seed=1)
     rows, wanted = (backend.primitives.asarray(array, state.keys) for array in (queries, targets))
     found = {"query": median_ms(lambda: np.asarray(backend.query(case.config, state, rows).values), seconds)}
     if backend.name == "torch":

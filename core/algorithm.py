@@ -6,6 +6,9 @@ Shapes are fixed and there is no branch on data, so that the same lines run eage
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from operator import itemgetter
+
 from .config import MAX_INT32, MemoryConfig
 from .noise import age_noise
 from .primitives import Primitives
@@ -23,6 +26,9 @@ rounding error, and zero has no direction at all."""
 
 BLOCK = 64
 """Slots in a block, of which those of lower priority are left out together."""
+
+CHUNK = 2**16
+"""Slots whose priority is worked out at a time: few enough to stay in a processor's cache."""
 
 EMPTY_PRIORITY = MAX_INT32
 TAKEN_PRIORITY = -(2**31)
@@ -211,44 +217,61 @@ def _merge_hits(p: Primitives, state: MemoryState, unit: Array, slot: Array, hit
 def _free_slots(p: Primitives, config: MemoryConfig, state: MemoryState, slot: Array, hit: Array) -> tuple[Array, Array, Array]:
     """Rule 5: the slots [n] for this batch's misses in order, which of them may be used, and which are filled."""
     xp, count = p.xp, min(slot.shape[0], config.slots)
-    priority = _put(p, _eviction_priority(p, config, state), hit, slot, slot * 0 + TAKEN_PRIORITY)
     if p.eager(slot) and config.slots >= 2 * BLOCK * count:
-        slots = _contenders(p, priority, count, 2 * config.age_noise)
-        priority = priority[slots]
+        slots = _contenders(p, config, state, count)
+        priority = _eviction_priority(p, config, state, lambda array: p.take_rows(array, slots))
+        place = xp.searchsorted(slots, xp.where(hit, slot, 0))
+        place = xp.where(place < len(slots), place, 0)
+        hit = hit & (slots[place] == slot)
     else:
-        slots = p.arange(config.slots, slot)
+        slots, place = p.arange(config.slots, slot), slot
+        priority = _eviction_priority(p, config, state, lambda array: array)
+    priority = _put(p, priority, hit, place, slot * 0 + TAKEN_PRIORITY)
     noisy = (priority != EMPTY_PRIORITY) & (priority != TAKEN_PRIORITY)
     priority = priority + xp.where(noisy, age_noise(p, config, state.step, slots), 0)
     best, column = top_k(p, priority[None, :], count, TAKEN_PRIORITY)
     return slots[column[0]], best[0] != TAKEN_PRIORITY, best[0] != EMPTY_PRIORITY
 
 
-def _contenders(p: Primitives, priority: Array, count: int, reach: int) -> Array:
-    """The slots that may be among the `count` of highest priority once each has moved by half of `reach` at most; ascending.
+def _contenders(p: Primitives, config: MemoryConfig, state: MemoryState, count: int) -> Array:
+    """The slots that may be among the `count` to go first once noise has moved each; ascending.
 
-    The count-th largest of the maxima of blocks is not above the count-th largest of all; what is further below it is out.
+    The count-th largest of the maxima of blocks is not above the count-th largest of all; what is further below it than noise
+    can make up for is out. Slots that are hit are among them still: each was hit by a row that then needs no other.
     """
-    xp, whole = p.xp, priority.shape[0] // BLOCK * BLOCK
-    blocks = priority[:whole].reshape(-1, BLOCK)
-    maxima = xp.amax(blocks, axis=1)[None, :]
-    lowest = max(int(xp.amin(p.take_along(maxima, p.largest(maxima, count)))) - reach, TAKEN_PRIORITY)
-    chosen = xp.where(maxima[0] >= lowest)[0]
-    block, place = xp.where(blocks[chosen] >= lowest)
-    rest = xp.where(priority[whole:] >= lowest)[0]
-    return p.cast(xp.concatenate([chosen[block] * BLOCK + place, rest + whole]), "int32")
+    xp, whole = p.xp, config.slots // BLOCK * BLOCK
+    maxima = []
+    for start in range(0, whole, CHUNK):
+        chunk = slice(start, min(start + CHUNK, whole))
+        maxima.append(xp.amax(_eviction_priority(p, config, state, itemgetter(chunk)).reshape(-1, BLOCK), axis=1))
+    best = xp.concatenate(maxima)[None, :]
+    lowest = max(int(xp.amin(p.take_along(best, p.largest(best, count)))) - 2 * config.age_noise, TAKEN_PRIORITY)
+    blocks = xp.where(best[0] >= lowest)[0]
+    inside = _eviction_priority(p, config, state, lambda array: p.take_rows(array[:whole].reshape(-1, BLOCK), blocks))
+    block, place = xp.where(inside >= lowest)
+    rest = xp.where(_eviction_priority(p, config, state, itemgetter(slice(whole, None))) >= lowest)[0]
+    return p.cast(xp.concatenate([blocks[block] * BLOCK + place, rest + whole]), "int32")
 
 
-def _eviction_priority(p: Primitives, config: MemoryConfig, state: MemoryState) -> Array:
-    """Rule 5: a whole number for each slot, largest for the one to go first: by age, or before that by hits. Noise comes later.
+def _eviction_priority(p: Primitives, config: MemoryConfig, state: MemoryState, some: Callable[[Array], Array]) -> Array:
+    """Rule 5: a whole number for each of some slots, largest for the one to go first: by age, or before that by hits.
 
-    Bounds leave room for it, so that it never reaches the priorities of slots that are empty or taken.
+    Noise comes later: bounds leave room for it, so that it never reaches the priorities of slots that are empty or taken.
     """
     by_hits = config.evict == "least_hit"
-    ages = state.step - state.last_used
+    ages, values = state.step - some(state.last_used), some(state.values)
     oldest = AGES_BESIDE_HITS - 2 - 2 * config.age_noise if by_hits else MAX_INT32 - 1 - config.age_noise
-    bounded = p.xp.where((ages >= 0) & (ages < oldest), ages, oldest)
-    filled = (MAX_HITS - state.hits) * AGES_BESIDE_HITS + bounded + config.age_noise if by_hits else bounded
-    return p.xp.where(state.values == NO_SLOT, EMPTY_PRIORITY, filled)
+    if not by_hits and p.eager(ages) and len(ages) and _all_ordinary(p, ages, values, oldest):
+        return ages
+    priority = p.xp.where((ages >= 0) & (ages < oldest), ages, oldest)
+    if by_hits:
+        priority = (MAX_HITS - some(state.hits)) * AGES_BESIDE_HITS + priority + config.age_noise
+    return p.xp.where(values == NO_SLOT, EMPTY_PRIORITY, priority)
+
+
+def _all_ordinary(p: Primitives, ages: Array, values: Array, oldest: int) -> bool:
+    """Whether no slot is empty and no age beyond its bounds, which is seen in less time than it takes to provide for both."""
+    return bool((p.xp.amin(values) != NO_SLOT) & (p.xp.amin(ages) >= 0) & (p.xp.amax(ages) < oldest))
 
 
 def _write(

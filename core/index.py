@@ -26,7 +26,7 @@ from .state import NO_SLOT, Array, MemoryState, UpdateReport
 SMALLEST = 20_000
 """Filled slots from which on there is an index: fewer are searched exactly in less time."""
 FRESH = 4096
-"""Changed slots that are searched exactly at least; beyond them an index that grows takes them in."""
+"""Changed slots that are searched exactly at least; beyond them an index that grows takes in all but the last update's."""
 SHARE = 8
 """A new index is built when one in so many of the slots in the old one has changed, and more than `FRESH`."""
 
@@ -41,7 +41,7 @@ class NeighborIndex(Protocol):
         """Build it. The same input gives the same index."""
 
     def search(self, queries: Rows, count: int) -> Slots:
-        """Slots [B, count] that may be nearest to unit queries [B, key_dim], in any order; -1 where there are no more.
+        """Slots [B, count or more] that may be nearest to unit queries [B, key_dim], in any order; -1 where there are no more.
 
         A slot may come twice, or may have another key by now.
         """
@@ -139,7 +139,7 @@ class LiveIndex:
         slots = p.to_numpy(report.slots)[p.to_numpy(report.written)]
         for flags in (self._fresh, self._changed, self._since):
             flags[slots] = True
-        self._step = int(state.step)
+        self._newest, self._step = slots, int(state.step)
 
     def _follow(self, p: Primitives, state: MemoryState) -> None:
         """See that the index is of this memory, as it is now. (Not in `note`: what fails here has changed nothing.)"""
@@ -151,12 +151,15 @@ class LiveIndex:
             assert values is not None, "eager"
             self._keys, self._values = keys, values
             self._fresh, self._changed, self._since = (np.zeros(len(self._values), np.bool_) for _ in range(3))
+            self._newest: Slots = np.zeros(0, np.int32)
         if self._building is not None and self._building.done():
             self._finish()
         if self._built is not None and isinstance(self._built.index, GrowingIndex) and np.count_nonzero(self._fresh) > FRESH:
+            self._fresh[self._newest] = False
             slots = np.flatnonzero(self._fresh).astype(np.int32)
             self._built.index.add(self._keys[slots], slots)
             self._fresh[:] = False
+            self._fresh[self._newest] = True
         if self._building is None and self._is_due():
             self._start()
 
@@ -167,8 +170,12 @@ class LiveIndex:
         return int(np.count_nonzero(self._changed)) > max(FRESH, len(self._built.slots) // SHARE)
 
     def _start(self) -> None:
-        """Begin to build. Keys may change meanwhile, even as they are read: those slots are flagged, and searched exactly."""
+        """Begin to build. Keys may change meanwhile, even as they are read: those slots are flagged, and searched exactly.
+
+        So are those of the last update, since an index need not find even the very key that it is asked for.
+        """
         self._since = np.zeros_like(self._fresh)
+        self._since[self._newest] = True
         building: Future[_Built] = Future()
         work = partial(_complete, building, partial(_build, self.build, self._keys, self._values, self.seed))
         self._building = building
@@ -193,7 +200,7 @@ class LiveIndex:
         candidates = p.asarray(proposed, state.values)
         fresh = p.asarray(np.flatnonzero(self._fresh).astype(np.int32), state.values)
         if len(fresh):
-            keys, values, last_used, hits = (array[fresh] for array in state[:4])
+            keys, values, last_used, hits = (p.take_rows(array, fresh) for array in state[:4])
             part = MemoryState(keys, values, last_used, hits, state.step)
             columns, _ = search.nearest(p, part, queries, None, min(k, len(fresh)))
             candidates = xp.concatenate([candidates, xp.where(columns != NO_SLOT, fresh[columns], NO_SLOT)], axis=1)

@@ -96,6 +96,16 @@ class Growing(Everything):
         self.slots = np.concatenate([self.slots, slots])
 
 
+class Blind(Everything):
+    """An index that proposes the same slots whatever it is asked; it takes more in, and finds none of it."""
+
+    def search(self, queries, count):
+        return np.tile(self.slots[:count], (len(queries), 1))
+
+    def add(self, keys, slots):
+        pass
+
+
 @pytest.mark.parametrize("build", [Everything, Growing, *INDEXES], ids=lambda build: getattr(build, "__name__", build))
 @pytest.mark.parametrize("law", [law for law in LAWS.values() if law.needs is None], ids=lambda law: law.name)
 def test_every_law_holds_with_an_index_of_the_smallest_memories(law, build, monkeypatch):
@@ -122,6 +132,12 @@ def test_gradients_go_through_what_an_index_finds(law, monkeypatch):
 @pytest.mark.parametrize("name", INDEXES)
 def test_what_was_just_written_is_found(name, background, small):
     check_newest(indexed(name, background=background))
+
+
+def test_what_was_just_written_is_found_whatever_the_index_finds(small):
+    backend = raremem.get_backend("numpy", index=LiveIndex(Blind, background=False))
+    check_newest(backend)
+    assert backend.index.ready
 
 
 def test_that_check_can_fail(small, monkeypatch):

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from raremem import index as live
-from raremem.benchmarks import cli, live_search, ranks
+from raremem.benchmarks import cli, live_search, ranks, streams
+from raremem.benchmarks.characters import draw_characters
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
@@ -16,13 +17,26 @@ def test_every_way_of_searching_is_measured(backend, tmp_path, monkeypatch):
     monkeypatch.setattr(live, "SMALLEST", 1000)
     monkeypatch.setattr(live, "FRESH", 200)
     assert cli.main(["bench", "index", "--backend", backend, "--minutes", "0.02", "--out", str(tmp_path)]) == 0
-    found = json.loads((tmp_path / f"index-{backend}-0.json").read_text())["figures"]["3000 x 16"]
+    found = json.loads((tmp_path / f"index-{backend}-0.json").read_text())["figures"]["3,000 keys of 16 dimensions"]
     assert next(iter(found)) == "exact"
     assert min(found["exact"]["recall_at_1"]) == 100
     for way, measured in found.items():
         assert measured["steps"] > 0
         assert min(measured["recall_at_1"]) > 70, way
         assert way not in ("exact", "raremem + annoy", "raremem + faiss", "raremem + hnswlib") or min(measured["newest"]) == 100
+
+
+def test_a_stream_of_characters():
+    images = draw_characters(0, train=1, test=5, examples=4).test
+    stream = streams.draw(lambda pictures: pictures.reshape(len(pictures), -1), images, slots=50, batches=2, seed=0)
+    keys, values = stream.start()
+    assert len(keys) == len(values) == 50
+    assert (keys[None, values == 3] == images[3].reshape(4, 1, -1)).all(axis=2).any(), "some as they are"
+    rows, targets = stream.batch(0)
+    assert rows.shape == (streams.BATCH, 28 * 28)
+    assert set(targets[1::2]) <= set(range(5))
+    assert targets[0::2].tolist() == list(range(5, 5 + streams.BATCH, 2))
+    assert (stream.batch(2)[0] == rows).all(), "from the beginning again"
 
 
 def test_a_step_of_two_ranks_costs_and_sends(tmp_path, monkeypatch):
