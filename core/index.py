@@ -151,7 +151,7 @@ class LiveIndex:
             assert values is not None, "eager"
             self._keys, self._values = keys, values
             self._fresh, self._changed, self._since = (np.zeros(len(self._values), np.bool_) for _ in range(3))
-            self._newest: Slots = np.zeros(0, np.int32)
+            self._newest = np.zeros(0, np.int32)
         if self._building is not None and self._building.done():
             self._finish()
         if self._built is not None and isinstance(self._built.index, GrowingIndex) and np.count_nonzero(self._fresh) > FRESH:
