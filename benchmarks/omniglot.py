@@ -31,7 +31,7 @@ HELD_OUT = 30
 CURVE_EPISODES = 100
 TEST_EPISODES = 4000
 VIEWS = 16
-RECIPE = Recipe(classes=96, showings=3, channels=(1, 64, 64, 128), residual=True, key_dim=256, distorted=True)
+RECIPE = Recipe(classes=96, showings=3, channels=(1, 64, 64, 128), residual=True, key_dim=256, distortion=0.6)
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,8 @@ def few_shot(backend: raremem.Backend, embedded: NDArray[np.float32], way: int, 
 
 def measure(backend: raremem.Backend, learner: Embedder, images: Images, count: int, seed: int) -> list[Accuracy]:
     """All four settings on characters [class, example, 28, 28]; an image's embedding is the mean over `VIEWS` of it."""
-    embedded = embed_views(learner, images.reshape(-1, *images.shape[2:]), VIEWS).reshape(*images.shape[:2], -1)
+    rows = embed_views(learner, images.reshape(-1, *images.shape[2:]), VIEWS, RECIPE.distortion)
+    embedded = rows.reshape(*images.shape[:2], -1)
     return [few_shot(backend, embedded, way, shots, count, seed) for way, shots in SETTINGS]
 
 

@@ -12,7 +12,7 @@ from raremem.benchmarks.characters import Characters, draw_characters
 from raremem.benchmarks.embedding.recipe import Recipe, episode, make_embedder
 
 NUMPY = raremem.get_backend("numpy")
-RECIPE = Recipe(steps=120, classes=16, channels=(1, 16, 32), distorted=True)
+RECIPE = Recipe(steps=120, classes=16, channels=(1, 16, 32), distortion=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +80,23 @@ def test_classes_are_turned_and_mirrored():
     images = np.zeros((16, 1, 28, 28), np.float32)
     images[:, :, 2, 5] = 1
     recipe = Recipe(classes=128, showings=1)
-    shown, classes = episode(dataclasses.replace(recipe, distorted=False), images, 0)
-    assert sorted(classes.tolist()) == list(range(128))
+    shown, values = episode(dataclasses.replace(recipe, distortion=0.0), images, 0)
+    assert sorted(values[0].tolist()) == list(range(128))
     places = {tuple(np.argwhere(picture)[0] - np.argwhere(shown[0, 0])[0]) for picture in shown[0]}
     assert len(places) == 8
+
+
+def test_every_showing_has_values_of_its_own():
+    """So that a turn finds nothing of the one before."""
+    _, values = episode(Recipe(classes=10, showings=3), np.zeros((4, 5, 28, 28), np.float32), 0)
+    assert len(np.unique(values)) == 30
+    assert (np.diff(values, axis=0) == 32).all()
+
+
+def test_both_frameworks_lose_as_much(characters):
+    batch = episode(RECIPE, characters.train, 0)
+    losses = [make_embedder(backend, RECIPE).learn(*batch) for backend in ("torch", "jax")]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02), "in bf16 and in f32"
 
 
 def test_a_run_leaves_its_results(tmp_path, monkeypatch, capsys):

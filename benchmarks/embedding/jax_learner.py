@@ -72,15 +72,22 @@ def _embed_unit(weights: Weights, running: Moments, images: Array) -> Array:
 def _loss(
     config: MemoryConfig, weights: Weights, before: tuple[MemoryState, Moments], images: Array, targets: Array
 ) -> tuple[Array, tuple[MemoryState, Moments]]:
-    """The first showing of each class is written, the others are asked for."""
+    """The mean over the turns of all showings: one of each class is written, the others are asked for."""
     state, running = before
-    queries, moments = _embed(weights, images.reshape(-1, *images.shape[2:]), None)
-    first, others = queries[: len(targets)], queries[len(targets) :]
-    state, _ = memory.update(config, state, first, targets)
-    out = memory.query(config, state, others, jnp.tile(targets, len(images) - 1))
+    rows, moments = _embed(weights, images.reshape(-1, *images.shape[2:]), None)
+    queries = rows.reshape(*targets.shape, -1)
+
+    def turn(state: MemoryState, place_and_values: tuple[Array, Array]) -> tuple[MemoryState, Array]:
+        place, values = place_and_values
+        first, *others = jnp.roll(queries, -place, axis=0)
+        state, _ = memory.update(config, state, first, values)
+        out = memory.query(config, state, jnp.concatenate(others), jnp.tile(values, len(others)))
+        assert out.loss is not None
+        return state, out.loss.mean()
+
+    state, losses = jax.lax.scan(turn, state, (jnp.arange(len(targets)), targets))
     running = jax.tree.map(lambda old, new: (1 - NORM_MOMENTUM) * old + NORM_MOMENTUM * new, running, moments)
-    assert out.loss is not None
-    return out.loss.mean(), (state, running)
+    return losses.mean(), (state, running)
 
 
 def make(recipe: Recipe) -> JaxEmbedder:

@@ -1,9 +1,10 @@
 """What both frameworks train: the network's first weights, the episodes, the settings. NumPy only, so that they agree.
 
-An episode shows a few classes, a few times each. All showings are embedded in one pass; the first of each class is written to
-the memory, and the others are asked for. The memory's loss reaches the network through the similarities. The memory has as
-many slots as an episode has classes, so that each episode takes the place of the one before, without a reset. (With more slots
-the network finds a way out: it can tell old keys from new ones by drifting, and the embedding collapses.)
+An episode shows a few classes, a few times each. All showings are embedded in one pass. Then each has its turn: it is written
+to the memory, and the others are asked for. Keys are constants, so only in turns does the memory's loss reach every embedding.
+A class has another value in every turn, and the memory has as many slots as an episode has classes, so that each turn takes the
+place of the one before, without a reset. (With more slots the network finds a way out: it can tell old keys from new ones by
+drifting, and the embedding collapses.)
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from raremem.config import MemoryConfig
 
 NORM_EPSILON = 1e-5
 NORM_MOMENTUM = 0.1
-LEARNING_RATE = 2e-3
+LEARNING_RATE = 6e-3
+NEIGHBORS = 32
+"""Of a training query: the nearest classes are those to tell apart."""
 
 Weights = dict[str, NDArray[np.float32]]
 
@@ -39,7 +42,7 @@ class Recipe:
         residual: blocks but the first take the maximum last, after a second convolution, normalisation and ReLU, which are
             added to what the first gave.
         key_dim: what the linear map leads to.
-        distorted: every image is turned, scaled, slanted and shifted a little.
+        distortion: how strongly every image is turned, scaled, slanted and shifted; if 0, an episode is shifted as a whole.
         loss: the memory's.
         seed: of the first weights and of the episodes.
     """
@@ -50,7 +53,7 @@ class Recipe:
     channels: tuple[int, ...] = (1, 32, 64, 64)
     residual: bool = False
     key_dim: int = 64
-    distorted: bool = False
+    distortion: float = 0.0
     loss: str = "nll"
     seed: int = 0
 
@@ -70,7 +73,7 @@ class Recipe:
         return MemoryConfig(
             slots=self.classes,
             key_dim=self.key_dim,
-            neighbors=self.classes,
+            neighbors=NEIGHBORS,
             softmax_temperature=15.0,
             seed=self.seed,
             loss=self.loss,
@@ -110,7 +113,8 @@ def first_weights(recipe: Recipe) -> Weights:
 def episode(recipe: Recipe, images: Images, step: int) -> tuple[Images, NDArray[np.int32]]:
     """An episode from classes [class, example, 28, 28], each turned by 0, 90, 180 and 270 degrees to make four, and mirrored.
 
-    It depends on the seed and the step alone: images [showings, classes, 28, 28] and the values of the classes.
+    It depends on the seed and the step alone: images [showings, classes, 28, 28], and the value [showings, classes] that each
+    class has while a showing has its turn.
     """
     generator = np.random.default_rng([recipe.seed, 1, step])
     classes = generator.choice(8 * len(images), recipe.classes, replace=False)
@@ -119,28 +123,28 @@ def episode(recipe: Recipe, images: Images, step: int) -> tuple[Images, NDArray[
         examples = generator.choice(images.shape[1], recipe.showings, replace=False)
         turned = np.rot90(images[choice // 8, examples], choice % 4, axes=(1, 2))
         shown[:, place] = turned[:, ::-1] if choice % 8 >= 4 else turned
-    if recipe.distorted:
-        shown = distort(generator, shown.reshape(-1, SIZE, SIZE)).reshape(shown.shape)
+    if recipe.distortion:
+        shown = distort(generator, shown.reshape(-1, SIZE, SIZE), recipe.distortion).reshape(shown.shape)
     else:
         shown = np.roll(shown, generator.integers(-2, 3, 2), axis=(2, 3))
-    return shown, classes.astype(np.int32)
+    return shown, (classes + 8 * len(images) * np.arange(recipe.showings)[:, None]).astype(np.int32)
 
 
-def embed_views(embedder: Embedder, images: Images, views: int) -> NDArray[np.float32]:
+def embed_views(embedder: Embedder, images: Images, views: int, distortion: float) -> NDArray[np.float32]:
     """Unit embeddings [n, key_dim] of images [n, 28, 28]: the mean over each image as it is and distorted in other ways."""
     generator = np.random.default_rng(views)
-    rows = embedder.embed(images) + sum(embedder.embed(distort(generator, images)) for _ in range(views - 1))
+    rows = embedder.embed(images) + sum(embedder.embed(distort(generator, images, distortion)) for _ in range(views - 1))
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def distort(generator: np.random.Generator, images: Images) -> Images:
+def distort(generator: np.random.Generator, images: Images, strength: float = 1.0) -> Images:
     """Images [n, 28, 28], each turned (by 10 degrees or so), scaled, slanted and shifted in its own way."""
     count = len(images)
-    matrix = np.eye(2) + generator.normal(0, 0.12, (count, 2, 2))
-    turn = generator.normal(0, 0.2, count)
+    matrix = np.eye(2) + generator.normal(0, 0.12 * strength, (count, 2, 2))
+    turn = generator.normal(0, 0.2 * strength, count)
     rotation = np.stack([np.cos(turn), -np.sin(turn), np.sin(turn), np.cos(turn)], axis=1).reshape(-1, 2, 2)
     grid = np.indices((SIZE, SIZE)).reshape(2, -1) - (SIZE - 1) / 2
-    places = (matrix @ rotation) @ grid + generator.normal(0, 1.0, (count, 2, 1)) + (SIZE - 1) / 2
+    places = (matrix @ rotation) @ grid + generator.normal(0, strength, (count, 2, 1)) + (SIZE - 1) / 2
     padded = np.pad(images, ((0, 0), (1, 2), (1, 2)))
     places = np.clip(places + 1, 0, SIZE + 1)
     low = places.astype(np.int32)

@@ -49,12 +49,16 @@ class TorchEmbedder(TorchLearner):
         return F.max_pool2d(x + F.relu(self.norms[second](self.convolutions[second](x))), 2)
 
     def losses(self, *batch: Tensor) -> Tensor:
-        """The first showing of each class is written, the others are asked for."""
+        """The mean over the turns of all showings."""
         images, targets = batch
-        queries = self(images.flatten(0, 1))
-        first, others = queries[: len(targets)], queries[len(targets) :]
-        self.memory.update(self.memory(first.detach(), targets))
-        return self.memory(others, targets.repeat(len(images) - 1)).loss.mean()
+        queries = self(images.flatten(0, 1)).unflatten(0, targets.shape)
+        return torch.stack([self._turn(queries, turn, values) for turn, values in enumerate(targets)]).mean()
+
+    def _turn(self, queries: Tensor, turn: int, targets: Tensor) -> Tensor:
+        """One showing of each class is written, the others are asked for."""
+        self.memory.update(self.memory(queries[turn].detach(), targets))
+        others = torch.cat([queries[:turn], queries[turn + 1 :]])
+        return self.memory(others.flatten(0, 1), targets.repeat(len(others))).loss.mean()
 
     @torch.no_grad()
     def embed(self, images: Images) -> NDArray[np.float32]:
