@@ -118,8 +118,8 @@ TASKS = {
     ),
     "index-omniglot": Task(
         "The same with the keys of embedded characters",
-        "the network of omniglot in --out (or trains it); of annoy, faiss and hnswlib those to be measured",
-        2.0,
+        "the network of omniglot in --out (or trains it); about 15 minutes more",
+        20.0,
         "omniglot",
         "live_search:run_characters",
         ("torch",),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -46,6 +46,8 @@ CHARACTERS = 200_000
 """Slots of the memory of Omniglot's characters."""
 POOL = 1024
 """Batches of its stream; after them they come again."""
+SECONDS = 15.0
+"""For which it is sent through each store; `--minutes` is for the network."""
 REBUILT_EVERY = 100
 """Steps after which a plain annoy index is built again."""
 ALONE = {"hnswlib, in place": "hnswlib", "annoy, rebuilt": "annoy"}
@@ -201,7 +203,8 @@ def run(setting: Setting) -> Outcome:
         MissingPackageError: the framework is not installed.
     """
     streams = (Clusters(slots, key_dim, setting.seed) for slots, key_dim in SIZES)
-    return _measured(setting, {f"{s.slots:,} keys of {s.key_dim} dimensions": s for s in streams})
+    named = {f"{stream.slots:,} keys of {stream.key_dim} dimensions": stream for stream in streams}
+    return _measured(setting, named, 60 * setting.minutes / len(SIZES) / len(_ways()))
 
 
 def run_characters(setting: Setting) -> Outcome:
@@ -215,18 +218,22 @@ def run_characters(setting: Setting) -> Outcome:
     characters = load_omniglot(setting.data)
     learner, _ = trained(setting, characters)
     stream = draw(learner.embed, characters.test, CHARACTERS, POOL, setting.seed)
-    return _measured(setting, {f"{CHARACTERS:,} embedded characters of {stream.rows.shape[1]} dimensions": stream})
+    name = f"{CHARACTERS:,} embedded characters of {stream.rows.shape[1]} dimensions"
+    return _measured(setting, {name: stream}, SECONDS)
 
 
-def _measured(setting: Setting, streams: dict[str, Stream]) -> Outcome:
+def _ways() -> list[str]:
+    """Exact search, and all that is installed."""
     packages = [name for name in raremem.registry.INDEXES if importlib.util.find_spec(name) is not None]
-    ways = ["exact", *(f"raremem + {name}" for name in packages), *(way for way, name in ALONE.items() if name in packages)]
-    seconds = 60 * setting.minutes / len(streams) / len(ways)
+    return ["exact", *(f"raremem + {name}" for name in packages), *(way for way, name in ALONE.items() if name in packages)]
+
+
+def _measured(setting: Setting, streams: Mapping[str, Stream], seconds: float) -> Outcome:
     measured: dict[str, dict[str, Measured]] = {}
     for name, stream in streams.items():
         keys, values = stream.start()
         measured[name] = {
-            way: measure(stream, partial(_store, setting, way, keys, values), seconds) for way in progress(ways, name)
+            way: measure(stream, partial(_store, setting, way, keys, values), seconds) for way in progress(_ways(), name)
         }
     return outcome(measured)
 
