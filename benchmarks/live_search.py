@@ -26,7 +26,7 @@ from raremem.benchmarks.omniglot import trained
 from raremem.benchmarks.pages import Outcome
 from raremem.benchmarks.progress import progress
 from raremem.benchmarks.speed import full_memory
-from raremem.benchmarks.streams import BATCH, Clusters, Ints, Rows, Stream, draw
+from raremem.benchmarks.streams import AHEAD, BATCH, Clusters, Ints, Rows, Stream, draw
 from raremem.config import MemoryConfig
 from raremem.state import MemoryState
 
@@ -40,12 +40,10 @@ CHECKS = 20
 """Times in a stream at which answers are compared."""
 CHECKED = 8
 """Batches that are asked for each time."""
-AHEAD = 2**20
-"""The first of them, where no stream comes."""
 CHARACTERS = 200_000
 """Slots of the memory of Omniglot's characters."""
-POOL = 1024
-"""Batches of its stream; after them they come again."""
+POOL = 1536
+"""Batches beside them."""
 SECONDS = 15.0
 """For which it is sent through each store; `--minutes` is for the network."""
 REBUILT_EVERY = 100

@@ -16,6 +16,8 @@ from raremem.benchmarks.progress import progress
 from raremem.benchmarks.speed import IN_CLUSTER, near
 
 BATCH = 64
+AHEAD = 2**20
+"""The first step whose rows are for comparisons: no stream comes to them."""
 
 Rows = NDArray[np.float32]
 Ints = NDArray[np.int32]
@@ -62,7 +64,10 @@ class Clusters:
 
 @dataclass(frozen=True)
 class Drawings:
-    """A stream of embedded characters: `rows` [n, key_dim] of `classes` [n], of which the first `slots` fill the memory."""
+    """A stream of embedded characters: `rows` [n, key_dim] of `classes` [n].
+
+    The first `slots` fill the memory; half of the others are sent, over and over, and half are for comparisons.
+    """
 
     slots: int
     rows: Rows
@@ -74,7 +79,8 @@ class Drawings:
 
     def batch(self, step: int) -> tuple[Rows, Ints]:
         """See `Stream`."""
-        first = self.slots + BATCH * (step % ((len(self.rows) - self.slots) // BATCH))
+        half = (len(self.rows) - self.slots) // BATCH // 2
+        first = self.slots + BATCH * (step % half + half * (step >= AHEAD))
         some = slice(first, first + BATCH)
         return self.rows[some], _half_new(self.classes[some], int(self.classes.max()) + 1, step)
 

@@ -28,15 +28,18 @@ def test_every_way_of_searching_is_measured(backend, tmp_path, monkeypatch):
 
 def test_a_stream_of_characters():
     images = draw_characters(0, train=1, test=5, examples=4).test
-    stream = streams.draw(lambda pictures: pictures.reshape(len(pictures), -1), images, slots=50, batches=2, seed=0)
+    stream = streams.draw(lambda pictures: pictures.reshape(len(pictures), -1), images, slots=50, batches=4, seed=0)
     keys, values = stream.start()
     assert len(keys) == len(values) == 50
-    assert (keys[None, values == 3] == images[3].reshape(4, 1, -1)).all(axis=2).any(), "some as they are"
+    as_they_are = (keys[:, None, None] == images.reshape(1, 5, 4, -1)).all(axis=3).any(axis=2)
+    assert as_they_are.any()
+    assert (as_they_are.argmax(axis=1) == values)[as_they_are.any(axis=1)].all()
     rows, targets = stream.batch(0)
     assert rows.shape == (streams.BATCH, 28 * 28)
     assert set(targets[1::2]) <= set(range(5))
     assert targets[0::2].tolist() == list(range(5, 5 + streams.BATCH, 2))
     assert (stream.batch(2)[0] == rows).all(), "from the beginning again"
+    assert not any((stream.batch(streams.AHEAD + step)[0] == rows).all() for step in range(9)), "what is compared is not sent"
 
 
 def test_a_step_of_two_ranks_costs_and_sends(tmp_path, monkeypatch):
