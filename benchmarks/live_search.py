@@ -173,7 +173,8 @@ def measure(stream: Stream, make: Callable[[], Store], seconds: float) -> Measur
         measured.worst_ms = max(measured.worst_ms, 1000 * taken)
         if check:
             there = written >= 0
-            measured.newest.append(100 * float((store.query(rows[there])[:, 0] == written[there]).mean()))
+            found = store.query(rows[there])[:, 0]
+            measured.newest.append(100 * float((store.keys[found] == store.keys[written[there]]).all(axis=1).mean()))
     measured.builds = store.builds - builds
     return measured
 
@@ -271,7 +272,7 @@ def outcome(measured: dict[str, dict[str, Measured]]) -> Outcome:
         plots=lambda: [_plot(measured)],
         notes=[
             f"Each step queries and then writes {BATCH} rows, so updates / s are as many as queries / s. Newest found: of rows "
-            "that took a slot, those whose slot answers the same row at once. Builds: those begun while the stream ran."
+            "that took a slot, those whose key answers the same row at once. Builds: those begun while the stream ran."
         ],
     )
 
