@@ -13,8 +13,6 @@ SAMPLED = 64
 """Keys for each list, of which the centers are learned."""
 CODE_BITS = 4
 """Of a code of two dimensions: sixteen codes fit in a register, so that a list is read at the speed of memory."""
-
-
 WIDER = 2
 """Times as many slots are proposed as are asked for: codes tell near keys apart less well than keys do."""
 
@@ -34,7 +32,8 @@ class Index:
             clustering.seed = seed % 2**31
             clustering.max_points_per_centroid = SAMPLED
             clustering.min_points_per_centroid = 1
-        self.index.train(np.resize(keys, (max(len(keys), 2**CODE_BITS), dim)))
+        fewest = 2**CODE_BITS
+        self.index.train(keys if len(keys) >= fewest else np.resize(keys, (fewest, dim)))
         self.add(keys, slots)
 
     def search(self, queries: NDArray[np.float32], count: int) -> NDArray[np.int32]:

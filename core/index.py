@@ -155,11 +155,9 @@ class LiveIndex:
         if self._building is not None and self._building.done():
             self._finish()
         if self._built is not None and isinstance(self._built.index, GrowingIndex) and np.count_nonzero(self._fresh) > FRESH:
-            self._fresh[self._newest] = False
-            slots = np.flatnonzero(self._fresh).astype(np.int32)
+            slots = np.setdiff1d(np.flatnonzero(self._fresh), self._newest).astype(np.int32)
             self._built.index.add(self._keys[slots], slots)
-            self._fresh[:] = False
-            self._fresh[self._newest] = True
+            self._fresh[slots] = False
         if self._building is None and self._is_due():
             self._start()
 
