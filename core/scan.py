@@ -57,9 +57,11 @@ def top_k(p: Primitives, scores: Array, k: int, lowest: float = NOTHING) -> tupl
 
     Whatever is among the k best columns is in one of those blocks: k blocks before its own would hold k columns before it.
     """
+    if not p.blocks():
+        return p.top_k(scores, k)
     rows, count = scores.shape
     width = 2 ** int(math.log2(count / k) / 2)
-    if width == 1 or not p.blocks():
+    if width == 1:
         return p.top_k(scores, k)
     if count % width:
         filler = p.xp.full_like(scores[:, : -count % width], lowest)

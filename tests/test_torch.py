@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 import torch
+from torch._inductor.utils import fresh_inductor_cache
 from torch.utils.checkpoint import checkpoint
 
 import raremem
@@ -149,6 +150,14 @@ def test_compiles_as_one_graph():
 
 
 def test_compiled_backend_takes_any_batch_size():
+    """Also where programs come from the compiler's cache on disk, whose lookup may tie a program to one size."""
+    with fresh_inductor_cache():
+        takes_any_batch_size()
+        torch.compiler.reset()
+        takes_any_batch_size()
+
+
+def takes_any_batch_size():
     compiled = raremem.get_backend("torch", compiled=True)
     states = [compiled.init(CONFIG), BACKEND.init(CONFIG)]
     for rows in range(1, 20):
