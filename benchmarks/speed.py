@@ -37,6 +37,8 @@ SLOTS = (8_192, 131_072, 1_048_576)
 BATCHES = (16, 256)
 KEY_DIMS = (64, 128)
 NEIGHBORS = (1, 16, 256)
+SMALL = 8_192
+"""Slots up to which the compiled step is measured too: there, calls of small operations are most of the eager one."""
 IN_CLUSTER = 20
 SPREAD = np.float32(0.3)
 """Of a cluster, where its center has 1 in each dimension."""
@@ -143,6 +145,10 @@ def measure(case: Case, backend: Any, seconds: float) -> dict[str, float]:
     found["step"] = median_ms(step, seconds)
     if backend.name != "torch":
         return found | {"limit": max(median_ms(lambda: queries @ keys.T, seconds), median_ms(keys.max, seconds))}
+    if case.slots <= SMALL:
+        compiled = raremem.get_backend("torch", compiled=True)
+        state = full_memory(compiled, case.config, keys, values, case.batch, seed=1)
+        found["compiled"] = median_ms(_step(case, compiled, state, rows, wanted), seconds)
     from raremem.benchmarks import plain_torch
 
     return found | plain_torch.measure(case.neighbors, keys, values, queries, targets, seconds)
@@ -192,7 +198,7 @@ def _step(case: Case, backend: raremem.Backend, state: Any, rows: Any, wanted: A
 def _certain(case: Case, backend: Any, state: Any, rows: Any) -> float:
     """The share of queries, in %, whose first short list is proven to hold the k nearest; 100 where all keys are scored."""
     p, blocks = backend.primitives, search.shortlist(case.config.k)
-    width = search.block_width(case.slots, blocks, rows.shape)
+    width, _ = search.block_width(case.slots, blocks, rows.shape)
     if not search.few_enough(case.slots, blocks, width):
         return 100.0
     coarse = search.coarse_scan(p, state.keys, rows, width)
@@ -229,6 +235,7 @@ def outcome(measured: list[dict[str, float]]) -> Outcome:
         [
             "slots x batch x dim x k",
             "step ms",
+            "compiled ms",
             "query ms",
             "limit ms",
             "plain torch ms",
@@ -240,12 +247,13 @@ def outcome(measured: list[dict[str, float]]) -> Outcome:
     headline: dict[str, float] = {}
     for case, found in zip(CASES, measured, strict=True):
         name = f"{case.slots:,} x {case.batch} x {case.key_dim} x {case.neighbors}"
-        names = ("step", "query", "limit", "plain", "faiss", "certain", "peak")
+        names = ("step", "compiled", "query", "limit", "plain", "faiss", "certain", "peak")
         table.append([name, *(f"{found[column]:.1f}" if column in found else "not run" for column in names)])
         headline |= {
-            f"{name}: step / {title}": found["step"] / found[peer]
+            f"{name}: {step} / {title}": found[ours] / found[peer]
+            for ours, step in (("step", "step"), ("compiled", "compiled step"))
             for peer, title in (("plain", "plain torch step"), ("faiss", "faiss search"))
-            if peer in found
+            if ours in found and peer in found
         }
     return Outcome(
         headline=headline,

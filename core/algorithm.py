@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from operator import itemgetter
+from typing import NamedTuple
 
 from .config import MAX_INT32, MemoryConfig
 from .noise import age_noise
@@ -226,7 +227,7 @@ def _free_slots(p: Primitives, config: MemoryConfig, state: MemoryState, slot: A
     else:
         slots, place = p.arange(config.slots, slot), slot
         priority = _eviction_priority(p, config, state, lambda array: array)
-    priority = _put(p, priority, hit, place, slot * 0 + TAKEN_PRIORITY)
+    priority = _put(p, priority, _turns(p, hit, place), slot * 0 + TAKEN_PRIORITY)
     noisy = (priority != EMPTY_PRIORITY) & (priority != TAKEN_PRIORITY)
     priority = priority + xp.where(noisy, age_noise(p, config, state.step, slots), 0)
     best, column = top_k(p, priority[None, :], count, TAKEN_PRIORITY)
@@ -261,7 +262,7 @@ def _eviction_priority(p: Primitives, config: MemoryConfig, state: MemoryState, 
     by_hits = config.evict == "least_hit"
     ages, values = state.step - some(state.last_used), some(state.values)
     oldest = AGES_BESIDE_HITS - 2 - 2 * config.age_noise if by_hits else MAX_INT32 - 1 - config.age_noise
-    if not by_hits and p.eager(ages) and len(ages) and _all_ordinary(p, ages, values, oldest):
+    if not by_hits and p.eager(ages) and len(ages) == CHUNK and _all_ordinary(p, ages, values, oldest):
         return ages
     priority = p.xp.where((ages >= 0) & (ages < oldest), ages, oldest)
     if by_hits:
@@ -279,26 +280,41 @@ def _write(
 ) -> MemoryState:
     """Rules 4, 5 and 6: the rows that write, each to its slot, and the step if anything was written."""
     step = state.step + p.cast(p.xp.any(writes), "int32")
+    turns = _turns(p, writes, slot)
     return MemoryState(
-        keys=_put(p, state.keys, writes, slot, keys),
-        values=_put(p, state.values, writes, slot, values),
-        last_used=_put(p, state.last_used, writes, slot, slot * 0 + step),
-        hits=_put(p, state.hits, writes, slot, hits),
+        keys=_put(p, state.keys, turns, keys),
+        values=_put(p, state.values, turns, values),
+        last_used=_put(p, state.last_used, turns, slot * 0 + step),
+        hits=_put(p, state.hits, turns, hits),
         step=step,
     )
 
 
-def _put(p: Primitives, array: Array, writes: Array, slot: Array, content: Array) -> Array:
-    """`array[slot] = content` for the rows that write, in a fixed shape.
+class _Turns(NamedTuple):
+    """Who writes where, in a fixed shape: a row that does not write repeats the first one that does.
 
-    A row that does not write repeats the first one that does; if none does, slot 0 is given what it holds.
+    Attributes:
+        rows: [B] i32, the row whose content is written.
+        slots: [B] i32, where to; 0 if nobody writes.
+        nobody: [] bool, whether no row writes: slot 0 is then given what it holds.
     """
+
+    rows: Array
+    slots: Array
+    nobody: Array
+
+
+def _turns(p: Primitives, writes: Array, slot: Array) -> _Turns:
+    """Of the rows [B] that write, each to its slot [B]."""
     xp = p.xp
     first = p.cast(xp.argmax(p.cast(writes, "int32"), axis=0), "int32")
-    source = xp.where(writes, p.arange(writes.shape[0], slot), first)
-    nobody = ~xp.any(writes)
-    content = xp.where(nobody, array[:1], content[source])
-    return p.put_rows(array, xp.where(nobody, 0, slot[source]), content)
+    rows, nobody = xp.where(writes, p.arange(writes.shape[0], slot), first), ~xp.any(writes)
+    return _Turns(rows, xp.where(nobody, 0, slot[rows]), nobody)
+
+
+def _put(p: Primitives, array: Array, turns: _Turns, content: Array) -> Array:
+    """`array[slot] = content` for the rows that write."""
+    return p.put_rows(array, turns.slots, p.xp.where(turns.nobody, array[:1], content[turns.rows]))
 
 
 def _count(p: Primitives, rows: Array) -> Array:

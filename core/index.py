@@ -58,19 +58,28 @@ class GrowingIndex(NeighborIndex, Protocol):
 Build = Callable[[Rows, Slots, int], NeighborIndex]
 
 
-@dataclass
-class _Built:
-    """An index, and where each value was when it was built: `values` in order, and the slot of each."""
+class _ByValue:
+    """Some slots, by the values [slots] of a memory at some time."""
 
-    index: NeighborIndex
-    values: NDArray[np.int32]
-    slots: Slots
+    def __init__(self, values: NDArray[np.int32], slots: Slots) -> None:
+        found = values[slots]
+        order = np.argsort(found, kind="stable")
+        self.values, self.slots = found[order], slots[order]
 
     def having(self, wanted: NDArray[np.int32]) -> Slots:
-        """The slots that had one of the wanted values [n], which differ."""
+        """Those that had one of the wanted values [n], which differ."""
         first, last = np.searchsorted(self.values, wanted), np.searchsorted(self.values, wanted, "right")
         count = last - first
         return self.slots[np.repeat(last - np.cumsum(count), count) + np.arange(count.sum())]
+
+
+@dataclass
+class _Built:
+    """An index, the slots that it was built of, and those that had changed since when it last grew."""
+
+    index: NeighborIndex
+    slots: _ByValue
+    changed: _ByValue
 
 
 class LiveIndex:
@@ -157,6 +166,7 @@ class LiveIndex:
         if self._built is not None and isinstance(self._built.index, GrowingIndex) and np.count_nonzero(self._fresh) > FRESH:
             slots = np.setdiff1d(np.flatnonzero(self._fresh), self._newest).astype(np.int32)
             self._built.index.add(self._keys[slots], slots)
+            self._built.changed = _ByValue(self._values, np.flatnonzero(self._changed).astype(np.int32))
             self._fresh[slots] = False
         if self._building is None and self._is_due():
             self._start()
@@ -165,7 +175,7 @@ class LiveIndex:
         """Whether to build an index: a first one, or another because enough has changed."""
         if self._built is None:
             return int(np.count_nonzero(self._values != NO_SLOT)) >= SMALLEST
-        return int(np.count_nonzero(self._changed)) > max(FRESH, len(self._built.slots) // SHARE)
+        return int(np.count_nonzero(self._changed)) > max(FRESH, len(self._built.slots.slots) // SHARE)
 
     def _start(self) -> None:
         """Begin to build. Keys may change meanwhile, even as they are read: those slots are flagged, and searched exactly.
@@ -198,8 +208,7 @@ class LiveIndex:
         candidates = p.asarray(proposed, state.values)
         fresh = p.asarray(np.flatnonzero(self._fresh).astype(np.int32), state.values)
         if len(fresh):
-            keys, values, last_used, hits = (p.take_rows(array, fresh) for array in state[:4])
-            part = MemoryState(keys, values, last_used, hits, state.step)
+            part = state._replace(keys=p.take_rows(state.keys, fresh), values=p.take_rows(state.values, fresh))
             columns, _ = search.nearest(p, part, queries, None, min(k, len(fresh)))
             candidates = xp.concatenate([candidates, xp.where(columns != NO_SLOT, fresh[columns], NO_SLOT)], axis=1)
         scores = search.scores_of(p, state, queries, candidates)
@@ -220,16 +229,15 @@ class LiveIndex:
     def _having(self, p: Primitives, built: _Built, targets: Array) -> Array:
         """The slots that have one of the targets [n], and some that had."""
         wanted = np.unique(p.to_numpy(targets))
-        changed = np.flatnonzero(self._changed)
-        slots = np.concatenate([built.having(wanted), changed[np.isin(self._values[changed], wanted)]])
+        fresh = np.flatnonzero(self._fresh)
+        fresh = fresh[np.isin(self._values[fresh], wanted)]
+        slots = np.concatenate([built.slots.having(wanted), built.changed.having(wanted), fresh])
         return p.asarray(np.unique(slots).astype(np.int32), targets)
 
 
 def _build(build: Build, keys: Rows, values: NDArray[np.int32], seed: int) -> _Built:
     slots = np.flatnonzero(values != NO_SLOT).astype(np.int32)
-    values = values[slots]
-    order = np.argsort(values, kind="stable")
-    return _Built(build(keys[slots], slots, seed), values[order], slots[order])
+    return _Built(build(keys[slots], slots, seed), _ByValue(values, slots), _ByValue(values, slots[:0]))
 
 
 def _complete(future: Future[_Built], work: Callable[[], _Built]) -> None:

@@ -21,14 +21,16 @@ from .state import NO_SLOT, Array, MemoryState
 SMALLEST = 4096
 """Filled slots from which on a coarse scan pays."""
 ROWS = 512
-"""Queries at a time: what is kept of the blocks must not grow with the batch."""
+"""Queries at a time, at most: what is kept of the blocks must not grow with the batch."""
+FEWEST_ROWS = 64
+"""Queries at a time, at least, for narrower blocks: every time all keys are read again."""
 MAXIMA = 2**23
 """What is kept of the blocks, at most: 32 MB."""
 SCORES = 2**20
 """Coarse similarities at a time: few enough to stay in a processor's cache."""
 GATHERED = 2**22
 """Numbers of keys gathered at a time."""
-SHARE = 4
+SHARE = 16
 """Of the slots, one in so many may be scored in f32 after the coarse scan; a query that needs more has all scored."""
 F32 = 2.0**-24
 """Unit roundoff of f32."""
@@ -85,10 +87,10 @@ def nearest(p: Primitives, state: MemoryState, queries: Array, targets: Array | 
         return _nearest_of_some(p, state, queries, targets, asking, k)
     state = _filled(p, state, k)
     slots, blocks = len(state.values), shortlist(k)
-    width = block_width(slots, blocks, queries.shape)
+    width, rows = block_width(slots, blocks, queries.shape)
     if slots < max(SMALLEST, width) or not few_enough(slots, blocks, width):
         return scan(p, state, queries, targets, k)
-    parts = [_shortlisted(p, state, queries[start : start + ROWS], width, k) for start in range(0, len(queries), ROWS)]
+    parts = [_shortlisted(p, state, queries[start : start + rows], width, k) for start in range(0, len(queries), rows)]
     found = p.xp.concatenate(parts)
     return found, None if targets is None else best_with_target(p, state, queries, targets, found, partial(_having, p, state))
 
@@ -146,16 +148,18 @@ def shortlist(k: int) -> int:
     return k + k // 2 + 8
 
 
-def block_width(slots: int, blocks: int, queries: tuple[int, int]) -> int:
-    """Slots in a block, a power of two, for queries of this shape.
+def block_width(slots: int, blocks: int, queries: tuple[int, int]) -> tuple[int, int]:
+    """Slots in a block, a power of two, and rows at a time, for queries of this shape.
 
-    As many as make the choice of blocks and the scoring of their slots cost alike (measured: a slot gathered and scored costs
-    as much as key_dim maxima), and more where there would be too many maxima.
+    As many slots as make the choice of blocks and the scoring of their slots cost alike (measured: a slot gathered and scored
+    costs as much as key_dim maxima). Where there would be too many maxima, twice as many, or else fewer rows at a time.
     """
     batch, dim = queries
-    alike = round(math.log2(slots / (blocks * dim)) / 2)
-    fewest = math.ceil(math.log2(slots * min(batch, ROWS) / MAXIMA))
-    return 2 ** max(2, alike, fewest)
+    alike = 2 ** max(2, round(math.log2(slots / (blocks * dim)) / 2))
+    rows = min(batch, ROWS)
+    while rows >= 2 * FEWEST_ROWS and slots * rows > 2 * alike * MAXIMA:
+        rows //= 2
+    return max(alike, 2 ** math.ceil(math.log2(slots * rows / MAXIMA))), rows
 
 
 def few_enough(slots: int, blocks: int, width: int) -> bool:
@@ -168,11 +172,11 @@ def _shortlisted(p: Primitives, state: MemoryState, queries: Array, width: int, 
     coarse, blocks = coarse_scan(p, state.keys, queries, width), shortlist(k)
     found, certain = of_best_blocks(p, state, queries, coarse, blocks, k)
     left = p.xp.where(~certain)[0]
-    blocks *= 4
+    blocks *= 2
     while len(left) and few_enough(len(state.values), blocks, width):
         found[left], certain = of_best_blocks(p, state, queries[left], coarse.of(left), blocks, k)
         left = left[p.xp.where(~certain)[0]]
-        blocks *= 4
+        blocks *= 2
     if len(left):
         found[left] = scan(p, state, queries[left], None, k)[0]
     return found

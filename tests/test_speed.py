@@ -19,6 +19,7 @@ def small(monkeypatch):
 @pytest.mark.parametrize("backend", ["torch", "jax", "numpy"])
 def test_a_run_leaves_its_figures(backend, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(speed, "faiss_ms", lambda cases, seconds: None)
+    monkeypatch.setattr(speed, "SMALL", 5000)
     arguments = ["bench", "speed", "--backend", backend, "--minutes", "0.0001", "--out", str(tmp_path)]
     assert cli.main(arguments) == 0
     assert "not run" in capsys.readouterr().out
@@ -29,6 +30,7 @@ def test_a_run_leaves_its_figures(backend, tmp_path, monkeypatch, capsys):
         assert case["query"] > 0
         assert case["limit"] > 0
         assert ("plain" in case) == (backend == "torch")
+        assert ("compiled" in case) == (backend == "torch" and case["slots"] == 5000)
         assert ("peak" in case) == speed.STATM.is_file()
     assert (tmp_path / f"speed-{backend}-0.html").read_text().count("<svg") == 1
 
