@@ -106,6 +106,16 @@ class Blind(Everything):
         pass
 
 
+class Failing(Blind):
+    """The same, and as long as it is full it takes nothing in."""
+
+    full = True
+
+    def add(self, keys, slots):
+        if self.full:
+            raise RuntimeError("no more")
+
+
 @pytest.mark.parametrize("build", [Everything, Growing, *INDEXES], ids=lambda build: getattr(build, "__name__", build))
 @pytest.mark.parametrize("law", [law for law in LAWS.values() if law.needs is None], ids=lambda law: law.name)
 def test_every_law_holds_with_an_index_of_the_smallest_memories(law, build, monkeypatch):
@@ -138,6 +148,23 @@ def test_what_was_just_written_is_found_whatever_the_index_finds(small):
     backend = raremem.get_backend("numpy", index=LiveIndex(Blind, background=False))
     check_newest(backend)
     assert backend.index.ready
+
+
+def test_an_index_that_takes_nothing_more_in_raises_and_loses_nothing(small, monkeypatch):
+    backend = raremem.get_backend("numpy", index=LiveIndex(Failing, background=False))
+    state, keys = filled(backend)
+    backend.query(CONFIG, state, keys[:1])
+    rows = unit(np.random.default_rng(2).normal(size=(200, CONFIG.key_dim)))
+    targets = np.arange(200, dtype=np.int32) + 10_000
+    for part in (slice(100), slice(100, 200)):
+        state, _ = backend.update(CONFIG, state, rows[part], targets[part], lookup=backend.query(CONFIG, state, rows[part]))
+    before = backend.to_numpy(state)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="no more"):
+            backend.query(CONFIG, state, rows)
+    np.testing.assert_equal(backend.to_numpy(state), before)
+    monkeypatch.setattr(Failing, "full", False)
+    np.testing.assert_array_equal(backend.query(CONFIG, state, rows[100:]).values[:, 0], targets[100:])
 
 
 def test_that_check_can_fail(small, monkeypatch):
