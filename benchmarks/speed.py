@@ -198,7 +198,7 @@ def _step(case: Case, backend: raremem.Backend, state: Any, rows: Any, wanted: A
 def _certain(case: Case, backend: Any, state: Any, rows: Any) -> float:
     """The share of queries, in %, whose first short list is proven to hold the k nearest; 100 where all keys are scored."""
     p, blocks = backend.primitives, search.shortlist(case.config.k)
-    width, _ = search.block_width(case.slots, blocks, rows.shape)
+    width, _ = search.width_and_rows(case.slots, blocks, rows.shape)
     if not search.few_enough(case.slots, blocks, width):
         return 100.0
     coarse = search.coarse_scan(p, state.keys, rows, width)

@@ -271,7 +271,7 @@ def _eviction_priority(p: Primitives, config: MemoryConfig, state: MemoryState, 
 
 
 def _all_ordinary(p: Primitives, ages: Array, values: Array, oldest: int) -> bool:
-    """Whether no slot is empty and no age beyond its bounds, which is seen in less time than it takes to provide for both."""
+    """Whether no slot is empty and no age beyond its bounds. Seen sooner, in a whole chunk, than provided for."""
     return bool((p.xp.amin(values) != NO_SLOT) & (p.xp.amin(ages) >= 0) & (p.xp.amax(ages) < oldest))
 
 
@@ -279,8 +279,8 @@ def _write(
     p: Primitives, state: MemoryState, writes: Array, slot: Array, keys: Array, values: Array, hits: Array
 ) -> MemoryState:
     """Rules 4, 5 and 6: the rows that write, each to its slot, and the step if anything was written."""
-    step = state.step + p.cast(p.xp.any(writes), "int32")
     turns = _turns(p, writes, slot)
+    step = state.step + p.cast(~turns.nobody, "int32")
     return MemoryState(
         keys=_put(p, state.keys, turns, keys),
         values=_put(p, state.values, turns, values),

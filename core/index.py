@@ -137,8 +137,9 @@ class LiveIndex:
         self._follow(p, state)
         if self._built is None:
             return search.nearest(p, state, queries, targets, k)
-        slots = self._proposed_and_fresh(p, state, queries, k, self._built)
-        having = partial(self._having, p, self._built)
+        fresh = np.flatnonzero(self._fresh).astype(np.int32)
+        slots = self._proposed_and_fresh(p, state, queries, k, self._built, fresh)
+        having = partial(self._having, p, self._built, fresh)
         return slots, None if targets is None else search.best_with_target(p, state, queries, targets, slots, having)
 
     def note(self, p: Primitives, state: MemoryState, report: UpdateReport) -> None:
@@ -201,16 +202,18 @@ class LiveIndex:
             self._built = building.result()
             self._fresh, self._changed = self._since.copy(), self._since
 
-    def _proposed_and_fresh(self, p: Primitives, state: MemoryState, queries: Array, k: int, built: _Built) -> Array:
+    def _proposed_and_fresh(
+        self, p: Primitives, state: MemoryState, queries: Array, k: int, built: _Built, fresh: Slots
+    ) -> Array:
         """The best slots [B, k] of those that the index proposes and those that changed; exact where these are too few."""
         xp = p.xp
         proposed = self._sound(built.index.search(p.to_numpy(queries), search.shortlist(k)))
         candidates = p.asarray(proposed, state.values)
-        fresh = p.asarray(np.flatnonzero(self._fresh).astype(np.int32), state.values)
         if len(fresh):
-            part = state._replace(keys=p.take_rows(state.keys, fresh), values=p.take_rows(state.values, fresh))
+            slots = p.asarray(fresh, state.values)
+            part = state._replace(keys=p.take_rows(state.keys, slots), values=p.take_rows(state.values, slots))
             columns, _ = search.nearest(p, part, queries, None, min(k, len(fresh)))
-            candidates = xp.concatenate([candidates, xp.where(columns != NO_SLOT, fresh[columns], NO_SLOT)], axis=1)
+            candidates = xp.concatenate([candidates, xp.where(columns != NO_SLOT, slots[columns], NO_SLOT)], axis=1)
         scores = search.scores_of(p, state, queries, candidates)
         order = p.sort_order(scores, candidates, k)
         found = xp.where(p.take_along(scores, order) > NOTHING, p.take_along(candidates, order), NO_SLOT)
@@ -226,10 +229,9 @@ class LiveIndex:
         again[:, 1:] = proposed[:, 1:] == proposed[:, :-1]
         return np.where(again | self._fresh[proposed], NO_SLOT, proposed).astype(np.int32)
 
-    def _having(self, p: Primitives, built: _Built, targets: Array) -> Array:
+    def _having(self, p: Primitives, built: _Built, fresh: Slots, targets: Array) -> Array:
         """The slots that have one of the targets [n], and some that had."""
         wanted = np.unique(p.to_numpy(targets))
-        fresh = np.flatnonzero(self._fresh)
         fresh = fresh[np.isin(self._values[fresh], wanted)]
         slots = np.concatenate([built.slots.having(wanted), built.changed.having(wanted), fresh])
         return p.asarray(np.unique(slots).astype(np.int32), targets)

@@ -57,7 +57,7 @@ def top_k(p: Primitives, scores: Array, k: int, lowest: float = NOTHING) -> tupl
 
     Whatever is among the k best columns is in one of those blocks: k blocks before its own would hold k columns before it.
     """
-    if not p.blocks():
+    if not p.blocks():  # before anything is worked out of the shape: a compiler would guard on it
         return p.top_k(scores, k)
     rows, count = scores.shape
     width = 2 ** int(math.log2(count / k) / 2)

@@ -87,7 +87,7 @@ def nearest(p: Primitives, state: MemoryState, queries: Array, targets: Array | 
         return _nearest_of_some(p, state, queries, targets, asking, k)
     state = _filled(p, state, k)
     slots, blocks = len(state.values), shortlist(k)
-    width, rows = block_width(slots, blocks, queries.shape)
+    width, rows = width_and_rows(slots, blocks, queries.shape)
     if slots < max(SMALLEST, width) or not few_enough(slots, blocks, width):
         return scan(p, state, queries, targets, k)
     parts = [_shortlisted(p, state, queries[start : start + rows], width, k) for start in range(0, len(queries), rows)]
@@ -148,7 +148,7 @@ def shortlist(k: int) -> int:
     return k + k // 2 + 8
 
 
-def block_width(slots: int, blocks: int, queries: tuple[int, int]) -> tuple[int, int]:
+def width_and_rows(slots: int, blocks: int, queries: tuple[int, int]) -> tuple[int, int]:
     """Slots in a block, a power of two, and rows at a time, for queries of this shape.
 
     As many slots as make the choice of blocks and the scoring of their slots cost alike (measured: a slot gathered and scored
@@ -172,11 +172,10 @@ def _shortlisted(p: Primitives, state: MemoryState, queries: Array, width: int, 
     coarse, blocks = coarse_scan(p, state.keys, queries, width), shortlist(k)
     found, certain = of_best_blocks(p, state, queries, coarse, blocks, k)
     left = p.xp.where(~certain)[0]
-    blocks *= 2
-    while len(left) and few_enough(len(state.values), blocks, width):
+    while len(left) and few_enough(len(state.values), 2 * blocks, width):
+        blocks *= 2
         found[left], certain = of_best_blocks(p, state, queries[left], coarse.of(left), blocks, k)
         left = left[p.xp.where(~certain)[0]]
-        blocks *= 2
     if len(left):
         found[left] = scan(p, state, queries[left], None, k)[0]
     return found

@@ -91,7 +91,7 @@ FAULTS = (
     Fault("age before hits", _ALGORITHM, "(MAX_HITS - some(state.hits)) * AGES_BESIDE_HITS", "(MAX_HITS - some(state.hits))"),
     Fault("ages run over into hits", _ALGORITHM, "AGES_BESIDE_HITS - 2 - 2 * config.age_noise if by_hits", "AGES_BESIDE_HITS if by_hits"),
     Fault("age off by one", _ALGORITHM, "slot * 0 + step)", "slot * 0 + state.step)"),
-    Fault("time passes when nothing is written", _ALGORITHM, "state.step + p.cast(p.xp.any(writes), \"int32\")", "state.step + 1"),
+    Fault("time passes when nothing is written", _ALGORITHM, "state.step + p.cast(~turns.nobody, \"int32\")", "state.step + 1"),
     Fault("the value is not written", _ALGORITHM, "_put(p, state.values, turns, values)", "state.values"),
     Fault("nobody writes, slot 0 is written", _ALGORITHM, "p.xp.where(turns.nobody, array[:1], content[turns.rows])",
           "content[turns.rows]"),

@@ -104,7 +104,7 @@ def test_every_law_holds_with_short_lists_of_the_smallest_memories(law, eager, m
         pytest.skip(f"{eager.name} declares no {law.needs}")
     monkeypatch.setattr(search, "SMALLEST", 1)
     monkeypatch.setattr(search, "SHARE", 0.01)
-    monkeypatch.setattr(search, "block_width", lambda *sizes: (2, 7))
+    monkeypatch.setattr(search, "width_and_rows", lambda *sizes: (2, 7))
     monkeypatch.setattr(search, "shortlist", lambda k: k // 2 + 1)
     monkeypatch.setattr(algorithm, "BLOCK", 1)
     monkeypatch.setattr(TorchPrimitives, "coarse", always_coarse)
