@@ -98,7 +98,7 @@ class TorchPrimitives(Primitives):
         return self.take_along(scores, best), best
 
     def blocks(self) -> bool:
-        """Not compiled: torch 2.13 writes C++ that does not compile for blocks of a batch of any size."""
+        """Not compiled: for blocks of a batch of any size torch 2.13 writes C++ that does not compile."""
         return not torch.compiler.is_compiling()
 
     def take_rows(self, array: Tensor, rows: Tensor) -> Tensor:

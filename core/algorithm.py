@@ -28,6 +28,9 @@ rounding error, and zero has no direction at all."""
 BLOCK = 64
 """Slots in a block, of which those of lower priority are left out together."""
 
+MERGED = 1024
+"""Hits whose slots are compared with those of the whole batch at a time, so that no [B, B] matrix of a large batch is held."""
+
 CHUNK = 2**16
 """Slots whose priority is worked out at a time: few enough to stay in a processor's cache."""
 
@@ -96,12 +99,33 @@ def update(
     in_range = (targets >= 0) & (targets <= MAX_INT32)
     targets = p.cast(xp.where(in_range, targets, 0), "int32")
     accepted = found.accepted & in_range & mask
-    rejected = (found.rejected | (found.accepted & ~in_range)) & mask
-
+    rejected = _count(p, (found.rejected | (found.accepted & ~in_range)) & mask)
     slot = found.slots[:, 0]
     hit = accepted & (slot != NO_SLOT) & (found.values[:, 0] == targets)
-    miss = accepted & ~hit
-    merged, hits, leads = _merge_hits(p, state, found.queries, slot, hit)
+    batch = _Batch(found.queries, targets, slot, hit, accepted & ~hit)
+    rows = xp.where(accepted)[0] if p.eager(accepted) else None
+    if rows is None or len(rows) == len(accepted):
+        return _store(p, config, state, batch, rejected)
+    return _store_some(p, config, state, batch, rejected, rows)
+
+
+class _Batch(NamedTuple):
+    """Rows to write: unit queries [B, key_dim], targets [B], the nearest slot [B] of each, and whether [B] it is hit or missed."""
+
+    queries: Array
+    targets: Array
+    slot: Array
+    hit: Array
+    miss: Array
+
+
+def _store(
+    p: Primitives, config: MemoryConfig, state: MemoryState, batch: _Batch, rejected: Array
+) -> tuple[MemoryState, UpdateReport]:
+    """Rules 4 to 8. A row that is neither hit nor missed leaves no trace."""
+    xp = p.xp
+    queries, targets, slot, hit, miss = batch
+    merged, hits, leads = _merge_hits(p, state, queries, slot, hit)
     free, usable, filled = _free_slots(p, config, state, slot, hit)
 
     rank = p.cast(xp.cumsum(p.cast(miss, "int32"), axis=0), "int32") - 1
@@ -109,17 +133,30 @@ def update(
     placed = miss & (rank < free.shape[0]) & usable[rank_in_reach]
     slot = xp.where(hit, slot, xp.where(placed, free[rank_in_reach], NO_SLOT))
 
-    keys = xp.where(hit[:, None], merged, found.queries)
+    keys = xp.where(hit[:, None], merged, queries)
     state = _write(p, state, leads | placed, slot, keys, targets, xp.where(hit, hits, 0))
     report = UpdateReport(
         slots=slot,
         hit=hit,
         written=hit | placed,
-        rejected=_count(p, rejected),
+        rejected=rejected,
         dropped=_count(p, miss & ~placed),
         evicted=_count(p, placed & filled[rank_in_reach]),
     )
     return state, report
+
+
+def _store_some(
+    p: Primitives, config: MemoryConfig, state: MemoryState, batch: _Batch, rejected: Array, rows: Array
+) -> tuple[MemoryState, UpdateReport]:
+    """As `_store`, for the rows [n] that are hit or missed: what is masked costs nothing."""
+    slots, written = p.xp.full_like(batch.slot, NO_SLOT), p.xp.full_like(batch.hit, False)
+    if not len(rows):
+        none = _count(p, written)
+        return state, UpdateReport(slots, batch.hit, written, rejected, none, none)
+    state, report = _store(p, config, state, _Batch(*(column[rows] for column in batch)), rejected)
+    slots[rows], written[rows] = report.slots, report.written
+    return state, report._replace(slots=slots, hit=batch.hit, written=written)
 
 
 def sound_rows(p: Primitives, queries: Array) -> Array:
@@ -202,17 +239,29 @@ def _merge_hits(p: Primitives, state: MemoryState, unit: Array, slot: Array, hit
     Rows are summed by a product with the [B, B] matrix of "hit the same slot": a fixed order of summation, where a
     scatter-add on a GPU has none.
     """
-    xp = p.xp
-    together = hit[:, None] & hit[None, :] & (slot[:, None] == slot[None, :])
-    own = xp.where(hit, slot, 0)
+    xp, batch = p.xp, hit.shape[0]
+    own, ids = xp.where(hit, slot, 0), p.arange(batch, slot)
+    whose = xp.where(hit, slot, -1 - ids)
+    if not p.blocks() or batch <= MERGED:
+        sums, counts, first = _together(p, unit, whose, whose)
+    else:
+        parts = [_together(p, unit, whose[start : start + MERGED], whose) for start in range(0, batch, MERGED)]
+        sums, counts, first = (xp.concatenate(part) for part in zip(*parts, strict=True))
     old = state.keys[own]
-    total = old + p.inner(p.cast(together, "float32"), unit.T)
+    total = old + sums
     norm = xp.sqrt(xp.sum(total * total, axis=1))
     sound = norm >= SMALLEST_SUM
     merged = xp.where(sound[:, None], total / xp.where(sound, norm, 1.0)[:, None], old)
-    hits = state.hits[own] + p.cast(xp.sum(p.cast(together, "int32"), axis=1), "int32")
-    first = p.cast(xp.argmax(p.cast(together, "int32"), axis=1), "int32")
-    return merged, xp.where(hits < MAX_HITS, hits, MAX_HITS), hit & (first == p.arange(hit.shape[0], slot))
+    hits = state.hits[own] + counts
+    return merged, xp.where(hits < MAX_HITS, hits, MAX_HITS), hit & (first == ids)
+
+
+def _together(p: Primitives, unit: Array, some: Array, whose: Array) -> tuple[Array, Array, Array]:
+    """Of some rows [n]: the sum [n, key_dim] of all rows that are of the same slot, how many, and the first of these."""
+    xp = p.xp
+    together = p.cast(some[:, None] == whose[None, :], "float32")
+    counts = p.cast(xp.sum(together, axis=1), "int32")
+    return p.inner(together, unit.T), counts, p.cast(xp.argmax(together, axis=1), "int32")
 
 
 def _free_slots(p: Primitives, config: MemoryConfig, state: MemoryState, slot: Array, hit: Array) -> tuple[Array, Array, Array]:

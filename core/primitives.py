@@ -95,7 +95,8 @@ class Primitives(Protocol):
         return "float32", 0.0
 
     def blocks(self) -> bool:
-        """Whether `top_k` of many columns may be taken block by block. Faster, where the compiler is up to it."""
+        """Whether to take a large array block by block, as many as its size asks for: quicker or smaller, where the compiler is
+        up to it."""
         return True
 
     def take_rows(self, array: Array, rows: Array) -> Array:

@@ -99,7 +99,8 @@ def test_equal_keys_go_to_the_lowest_slot(eager, batch):
 
 @pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
 def test_every_law_holds_with_short_lists_of_the_smallest_memories(law, eager, monkeypatch):
-    """Blocks of two slots, few of them scored at first, all in bf16 on torch, and slots to evict chosen block by block."""
+    """Blocks of two slots, few of them scored at first, all in bf16 on torch; slots to evict chosen block by block, and hits
+    merged three rows at a time."""
     if not law.runs_on(eager):
         pytest.skip(f"{eager.name} declares no {law.needs}")
     monkeypatch.setattr(search, "SMALLEST", 1)
@@ -107,5 +108,6 @@ def test_every_law_holds_with_short_lists_of_the_smallest_memories(law, eager, m
     monkeypatch.setattr(search, "width_and_rows", lambda *sizes: (2, 7))
     monkeypatch.setattr(search, "shortlist", lambda k: k // 2 + 1)
     monkeypatch.setattr(algorithm, "BLOCK", 1)
+    monkeypatch.setattr(algorithm, "MERGED", 3)
     monkeypatch.setattr(TorchPrimitives, "coarse", always_coarse)
     run(law, eager, 20)
