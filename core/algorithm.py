@@ -110,7 +110,7 @@ def update(
 
 
 class _Batch(NamedTuple):
-    """Rows to write: unit queries [B, key_dim], targets [B], the nearest slot [B] of each, and whether [B] it is hit or missed."""
+    """Rows to write: unit queries [B, key_dim], targets, the nearest slot of each, and whether it is hit, or missed [B]."""
 
     queries: Array
     targets: Array
@@ -154,7 +154,7 @@ def _store_some(
     if not len(rows):
         none = _count(p, written)
         return state, UpdateReport(slots, batch.hit, written, rejected, none, none)
-    state, report = _store(p, config, state, _Batch(*(column[rows] for column in batch)), rejected)
+    state, report = _store(p, config, state, _Batch(*(p.take_rows(column, rows) for column in batch)), rejected)
     slots[rows], written[rows] = report.slots, report.written
     return state, report._replace(slots=slots, hit=batch.hit, written=written)
 
