@@ -79,6 +79,13 @@ TASKS = {
         "omniglot",
         "omniglot:run_margin",
     ),
+    "omniglot-wide": Task(
+        "Omniglot: the same with a wider network, for longer",
+        "the extra bench and a framework; about 70 minutes for --minutes 60",
+        60.0,
+        "omniglot",
+        "omniglot:run_wide",
+    ),
     "lifelong": Task(
         "The life-long stream: 100,000 new characters, never a reset",
         "the network of omniglot in --out (or trains it); about 10 minutes more",

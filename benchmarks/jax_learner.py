@@ -24,10 +24,11 @@ class JaxLearner:
         weights: the network's first weights, a pytree of NumPy arrays.
         state: everything else that training changes, a pytree: the memory.
         loss: `loss(weights, state, *batch) -> (loss [], state after)`.
-        rate: Adam's at the first step; it falls to 0 in a straight line.
-        steps: over which it does.
+        rate: Adam's at the first step; rates fall to 0 in a straight line.
+        steps: over which they do.
         epsilon: Adam's.
         clip: bounds the norm of a step's whole gradient.
+        matrix_rate: if given, weights of two dimensions are Muon's (Jordan et al., 2024), and this is its rate.
     """
 
     def __init__(
@@ -39,8 +40,12 @@ class JaxLearner:
         steps: int,
         epsilon: float = 1e-8,
         clip: float | None = None,
+        matrix_rate: float | None = None,
     ) -> None:
-        optimizer = optax.adam(optax.linear_schedule(rate, 0.0, steps), eps=epsilon)
+        falling = optax.linear_schedule(rate, 0.0, steps)
+        optimizer = optax.adam(falling, eps=epsilon)
+        if matrix_rate is not None:
+            optimizer = optax.contrib.muon(optax.linear_schedule(matrix_rate, 0.0, steps), adam_learning_rate=falling)
         if clip is not None:
             optimizer = optax.chain(optax.clip_by_global_norm(clip), optimizer)
         self.weights: Weights = jax.tree.map(jnp.asarray, weights)
@@ -74,7 +79,7 @@ def _step(
 
 
 def convolve(x: Array, kernel: Array) -> Array:
-    """x [n, height, width, in] with kernel [3, 3, in, out], zeros around it.
+    """x [n, height, width, in] with kernel [3, 3, in, out] or [9 * in, out], zeros around it.
 
     As one product: on a CPU faster than XLA's own convolution, forwards and backwards.
     """

@@ -31,7 +31,7 @@ HELD_OUT = 30
 CURVE_EPISODES = 100
 TEST_EPISODES = 4000
 VIEWS = 16
-RECIPE = Recipe(classes=96, showings=3, channels=(1, 64, 64, 128), residual=True, key_dim=256, distortion=0.6)
+RECIPE = Recipe(classes=96, showings=3, channels=(1, 64, 64, 128), residual=True, key_dim=256, distortion=0.9)
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,11 @@ def run(setting: Setting) -> Outcome:
 def run_margin(setting: Setting) -> Outcome:
     """The same with the paper's loss."""
     return _run(setting, replace(RECIPE, loss="margin"), "omniglot-margin")
+
+
+def run_wide(setting: Setting) -> Outcome:
+    """The same with one and a half times as many maps in the second block, and twice as many in the third."""
+    return _run(setting, replace(RECIPE, channels=(1, 64, 96, 256)), "omniglot-wide")
 
 
 def _run(setting: Setting, recipe: Recipe, name: str) -> Outcome:

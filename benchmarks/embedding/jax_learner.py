@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from raremem.adapters import jax as memory
 from raremem.benchmarks.characters import Images
-from raremem.benchmarks.embedding.recipe import LEARNING_RATE, NORM_EPSILON, NORM_MOMENTUM, Recipe, first_weights
+from raremem.benchmarks.embedding.recipe import LEARNING_RATE, MATRIX_RATE, NORM_EPSILON, NORM_MOMENTUM, Recipe, first_weights
 from raremem.benchmarks.jax_learner import Array, JaxLearner, Weights, convolve
 from raremem.config import MemoryConfig
 from raremem.state import MemoryState
@@ -26,7 +26,8 @@ class JaxEmbedder(JaxLearner):
     def __init__(self, recipe: Recipe) -> None:
         running = {name: (jnp.zeros(maps), jnp.ones(maps)) for name, _, maps in recipe.layers}
         state = memory.init(recipe.memory), running
-        super().__init__(first_weights(recipe), state, partial(_loss, recipe.memory), LEARNING_RATE, recipe.steps)
+        loss = partial(_loss, recipe.memory)
+        super().__init__(first_weights(recipe), state, loss, LEARNING_RATE, recipe.steps, matrix_rate=MATRIX_RATE)
 
     def embed(self, images: Images) -> NDArray[np.float32]:
         """See `Embedder.embed`."""

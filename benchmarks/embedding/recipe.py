@@ -23,6 +23,9 @@ from raremem.config import MemoryConfig
 NORM_EPSILON = 1e-5
 NORM_MOMENTUM = 0.1
 LEARNING_RATE = 6e-3
+"""Adam's, for gains and biases."""
+MATRIX_RATE = 0.05
+"""Muon's, for kernels and the linear map."""
 NEIGHBORS = 32
 """Of a training query: the nearest classes are those to tell apart."""
 
@@ -97,12 +100,12 @@ def make_embedder(backend: str, recipe: Recipe) -> Embedder:
 
 
 def first_weights(recipe: Recipe) -> Weights:
-    """The untrained network: He's initialisation, convolutions as [3, 3, in, out]."""
+    """The untrained network: He's initialisation, kernels as matrices [3 * 3 * in, out]."""
     generator = np.random.default_rng(recipe.seed)
     weights: Weights = {}
     for name, inputs, outputs in recipe.layers:
         scale = np.sqrt(2 / (9 * inputs))
-        weights[f"kernel{name}"] = (scale * generator.normal(size=(3, 3, inputs, outputs))).astype(np.float32)
+        weights[f"kernel{name}"] = (scale * generator.normal(size=(9 * inputs, outputs))).astype(np.float32)
         weights[f"gain{name}"] = np.ones(outputs, np.float32)
         weights[f"bias{name}"] = np.zeros(outputs, np.float32)
     features = recipe.channels[-1] * (SIZE // 2 ** (len(recipe.channels) - 1)) ** 2

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from raremem.adapters.torch import Memory
 from raremem.benchmarks.characters import Images
-from raremem.benchmarks.embedding.recipe import LEARNING_RATE, NORM_EPSILON, NORM_MOMENTUM, Recipe, first_weights
+from raremem.benchmarks.embedding.recipe import LEARNING_RATE, MATRIX_RATE, NORM_EPSILON, NORM_MOMENTUM, Recipe, first_weights
 from raremem.benchmarks.torch_learner import TorchLearner
 
 
@@ -21,17 +21,10 @@ class TorchEmbedder(TorchLearner):
         super().__init__()
         weights = first_weights(recipe)
         self.recipe = recipe
-        self.convolutions, self.norms = nn.ModuleDict(), nn.ModuleDict()
-        for name, inputs, outputs in recipe.layers:
-            convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-            convolution.weight.data = (
-                torch.from_numpy(weights[f"kernel{name}"]).permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
-            )
-            self.convolutions[name] = convolution
-            self.norms[name] = nn.BatchNorm2d(outputs, NORM_EPSILON, NORM_MOMENTUM)
-        self.linear = nn.Parameter(torch.from_numpy(weights["linear"]))
+        self.matrices = nn.ParameterDict({name: torch.from_numpy(w.T.copy()) for name, w in weights.items() if w.ndim == 2})
+        self.norms = nn.ModuleDict({name: nn.BatchNorm2d(maps, NORM_EPSILON, NORM_MOMENTUM) for name, _, maps in recipe.layers})
         self.memory = Memory(recipe.memory)
-        self.start(LEARNING_RATE, recipe.steps)
+        self.start(LEARNING_RATE, recipe.steps, matrix_rate=MATRIX_RATE)
 
     def forward(self, images: Tensor) -> Tensor:
         """Embeddings [n, key_dim] of images [n, 28, 28]."""
@@ -39,14 +32,18 @@ class TorchEmbedder(TorchLearner):
         with self.fast_products():
             for block in range(len(self.recipe.channels) - 1):
                 x = self._block(str(block), x)
-        return x.float().permute(0, 2, 3, 1).flatten(1) @ self.linear
+        return F.linear(x.float().permute(0, 2, 3, 1).flatten(1), self.matrices["linear"])
 
     def _block(self, name: str, x: Tensor) -> Tensor:
-        x, second = self.convolutions[name](x), f"{name}b"
-        if second not in self.convolutions:
+        x, second = self._convolve(name, x), f"{name}b"
+        if second not in self.norms:
             return F.relu(self.norms[name](F.max_pool2d(x, 2)))
         x = F.relu(self.norms[name](x))
-        return F.max_pool2d(x + F.relu(self.norms[second](self.convolutions[second](x))), 2)
+        return F.max_pool2d(x + F.relu(self.norms[second](self._convolve(second, x))), 2)
+
+    def _convolve(self, name: str, x: Tensor) -> Tensor:
+        kernel = self.matrices[f"kernel{name}"].unflatten(1, (3, 3, -1)).permute(0, 3, 1, 2)
+        return F.conv2d(x, kernel, padding=1)
 
     def losses(self, *batch: Tensor) -> Tensor:
         """The mean over the turns of all showings."""
