@@ -109,7 +109,7 @@ TASKS = {
     ),
     "speed": Task(
         "What a step costs, from 8,192 to 10,000,000 slots",
-        "a framework, or numpy; faiss-cpu to compare with; 16 GB of memory",
+        "a framework, or numpy; PyTorch and faiss-cpu to compare with; 16 GB of memory",
         8.0,
         None,
         "speed:run",

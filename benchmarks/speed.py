@@ -143,12 +143,12 @@ def measure(case: Case, backend: Any, seconds: float) -> dict[str, float]:
     if peak is not None:
         found["peak"] = peak
     found["step"] = median_ms(step, seconds)
-    if backend.name != "torch":
-        return found | {"limit": max(median_ms(lambda: queries @ keys.T, seconds), median_ms(keys.max, seconds))}
-    if case.slots <= SMALL:
+    if backend.name == "torch" and case.slots <= SMALL:
         compiled = raremem.get_backend("torch", compiled=True)
         state = full_memory(compiled, case.config, keys, values, case.batch, seed=1)
         found["compiled"] = median_ms(_step(case, compiled, state, rows, wanted), seconds)
+    if importlib.util.find_spec("torch") is None:
+        return found | {"limit": max(median_ms(lambda: queries @ keys.T, seconds), median_ms(keys.max, seconds))}
     from raremem.benchmarks import plain_torch
 
     return found | plain_torch.measure(case.neighbors, keys, values, queries, targets, seconds)
