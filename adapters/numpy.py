@@ -72,7 +72,7 @@ class NumpyPrimitives(Primitives):
         return array.take(rows, axis=0)
 
     def largest(self, scores: Array, k: int) -> Array:
-        return np.argpartition(scores, -k, axis=1)[:, -k:]
+        return np.argpartition(scores, -k, axis=1)[:, -k:].copy()  # a view would keep all the indices
 
     def sort_order(self, scores: Array, slots: Array, k: int | None = None) -> Array:
         ranks = _rank_low_first(scores, slots)

@@ -29,7 +29,7 @@ MAXIMA = 2**23
 SCORES = 2**20
 """Coarse similarities at a time: few enough to stay in a processor's cache."""
 GATHERED = 2**22
-"""Numbers of keys gathered at a time."""
+"""Numbers of keys gathered at a time, and twice those of the maxima chosen among: NumPy's indices of these are so large."""
 SHARE = 16
 """Of the slots, one in so many may be scored in f32 after the coarse scan; a query that needs more has all scored."""
 F32 = 2.0**-24
@@ -215,7 +215,7 @@ def of_best_blocks(
     xp, slots, width = p.xp, len(state.values), coarse.width
     blocks = min(blocks, coarse.maxima.shape[1])
     rest = p.arange(slots % width, queries) + slots // width * width
-    rows = max(1, GATHERED // (blocks * width * queries.shape[1]))
+    rows = max(1, GATHERED // max(blocks * width * queries.shape[1], 2 * coarse.maxima.shape[1]))
     found, certain = [], []
     for start in range(0, len(queries), rows):
         part = coarse.of(slice(start, start + rows))

@@ -1,5 +1,7 @@
 """The exact search where shapes may depend on data: its answers, its proof, and every law with it on the smallest memories."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -111,3 +113,17 @@ def test_every_law_holds_with_short_lists_of_the_smallest_memories(law, eager, m
     monkeypatch.setattr(algorithm, "MERGED", 3)
     monkeypatch.setattr(TorchPrimitives, "coarse", always_coarse)
     run(law, eager, 20)
+
+
+def test_a_search_takes_less_than_64_mb():
+    """Of NumPy's memory, which says what it has given out: what is kept of the blocks (32 MB), and what is gathered of them."""
+    generator = np.random.default_rng(0)
+    config = raremem.MemoryConfig(slots=2**17, key_dim=64, neighbors=16)
+    backend = raremem.get_backend("numpy")
+    state = backend.init(config)._replace(keys=spread(generator, 2**17, 64), values=np.zeros(2**17, np.int32))
+    queries = spread(generator, 256, 64)
+    tracemalloc.start()
+    backend.query(config, state, queries)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 64e6
