@@ -31,8 +31,6 @@ HELD_OUT = 30
 CURVE_EPISODES = 100
 TEST_EPISODES = 4000
 VIEWS = 16
-"""Of an image: as it is, and distorted."""
-VIEW_DISTORTION = 0.6
 RECIPE = Recipe(classes=96, showings=3, channels=(1, 64, 64, 128), residual=True, key_dim=256, distortion=0.9)
 
 
@@ -50,15 +48,13 @@ class Accuracy:
 
 
 def few_shot(backend: raremem.Backend, embedded: NDArray[np.float32], way: int, shots: int, count: int, seed: int) -> Accuracy:
-    """Accuracy over `count` episodes on embedded characters [class, example, view, key_dim].
+    """Accuracy over `count` episodes on embedded characters [class, example, key_dim].
 
-    In each episode an empty memory is shown an example of each of `way` classes, all views in one batch, so that each view has
-    a slot of its own; then the others of the `shots` in another batch, so that each view joins the one of its class that is
-    nearest to it (rule 4; one by one, the last would count most). Then it is asked for one more example of each class, by all
-    views: its answer is the value of the nearest neighbor that any of them has.
+    In each episode an empty memory is shown an example of each of `way` classes, then the others of the `shots` in one batch,
+    so that a key is their mean (rule 4; one by one, the last would count most), and then asked for one more example of each.
+    Its answer is the value of the nearest neighbor.
     """
-    views, key_dim = embedded.shape[2:]
-    config = raremem.MemoryConfig(slots=way * shots * views, key_dim=key_dim, neighbors=1)
+    config = raremem.MemoryConfig(slots=way * shots, key_dim=embedded.shape[2], neighbors=1)
     generator = np.random.default_rng([seed, way, shots])
     labels = np.arange(way, dtype=np.int32)
     right = np.empty(count)
@@ -66,21 +62,19 @@ def few_shot(backend: raremem.Backend, embedded: NDArray[np.float32], way: int, 
         classes = generator.choice(len(embedded), way, replace=False)
         examples = np.stack([generator.permutation(embedded.shape[1])[: shots + 1] for _ in classes])
         rows = embedded[classes[:, None], examples]
-        state = backend.init(config)
-        for shown in (rows[:, :1], rows[:, 1:shots]):
-            if shown.size:
-                targets = np.repeat(labels, shown.shape[1] * views)
-                state, _ = backend.update(config, state, shown.reshape(-1, key_dim), targets)
-        out = backend.query(config, state, rows[:, shots].reshape(-1, key_dim))
-        values, similarities = (np.asarray(column).reshape(way, views) for column in (out.values, out.similarities))
-        right[number] = (values[labels, similarities.argmax(1)] == labels).mean()
+        state, _ = backend.update(config, backend.init(config), rows[:, 0], labels)
+        if shots > 1:
+            others = rows[:, 1:shots].reshape(-1, config.key_dim)
+            state, _ = backend.update(config, state, others, np.repeat(labels, shots - 1))
+        answers = np.asarray(backend.query(config, state, rows[:, shots]).values)[:, 0]
+        right[number] = (answers == labels).mean()
     return Accuracy(way, shots, 100 * right.mean(), 100 * 1.96 * right.std(ddof=1) / np.sqrt(count))
 
 
 def measure(backend: raremem.Backend, learner: Embedder, images: Images, count: int, seed: int) -> list[Accuracy]:
-    """All four settings on characters [class, example, 28, 28]."""
-    rows = embed_views(learner, images.reshape(-1, *images.shape[2:]), VIEWS, VIEW_DISTORTION)
-    embedded = rows.reshape(*images.shape[:2], *rows.shape[1:])
+    """All four settings on characters [class, example, 28, 28]; an image's embedding is the mean over `VIEWS` of it."""
+    rows = embed_views(learner, images.reshape(-1, *images.shape[2:]), VIEWS, RECIPE.distortion)
+    embedded = rows.reshape(*images.shape[:2], -1)
     return [few_shot(backend, embedded, way, shots, count, seed) for way, shots in SETTINGS]
 
 

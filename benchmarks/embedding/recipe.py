@@ -134,10 +134,10 @@ def episode(recipe: Recipe, images: Images, step: int) -> tuple[Images, NDArray[
 
 
 def embed_views(embedder: Embedder, images: Images, views: int, distortion: float) -> NDArray[np.float32]:
-    """Unit embeddings [n, views, key_dim] of images [n, 28, 28]: each as it is, and distorted in other ways."""
+    """Unit embeddings [n, key_dim] of images [n, 28, 28]: the mean over each image as it is and distorted in other ways."""
     generator = np.random.default_rng(views)
-    others = (distort(generator, images, distortion) for _ in range(views - 1))
-    return np.stack([embedder.embed(images), *map(embedder.embed, others)], axis=1)
+    rows = embedder.embed(images) + sum(embedder.embed(distort(generator, images, distortion)) for _ in range(views - 1))
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def distort(generator: np.random.Generator, images: Images, strength: float = 1.0) -> Images:
