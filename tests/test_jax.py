@@ -116,6 +116,25 @@ def test_donated_state_is_reused_in_place():
     assert new.keys.unsafe_buffer_pointer() == place
 
 
+@pytest.mark.parametrize("k", [1, 5])
+def test_a_step_of_training_does_not_copy_the_memory(k):
+    """XLA writes in place only what nothing reads later: all that is read of the keys has to come before the update."""
+    config = raremem.MemoryConfig(slots=20_000, key_dim=64, neighbors=k)
+
+    def loss(queries, state, targets):
+        out = memory.query(config, state, queries, targets)
+        return out.loss.mean(), out
+
+    @partial(jax.jit, donate_argnums=0)
+    def step(state, queries, targets):
+        (_, out), gradient = jax.value_and_grad(loss, has_aux=True)(queries, state, targets)
+        return memory.update(config, state, out.queries, targets, lookup=out)[0], gradient
+
+    state = memory.init(config)
+    program = step.lower(state, jnp.ones((4, 64)), jnp.zeros(4, jnp.int32)).compile()
+    assert not [line for line in program.as_text().splitlines() if " copy(" in line and "f32[20000,64]" in line]
+
+
 def test_gradient_is_none_for_rows_that_do_not_count():
     state = after()
     rows = jnp.array(batches(9)[0][0]).at[0].set(jnp.nan).at[1].set(0.0)
