@@ -43,9 +43,11 @@ class JaxLearner:
         matrix_rate: float | None = None,
     ) -> None:
         falling = optax.linear_schedule(rate, 0.0, steps)
-        optimizer = optax.adam(falling, eps=epsilon)
-        if matrix_rate is not None:
-            optimizer = optax.contrib.muon(optax.linear_schedule(matrix_rate, 0.0, steps), adam_learning_rate=falling)
+        if matrix_rate is None:
+            optimizer = optax.adam(falling, eps=epsilon)
+        else:
+            matrices_falling = optax.linear_schedule(matrix_rate, 0.0, steps)
+            optimizer = optax.contrib.muon(matrices_falling, adam_learning_rate=falling, eps=epsilon)
         if clip is not None:
             optimizer = optax.chain(optax.clip_by_global_norm(clip), optimizer)
         self.weights: Weights = jax.tree.map(jnp.asarray, weights)

@@ -34,15 +34,12 @@ class TorchLearner(nn.Module):
             MissingPackageError: this PyTorch has no Muon.
         """
         self.steps, self.done, self.clip = steps, 0, clip
-        matrices = [weight for weight in self.parameters() if matrix_rate is not None and weight.ndim == 2]
-        others = [weight for weight in self.parameters() if matrix_rate is None or weight.ndim != 2]
-        self.optimizers: list[tuple[torch.optim.Optimizer, float]] = [(torch.optim.Adam(others, rate, eps=epsilon), rate)]
+        weights = list(self.parameters())
+        self.optimizers: list[tuple[torch.optim.Optimizer, float]] = []
         if matrix_rate is not None:
-            if not hasattr(torch.optim, "Muon"):
-                raise MissingPackageError(
-                    f"training needs torch.optim.Muon, and this is PyTorch {torch.__version__}: pip install 'torch>=2.9'"
-                )
-            self.optimizers.append((torch.optim.Muon(matrices, matrix_rate, weight_decay=0.0), matrix_rate))
+            self.optimizers.append((_muon([weight for weight in weights if weight.ndim == 2], matrix_rate), matrix_rate))
+            weights = [weight for weight in weights if weight.ndim != 2]
+        self.optimizers.append((torch.optim.Adam(weights, rate, eps=epsilon), rate))
 
     def fast_products(self) -> torch.autocast:
         """A context in which products are in bf16, where the processor has it."""
@@ -86,3 +83,11 @@ class TorchLearner(nn.Module):
             optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
         self.done = int(content["done"])
         torch.set_rng_state(torch.tensor(content["random"]))
+
+
+def _muon(matrices: list[nn.Parameter], rate: float) -> torch.optim.Optimizer:
+    if not hasattr(torch.optim, "Muon"):
+        raise MissingPackageError(
+            f"training needs torch.optim.Muon, and this is PyTorch {torch.__version__}: pip install 'torch>=2.9'"
+        )
+    return torch.optim.Muon(matrices, rate, weight_decay=0.0)

@@ -68,11 +68,10 @@ def query(
 
     ranked = xp.where(slots != NO_SLOT, p.constant(similarities), NOTHING)
     order = p.sort_order(ranked, slots)
-    similarities = p.take_along(similarities, order)
-    scored = p.constant(similarities) > NOTHING  # always; but so a compiler reads keys before an update by these slots writes
-    slots = xp.where(accepted[:, None] & scored, p.take_along(slots, order), NO_SLOT)
-    present = slots != NO_SLOT
-    similarities = xp.where(present, similarities, 0.0)
+    # Presence goes by score, so that a compiler reads keys before an update by these slots writes them.
+    present = accepted[:, None] & (p.take_along(ranked, order) > NOTHING)
+    slots = xp.where(present, p.take_along(slots, order), NO_SLOT)
+    similarities = xp.where(present, p.take_along(similarities, order), 0.0)
     values = xp.where(present, state.values[slots], NO_SLOT)
 
     loss = None
