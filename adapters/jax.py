@@ -103,6 +103,12 @@ class JaxPrimitives(Primitives):
     def take_along(self, array: Array, columns: Array) -> Array:
         return jnp.take_along_axis(array, columns, axis=1)
 
+    def ascending(self, array: Array) -> Array:
+        return jnp.sort(array, axis=1)
+
+    def held(self, queries: Array) -> int:
+        return 2**21 if jax.default_backend() == "cpu" else 2**23
+
     def slice_rows(self, array: Array, start: Array | int, count: int) -> Array:
         return jax.lax.dynamic_slice_in_dim(array, start, count)
 

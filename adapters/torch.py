@@ -93,13 +93,17 @@ class TorchPrimitives(Primitives):
 
     def top_k(self, scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
         columns = torch.arange(scores.shape[1], device=scores.device)
-        ranks = torch.topk(_rank_high_first(scores, columns), k, dim=1).values
+        ranks = _rank_high_first(scores, columns)
+        ranks = ranks.amax(1, keepdim=True) if k == 1 else torch.topk(ranks, k, dim=1).values
         best = (~ranks & 0xFFFFFFFF).to(torch.int32)
         return self.take_along(scores, best), best
 
     def blocks(self) -> bool:
         """Not compiled: for blocks of a batch of any size torch 2.13 writes C++ that does not compile."""
         return not torch.compiler.is_compiling()
+
+    def held(self, queries: Tensor) -> int:
+        return 2**21 if queries.device.type == "cpu" else 2**23
 
     def take_rows(self, array: Tensor, rows: Tensor) -> Tensor:
         """On the CPU `array[rows]` copies number by number, and this row by row."""

@@ -280,7 +280,7 @@ def _free_slots(p: Primitives, config: MemoryConfig, state: MemoryState, slot: A
     priority = _put(p, priority, _turns(p, hit, place), slot * 0 + TAKEN_PRIORITY)
     noisy = (priority != EMPTY_PRIORITY) & (priority != TAKEN_PRIORITY)
     priority = priority + xp.where(noisy, age_noise(p, config, state.step, slots), 0)
-    best, column = top_k(p, priority[None, :], count, TAKEN_PRIORITY)
+    best, column = top_k(p, priority[:, None], count, lowest=TAKEN_PRIORITY)
     return slots[column[0]], best[0] != TAKEN_PRIORITY, best[0] != EMPTY_PRIORITY
 
 

@@ -2,7 +2,7 @@
 
 What the frameworks spell alike (`where`, `sum`, `any`, `cumsum`, `argmax`, `sqrt`, `exp`, ...) the algorithm takes from the
 table's namespace `xp`. The rest of the table is what they do not: those few methods are all that a new backend writes. The last
-eight have a body here, which is right for every framework; one that can do better has its own.
+ten have a body here, which is right for every framework; one that can do better has its own.
 """
 
 from __future__ import annotations
@@ -99,9 +99,17 @@ class Primitives(Protocol):
         up to it."""
         return True
 
+    def held(self, queries: Array) -> int:
+        """How many similarities to hold at a time, if `blocks`: as many as stay in a cache of the device of `queries`."""
+        return 2**21
+
     def take_rows(self, array: Array, rows: Array) -> Array:
         """`array[rows]`, of which none is negative."""
         return array[rows]
+
+    def ascending(self, array: Array) -> Array:
+        """Each row [m, n] of an i32 array in order, the smallest first."""
+        return self.take_along(array, self.sort_order(0 * array, array))
 
     def largest(self, scores: Array, k: int) -> Array:
         """Columns [m, k] of the k largest of each row [m, n], in any order, any of equals. Only asked where `eager`."""

@@ -1,6 +1,6 @@
 """Rule 2's search in f32, in shapes that do not depend on data: what a compiler can take.
 
-The keys are scanned in chunks, so that no [batch, slots] matrix is ever held.
+The keys are scanned in chunks, and many queries in groups, so that no [batch, slots] matrix is ever held.
 """
 
 from __future__ import annotations
@@ -10,86 +10,107 @@ import math
 from .primitives import Primitives
 from .state import NO_SLOT, Array, MemoryState
 
-CHUNK = 16_384
-"""Slots in a chunk, whatever the batch: a compiler for any batch size must not have to reason about it."""
+WHOLE = 2**17
+"""Slots that are one chunk, where the batch is cut: to cut some out of the keys, a compiler copies them."""
+CHUNK = 2**14
+"""Slots in a chunk of more than those."""
 
 NOTHING = -float("inf")
 
-Candidates = tuple[Array, Array, Array, Array]
-"""scores [B, k] f32 and slots [B, k] i32 of the nearest; score [B, 1] and slot [B, 1] of the best with the target."""
+Best = tuple[Array, Array]
+"""scores [B, k] and slots [B, k] i32 of the best so far, the highest first, equals in the order of their slots."""
 
 
 def scan(p: Primitives, state: MemoryState, queries: Array, targets: Array | None, k: int) -> tuple[Array, Array | None]:
     """See `search.nearest`."""
+    if not p.blocks():  # before anything is worked out of the shape: a compiler would guard on it
+        return _scan_group(p, state, queries, targets, k, CHUNK)
+    batch, slots = len(queries), len(state.values)
+    most = slots if slots <= WHOLE else CHUNK
+    rows = p.held(queries) // most
+    if batch <= rows:
+        return _scan_group(p, state, queries, targets, k, most)
+    groups = -(-batch // rows)
+    row = p.arange(batch, queries)
+
+    def of_group(start: Array | int) -> tuple[Array, ...]:
+        some = None if targets is None else p.slice_rows(targets, start, rows)
+        slots, best = _scan_group(p, state, p.slice_rows(queries, start, rows), some, k, most)
+        return (slots,) if best is None else (slots, best)
+
+    def body(index: Array | int, found: tuple[Array, ...]) -> tuple[Array, ...]:
+        """Groups after the first are laid from the end, as chunks are."""
+        start = batch - (groups - index) * rows
+        return tuple(p.put_rows(all_, row[:rows] + start, some) for all_, some in zip(found, of_group(start), strict=True))
+
+    slots, *best = p.loop(1, groups, body, tuple(p.take_rows(some, row % rows) for some in of_group(0)))
+    return slots, best[0] if best else None
+
+
+def _scan_group(
+    p: Primitives, state: MemoryState, queries: Array, targets: Array | None, k: int, most: int
+) -> tuple[Array, Array | None]:
+    """All chunks, of at most so many slots, for some of the queries."""
     slots = state.keys.shape[0]
-    size = min(slots, max(CHUNK, k))
+    size = min(slots, max(most, k))
     chunks = -(-slots // size)
 
-    def candidates(first: int, start: Array | int) -> Candidates:
-        """Candidates among the slots from `start`, those before `first` left out."""
+    def with_chunk(first: int, start: Array | int, found: tuple[Best, ...]) -> tuple[Best, ...]:
+        """What was found, and what is among the slots from `start`, those before `first` left out."""
         ids = p.arange(size, state.values) + start
         values = p.slice_rows(state.values, start, size)
-        present = (values != NO_SLOT) & (ids >= first)
-        absent = p.cast(p.xp.where(present, 0.0, NOTHING), "float32")
-        scores = p.inner(queries, p.slice_rows(state.keys, start, size)) + absent[None, :]
-        best, columns = top_k(p, scores, k)
+        absent = p.cast(p.xp.where((values != NO_SLOT) & (ids >= first), 0.0, NOTHING), "float32")
+        keys = p.slice_rows(state.keys, start, size)
+        # Laid out for what comes next: the maxima of blocks of slots, or whole rows.
+        scores = (p.inner(keys, queries) if p.blocks() else p.inner(queries, keys).T) + absent[:, None]
+        best = top_k(p, scores, k, start, found[0] if found else None)
         if targets is None:
-            return best, columns + start, best[:, :1], columns[:, :1]
-        scores = p.xp.where(values[None, :] == targets[:, None], scores, NOTHING)
-        highest, column = _highest(p, scores)
-        return best, columns + start, highest, column + start
+            return (best,)
+        scores = p.xp.where(values[:, None] == targets[None, :], scores, NOTHING)
+        return best, top_k(p, scores, 1, start, found[1] if found else None)
 
-    def body(index: Array | int, found: Candidates) -> Candidates:
+    def body(index: Array | int, found: tuple[Best, ...]) -> tuple[Best, ...]:
         """Chunks after the first are laid from the end, so the second may begin inside the first."""
-        return _merge(p, found, candidates(size, slots - (chunks - index) * size), k)
+        return with_chunk(size, slots - (chunks - index) * size, found)
 
-    scores, ids, target_score, target_id = p.loop(1, chunks, body, candidates(0, 0))
-    ids = p.xp.where(scores > NOTHING, ids, NO_SLOT)
-    if targets is None:
-        return ids, None
-    return ids, p.xp.where(target_score > NOTHING, target_id, NO_SLOT)
+    found = p.loop(1, chunks, body, with_chunk(0, 0, ()))
+    best, *best_with_target = (p.xp.where(scores > NOTHING, ids, NO_SLOT) for scores, ids in found)
+    return best, best_with_target[0] if best_with_target else None
 
 
-def top_k(p: Primitives, scores: Array, k: int, lowest: float = NOTHING) -> tuple[Array, Array]:
-    """`p.top_k` in two levels: the k best blocks of columns by their maximum, then the k best columns in them.
+def top_k(
+    p: Primitives, scores: Array, k: int, start: Array | int = 0, before: Best | None = None, lowest: float = NOTHING
+) -> Best:
+    """The k best of each column of [n, B], whose slots are those from `start`, and of what was found in slots before these.
 
     No score is below `lowest`.
-
-    Whatever is among the k best columns is in one of those blocks: k blocks before its own would hold k columns before it.
     """
-    if not p.blocks():  # before anything is worked out of the shape: a compiler would guard on it
-        return p.top_k(scores, k)
-    rows, count = scores.shape
-    width = 2 ** int(math.log2(count / k) / 2)
-    if width == 1:
-        return p.top_k(scores, k)
-    if count % width:
-        filler = p.xp.full_like(scores[:, : -count % width], lowest)
-        scores = p.xp.concatenate([scores, filler], axis=1)
-    maxima = p.xp.amax(scores.reshape(rows, -1, width), axis=2)
-    _, blocks = p.top_k(maxima, k)
-    blocks = p.take_along(blocks, p.sort_order(blocks * 0, blocks))
-    columns = (blocks[:, :, None] * width + p.arange(width, scores)).reshape(rows, k * width)
-    best, places = p.top_k(p.take_along(scores, columns), k)
-    return best, p.take_along(columns, places)
-
-
-def _highest(p: Primitives, scores: Array) -> tuple[Array, Array]:
-    """`top_k` with a k of 1. By blocks, since XLA's argmax on a CPU looks at one number after the other."""
     if p.blocks():
-        return top_k(p, scores, 1)
-    column = p.cast(p.xp.argmax(scores, axis=1), "int32")[:, None]
-    return p.take_along(scores, column), column
+        scores, slots = _best_blocks(p, scores, k, before, lowest)
+    else:
+        scores, slots = p.top_k(scores.T, k)
+    slots = slots + start
+    if before is not None:
+        scores, slots = (p.xp.concatenate(both, axis=1) for both in zip(before, (scores, slots), strict=True))
+    best, places = p.top_k(scores, k)
+    return best, p.take_along(slots, places)
 
 
-def _merge(p: Primitives, low: Candidates, high: Candidates, k: int) -> Candidates:
-    """Both candidate lists in one. `low` comes from lower slots: first in place, it wins ties."""
-    ids = p.xp.concatenate([low[1], high[1]], axis=1)
-    scores, columns = p.top_k(p.xp.concatenate([low[0], high[0]], axis=1), k)
-    better = high[2] > low[2]
-    return (
-        scores,
-        p.take_along(ids, columns),
-        p.xp.where(better, high[2], low[2]),
-        p.xp.where(better, high[3], low[3]),
-    )
+def _best_blocks(p: Primitives, scores: Array, k: int, before: Best | None, lowest: float) -> Best:
+    """The scores and rows [B, k * width] of the k best blocks of rows by their maximum, in the order of rows.
+
+    Whatever is among the k best is in one of those: k blocks before its own would hold k rows before it. What was found before
+    counts as so many blocks, which are left out.
+    """
+    count, columns = scores.shape
+    width = 2 ** max(0, int(math.log2(count / k) / 2))
+    if count % width:
+        scores = p.xp.concatenate([scores, p.xp.full_like(scores[: -count % width], lowest)], axis=0)
+    maxima = p.xp.amax(scores.reshape(-1, width, columns), axis=1).T
+    if before is None:
+        blocks = p.ascending(p.top_k(maxima, k)[1])
+    else:
+        blocks = p.ascending(p.top_k(p.xp.concatenate([before[0], maxima], axis=1), k)[1]) - k
+    rows = (blocks[:, :, None] * width + p.arange(width, scores)).reshape(columns, k * width)
+    found = p.take_along(scores.T, p.xp.where(rows >= 0, rows, 0))
+    return p.xp.where(rows >= 0, found, lowest), rows

@@ -15,7 +15,7 @@ from functools import partial
 from typing import NamedTuple
 
 from .primitives import Primitives
-from .scan import CHUNK, NOTHING, scan
+from .scan import NOTHING, scan
 from .state import NO_SLOT, Array, MemoryState
 
 SMALLEST = 4096
@@ -28,6 +28,8 @@ MAXIMA = 2**23
 """What is kept of the blocks, at most: 32 MB."""
 SCORES = 2**20
 """Coarse similarities at a time: few enough to stay in a processor's cache."""
+CHUNK = 2**14
+"""Slots at a time, at most: their keys should stay there too."""
 GATHERED = 2**22
 """Numbers of keys gathered at a time, and twice those of the maxima chosen among: NumPy's indices of these are so large."""
 SHARE = 16

@@ -13,13 +13,20 @@ import numpy as np
 import raremem
 from raremem.backend import Backend
 from raremem.config import MemoryConfig
-from raremem.reference.comparison import check_query, check_update, same_state
+from raremem.reference.comparison import check_query, check_update, run_query, same_lookup, same_state
 from raremem.reference.laws.registry import law
+from raremem.reference.oracle import backend as oracle
 from raremem.reference.strategies import Case, Size, cases, direction
-from raremem.scan import CHUNK
+from raremem.scan import CHUNK, WHOLE
+from raremem.state import NO_SLOT, Lookup
 
 LARGE = Size(MemoryConfig(20_003, 4, neighbors=5, margin=0.125, softmax_temperature=4.0), 3)
 """Larger than one chunk of a scan, and not of whole blocks; with 5 neighbors a short list may be enough, with 1,000 not."""
+SPARSE = Size(MemoryConfig(1600, 4, neighbors=1500, margin=0.125, softmax_temperature=4.0), 4)
+FAR = WHOLE + 9001
+"""Slots among which those of `SPARSE` are spread: too many for one chunk, and too few for a short list of so many neighbors."""
+MANY_ROWS = 150
+"""More than are compared with such a chunk at a time."""
 
 
 @law("2, 3", lambda sizes: cases((LARGE,), exact=True, full=True, masked=False), costly=True)
@@ -40,6 +47,25 @@ def large_memory_agrees(backend: Backend, case: Case) -> None:
     check_update(backend, case)
     check_query(backend, case)
     check_query(backend, dataclasses.replace(case, config=dataclasses.replace(case.config, neighbors=1000)))
+
+
+@law("2, 3", lambda sizes: cases((SPARSE,), exact=True, masked=False), costly=True)
+def slots_far_apart_agree(backend: Backend, case: Case) -> None:
+    """A memory of several chunks, empty but for some slots, the first of each among them, answers as these alone do."""
+    few = case.config.slots
+    config = dataclasses.replace(case.config, slots=FAR)
+    ends = [0, *range(FAR - CHUNK, 0, -CHUNK), FAR - 1]
+    runs = np.random.default_rng(case.state["step"]).choice(FAR // 4, few // 4, replace=False)
+    others = np.setdiff1d(4 * runs[:, None] + np.arange(4), ends)
+    places = np.sort([*ends, *others[: few - len(ends)]])
+    state = oracle.to_numpy(oracle.init(config))
+    for name in ("keys", "values", "ages", "filled", "hits"):
+        state[name][places] = case.state[name]
+    expected = oracle.query(case.config, oracle.from_numpy(case.config, case.state), case.queries, case.targets, case.mask)
+    rows = np.arange(MANY_ROWS) % len(case.queries)
+    expected = Lookup(*(field[rows] for field in expected))
+    expected = expected._replace(slots=np.where(expected.slots == NO_SLOT, NO_SLOT, places[expected.slots]))
+    same_lookup(run_query(backend, dataclasses.replace(case.rows(rows), config=config, state=state)), expected, config)
 
 
 @law("state")
