@@ -141,7 +141,7 @@ FAULTS = (
     Fault("ties to the highest slot", "raremem.adapters.numpy", "| (ties.astype(np.int64) & 0xFFFFFFFF)",
           "| (~ties.astype(np.int64) & 0xFFFFFFFF)"),
     Fault("ties in no order", "raremem.adapters.torch",
-          "ranks = torch.topk(_rank_high_first(scores, columns), k, dim=1).values\n        best = (~ranks & 0xFFFFFFFF).to(torch.int32)",
+          "best = (~ranks & 0xFFFFFFFF).to(torch.int32)",
           "best = torch.topk(scores, k, dim=1).indices.to(torch.int32)", "torch"),
     Fault("a mapped call is taken for an eager one", "raremem.adapters.torch",
           "compiling = torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(array)",

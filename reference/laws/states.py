@@ -63,7 +63,7 @@ def slots_far_apart_agree(backend: Backend, case: Case) -> None:
         state[name][places] = case.state[name]
     expected = oracle.query(case.config, oracle.from_numpy(case.config, case.state), case.queries, case.targets, case.mask)
     rows = np.arange(MANY_ROWS) % len(case.queries)
-    expected = Lookup(*(field[rows] for field in expected))
+    expected = Lookup(*(None if field is None else field[rows] for field in expected))
     expected = expected._replace(slots=np.where(expected.slots == NO_SLOT, NO_SLOT, places[expected.slots]))
     same_lookup(run_query(backend, dataclasses.replace(case.rows(rows), config=config, state=state)), expected, config)
 
