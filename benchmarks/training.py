@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -136,14 +137,14 @@ def _resume(path: Path, asked: dict[str, Any]) -> tuple[Run, dict[str, NDArray[A
 
 
 def _steps_in(make: Callable[[int], Learner], batch_at: Callable[[int, int], Batch], minutes: float) -> int:
-    """How many steps fit in these minutes, by a short trial."""
+    """How many steps fit in these minutes, by the median of a short trial: in some, a program is compiled."""
     learner = make(WARM_UP + TRIAL)
-    started = 0.0
+    taken = []
     for step in range(WARM_UP + TRIAL):
-        if step == WARM_UP:
-            started = time.perf_counter()
+        started = time.perf_counter()
         learner.learn(*batch_at(step, WARM_UP + TRIAL))
-    return max(MEASUREMENTS, int(60 * minutes * TRIAL / (time.perf_counter() - started)))
+        taken.append(time.perf_counter() - started)
+    return max(MEASUREMENTS, int(60 * minutes / statistics.median(taken[WARM_UP:])))
 
 
 def framework_module(package: str, backend: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -169,10 +169,10 @@ class ArrayBackend(Backend):
         self.compiled = compiled
         self.index = index
         search = search if index is None else index.nearest
-        self._query = partial(algorithm.query, primitives, search=search)
-        self._update = partial(_search_and_update, primitives, search=search)
+        self._query: Callable[..., Lookup] = partial(algorithm.query, primitives, search=search)
+        self._update: Callable[..., tuple[MemoryState, UpdateReport]] = partial(_search_and_update, primitives, search=search)
         if compiled:
-            self._query, self._update = primitives.compiled(self._query, self._update)  # type: ignore[assignment]
+            self._query, self._update = primitives.compiled(self._query, self._update)
 
     @property
     def mode(self) -> str:

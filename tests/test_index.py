@@ -21,8 +21,9 @@ NOTHING_SEARCHED = (
     "misses_beyond_the_slots_are_dropped",
     "strict_names_the_rows",
     "bad_input_changes_nothing",
+    "slots_far_apart_agree",
 )
-"""Laws in which no filled memory is searched."""
+"""Laws in which no filled memory is searched, or for more neighbors than an index is asked for."""
 CONFIG = raremem.MemoryConfig(slots=3000, key_dim=16, neighbors=10)
 
 
