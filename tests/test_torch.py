@@ -9,8 +9,10 @@ from torch._inductor.utils import fresh_inductor_cache
 from torch.utils.checkpoint import checkpoint
 
 import raremem
-from raremem.adapters.torch import Memory
+from raremem.adapters.numpy import NumpyPrimitives
+from raremem.adapters.torch import Memory, TorchPrimitives
 from raremem.reference.comparison import same_state
+from raremem.reference.laws import LAWS, run
 
 CONFIG = raremem.MemoryConfig(slots=40, key_dim=8, neighbors=5)
 BACKEND = raremem.get_backend("torch")
@@ -222,3 +224,19 @@ def test_errors_say_what_to_do():
         memory.update(memory(batch()[0]))
     with pytest.raises(raremem.DeviceError, match="on meta"):
         memory(batch()[0].to("meta"))
+
+
+@pytest.mark.parametrize("law", [law for law in LAWS.values() if law.needs is None], ids=lambda law: law.name)
+def test_every_law_holds_where_content_is_not_seen(law, monkeypatch):
+    """As on a GPU: all in PyTorch, and in shapes that no content decides."""
+    monkeypatch.setattr(TorchPrimitives, "eager", lambda self, array: False)
+    run(law, raremem.get_backend("torch", compiled=False), 10)
+
+
+def test_where_content_is_not_seen_updates_are_pytorch_s(monkeypatch):
+    """The laws above would else be of NumPy, in which updates on the CPU are made."""
+    monkeypatch.setattr(NumpyPrimitives, "put_rows", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        written()
+    monkeypatch.setattr(TorchPrimitives, "eager", lambda self, array: False)
+    written()
