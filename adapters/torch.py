@@ -162,6 +162,13 @@ def _rank_high_first(scores: Tensor, ties: Tensor) -> Tensor:
     return (scores.long() << 32) | (~ties.long() & 0xFFFFFFFF)
 
 
+class _NumpyPrimitives(NumpyPrimitives):
+    """NumPy's table, in a process of PyTorch's: the threads of two libraries for products would get in each other's way."""
+
+    def inner(self, left: NDArray[Any], right: NDArray[Any]) -> NDArray[Any]:
+        return (torch.from_numpy(left) @ torch.from_numpy(right).T).numpy()
+
+
 class TorchBackend(ArrayBackend):
     """`ArrayBackend` whose writes leave no trace in the autograd graph, and are NumPy's, in the same memory, on the CPU: its
     many calls on a few numbers each take a third of the time."""
@@ -197,7 +204,7 @@ class TorchBackend(ArrayBackend):
         if not isinstance(state.keys, Tensor) or not self.primitives.eager(state.keys):  # sharded, or on a GPU
             return algorithm.update(self.primitives, config, state, found, targets, mask)
         views, seen = MemoryState(*map(_view, state)), Lookup(*map(_view, found))
-        after, report = algorithm.update(NumpyPrimitives(), config, views, seen, _view(targets), _view(mask))
+        after, report = algorithm.update(_NumpyPrimitives(), config, views, seen, _view(targets), _view(mask))
         to_tensor = partial(torch.as_tensor, device=state.keys.device)
         return state._replace(step=to_tensor(after.step)), UpdateReport(*map(to_tensor, report))
 

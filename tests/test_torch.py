@@ -173,14 +173,14 @@ def takes_any_batch_size():
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_gradient_checkpointing_gives_the_same_gradient_and_writes_once(reentrant):
     gradients, states = [], []
-    for run in ("plain", "checkpointed"):
+    for way in ("plain", "checkpointed"):
         memory = written()
         rows = batch(9)[0].requires_grad_()
 
         def loss(rows, memory=memory):
             return memory(rows * 1.0, batch(9)[1]).loss.mean()
 
-        (loss(rows) if run == "plain" else checkpoint(loss, rows, use_reentrant=reentrant)).backward()
+        (loss(rows) if way == "plain" else checkpoint(loss, rows, use_reentrant=reentrant)).backward()
         memory.update(memory(rows, batch(9)[1]))
         gradients.append(rows.grad)
         states.append(content(memory))
