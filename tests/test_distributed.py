@@ -67,6 +67,7 @@ def die_on_a_rank(rank, ranks, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=ranks, timeout=TIMEOUT)
     memory = Memory(CONFIG)
     rows, targets, _, _ = batch(0, 2)
+    dist.barrier()  # or this rank may be gone before the other has met it
     if rank == 1:
         return
     with pytest.raises(RuntimeError):
