@@ -1,6 +1,8 @@
 """Data-parallel ranks, as processes over gloo: they hold, to the bit, what one process with the whole batch holds."""
 
 import datetime
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -67,9 +69,12 @@ def die_on_a_rank(rank, ranks, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=ranks, timeout=TIMEOUT)
     memory = Memory(CONFIG)
     rows, targets, _, _ = batch(0, 2)
-    dist.barrier()  # or this rank may be gone before the other has met it
+    met = Path(folder, "met")
     if rank == 1:
+        while not met.exists():  # or this rank may be gone before the other has met it
+            time.sleep(0.01)
         return
+    met.touch()
     with pytest.raises(RuntimeError):
         distributed.update(memory, memory(rows, targets))
     assert not memory.step
