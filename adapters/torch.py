@@ -105,7 +105,7 @@ class TorchPrimitives(Primitives):
         return not torch.compiler.is_compiling()
 
     def held(self, queries: Tensor) -> int:
-        return 2**21 if queries.device.type == "cpu" else 2**23
+        return super().held(queries) * (1 if queries.device.type == "cpu" else 4)
 
     def take_rows(self, array: Tensor, rows: Tensor) -> Tensor:
         """On the CPU `array[rows]` copies number by number, and this row by row."""
@@ -173,11 +173,6 @@ class TorchBackend(ArrayBackend):
     """`ArrayBackend` whose writes leave no trace in the autograd graph, and are NumPy's, in the same memory, on the CPU: its
     many calls on a few numbers each take a third of the time."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        if not self.compiled:
-            self._update = self._update_eager
-
     @property
     def capabilities(self) -> frozenset[str]:  # type: ignore[override]
         """vmap goes through what is eager alone: neither a compiled function nor an index can be mapped."""
@@ -197,12 +192,11 @@ class TorchBackend(ArrayBackend):
         with torch.no_grad():
             return super().update(*arguments, **options)
 
-    def _update_eager(
-        self, config: MemoryConfig, state: MemoryState, queries: Tensor, targets: Tensor, mask: Tensor, lookup: Lookup | None
+    def _write(
+        self, config: MemoryConfig, state: MemoryState, found: Lookup, targets: Tensor, mask: Tensor
     ) -> tuple[MemoryState, UpdateReport]:
-        found = self._query(config, state, queries, None, mask) if lookup is None else lookup
-        if not isinstance(state.keys, Tensor) or not self.primitives.eager(state.keys):  # sharded, or on a GPU
-            return algorithm.update(self.primitives, config, state, found, targets, mask)
+        if not isinstance(state.keys, Tensor) or not self.primitives.eager(state.keys):  # sharded, compiled, or on a GPU
+            return super()._write(config, state, found, targets, mask)
         views, seen = MemoryState(*map(_view, state)), Lookup(*map(_view, found))
         after, report = algorithm.update(_NumpyPrimitives(), config, views, seen, _view(targets), _view(mask))
         to_tensor = partial(torch.as_tensor, device=state.keys.device)

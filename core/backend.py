@@ -170,7 +170,9 @@ class ArrayBackend(Backend):
         self.index = index
         search = search if index is None else index.nearest
         self._query: Callable[..., Lookup] = partial(algorithm.query, primitives, search=search)
-        self._update: Callable[..., tuple[MemoryState, UpdateReport]] = partial(_search_and_update, primitives, search=search)
+        self._update: Callable[..., tuple[MemoryState, UpdateReport]] = partial(
+            _search_and_update, primitives, search=search, write=self._write
+        )
         if compiled:
             self._query, self._update = primitives.compiled(self._query, self._update)
 
@@ -213,6 +215,11 @@ class ArrayBackend(Backend):
             if self.index is not None:
                 self.index.note(self.primitives, state, report)
         return state, report
+
+    def _write(
+        self, config: MemoryConfig, state: MemoryState, found: Lookup, targets: Array, mask: Array
+    ) -> tuple[MemoryState, UpdateReport]:
+        return algorithm.update(self.primitives, config, state, found, targets, mask)
 
     def to_numpy(self, state: MemoryState) -> PortableState:
         keys, values, last_used, hits, step = (self.primitives.to_numpy(array) for array in state)
@@ -261,6 +268,7 @@ def _search_and_update(
     mask: Array,
     lookup: Lookup | None,
     search: Search,
+    write: Callable[..., tuple[MemoryState, UpdateReport]],
 ) -> tuple[MemoryState, UpdateReport]:
     found = algorithm.query(p, config, state, queries, None, mask, search) if lookup is None else lookup
-    return algorithm.update(p, config, state, found, targets, mask)
+    return write(config, state, found, targets, mask)

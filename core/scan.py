@@ -90,6 +90,8 @@ def top_k(
     else:
         scores, slots = p.top_k(scores.T, k)
     slots = slots + start
+    if before is None and not p.blocks():
+        return scores, slots
     if before is not None:
         scores, slots = (p.xp.concatenate(both, axis=1) for both in zip(before, (scores, slots), strict=True))
     best, places = p.top_k(scores, k)
@@ -107,10 +109,9 @@ def _best_blocks(p: Primitives, scores: Array, k: int, before: Best | None, lowe
     if count % width:
         scores = p.xp.concatenate([scores, p.xp.full_like(scores[: -count % width], lowest)], axis=0)
     maxima = p.xp.amax(scores.reshape(-1, width, columns), axis=1).T
-    if before is None:
-        blocks = p.ascending(p.top_k(maxima, k)[1])
-    else:
-        blocks = p.ascending(p.top_k(p.xp.concatenate([before[0], maxima], axis=1), k)[1]) - k
+    if before is not None:
+        maxima = p.xp.concatenate([before[0], maxima], axis=1)
+    blocks = p.ascending(p.top_k(maxima, k)[1]) - (0 if before is None else k)
     rows = (blocks[:, :, None] * width + p.arange(width, scores)).reshape(columns, k * width)
     found = p.take_along(scores.T, p.xp.where(rows >= 0, rows, 0))
     return p.xp.where(rows >= 0, found, lowest), rows
