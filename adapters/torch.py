@@ -66,6 +66,9 @@ class TorchPrimitives(Primitives):
         compiling = torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(array)
         return array.device.type == "cpu" and not compiling
 
+    def in_numpy(self) -> Primitives:
+        return _NumpyPrimitives()
+
     def coarse(self, batch: int) -> tuple[str, float]:
         """bf16 has 8 significant bits. For few queries, to convert the keys costs what it saves."""
         return ("bfloat16", 2.0**-8) if batch >= 64 and torch.cpu._is_avx512_bf16_supported() else ("float32", 0.0)
@@ -198,7 +201,7 @@ class TorchBackend(ArrayBackend):
         if not isinstance(state.keys, Tensor) or not self.primitives.eager(state.keys):  # sharded, compiled, or on a GPU
             return super()._write(config, state, found, targets, mask)
         views, seen = MemoryState(*map(_view, state)), Lookup(*map(_view, found))
-        after, report = algorithm.update(_NumpyPrimitives(), config, views, seen, _view(targets), _view(mask))
+        after, report = algorithm.update(self.primitives.in_numpy(), config, views, seen, _view(targets), _view(mask))
         to_tensor = partial(torch.as_tensor, device=state.keys.device)
         return state._replace(step=to_tensor(after.step)), UpdateReport(*map(to_tensor, report))
 

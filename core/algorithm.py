@@ -26,12 +26,12 @@ SMALLEST_SUM = 2.0**-10
 rounding error, and zero has no direction at all."""
 
 BLOCK = 64
-"""Slots in a block, of which those of lower priority are left out together."""
+"""Slots in a block, of which only the largest priority tells how far down to look."""
 
 MERGED = 1024
 """Hits whose slots are compared with those of the whole batch at a time, so that no [B, B] matrix of a large batch is held."""
 
-CHUNK = 2**16
+CHUNK = 2**18
 """Slots whose priority is worked out at a time: few enough to stay in a processor's cache."""
 
 EMPTY_PRIORITY = MAX_INT32
@@ -269,8 +269,7 @@ def _free_slots(p: Primitives, config: MemoryConfig, state: MemoryState, slot: A
     """Rule 5: the slots [n] for this batch's misses in order, which of them may be used, and which are filled."""
     xp, count = p.xp, min(slot.shape[0], config.slots)
     if p.eager(slot) and config.slots >= 2 * BLOCK * count:
-        slots = _contenders(p, config, state, count)
-        priority = _eviction_priority(p, config, state, lambda array: p.take_rows(array, slots))
+        slots, priority = _contenders(p, config, state, count)
         place = xp.searchsorted(slots, xp.where(hit, slot, 0))
         place = xp.where(place < len(slots), place, 0)
         hit = hit & (slots[place] == slot)
@@ -284,24 +283,28 @@ def _free_slots(p: Primitives, config: MemoryConfig, state: MemoryState, slot: A
     return slots[column[0]], best[0] != TAKEN_PRIORITY, best[0] != EMPTY_PRIORITY
 
 
-def _contenders(p: Primitives, config: MemoryConfig, state: MemoryState, count: int) -> Array:
-    """The slots that may be among the `count` to go first once noise has moved each; ascending.
+def _contenders(p: Primitives, config: MemoryConfig, state: MemoryState, count: int) -> tuple[Array, Array]:
+    """The slots that may be among the `count` to go first once noise has moved each, ascending, and their priorities.
 
     The count-th largest of the maxima of blocks is not above the count-th largest of all; what is further below it than noise
     can make up for is out. Slots that are hit are among them still: each was hit by a row that then needs no other.
     """
-    xp, whole = p.xp, config.slots // BLOCK * BLOCK
-    maxima = []
-    for start in range(0, whole, CHUNK):
-        chunk = slice(start, min(start + CHUNK, whole))
-        maxima.append(xp.amax(_eviction_priority(p, config, state, itemgetter(chunk)).reshape(-1, BLOCK), axis=1))
-    best = xp.concatenate(maxima)[None, :]
-    lowest = max(int(xp.amin(p.take_along(best, p.largest(best, count)))) - 2 * config.age_noise, TAKEN_PRIORITY)
-    blocks = xp.where(best[0] >= lowest)[0]
-    inside = _eviction_priority(p, config, state, lambda array: p.take_rows(array[:whole].reshape(-1, BLOCK), blocks))
-    block, place = xp.where(inside >= lowest)
-    rest = xp.where(_eviction_priority(p, config, state, itemgetter(slice(whole, None))) >= lowest)[0]
-    return p.cast(xp.concatenate([blocks[block] * BLOCK + place, rest + whole]), "int32")
+    xp, lowest = p.xp, TAKEN_PRIORITY
+    best: list[Array] = []
+    found: list[tuple[Array, Array]] = []
+    for start in range(0, config.slots, CHUNK):
+        priority = _eviction_priority(p, config, state, itemgetter(slice(start, start + CHUNK)))
+        blocks = len(priority) // BLOCK
+        maxima = xp.concatenate([*best, xp.amax(priority[: blocks * BLOCK].reshape(BLOCK, blocks), axis=0)])[None, :]
+        if maxima.shape[1] >= count:
+            maxima = p.take_along(maxima, p.largest(maxima, count))
+            lowest = max(int(xp.amin(maxima)) - 2 * config.age_noise, TAKEN_PRIORITY)
+        places = xp.where(priority >= lowest)[0]
+        best = [maxima[0]]
+        found.append((places + start, priority[places]))
+    slots, priority = (xp.concatenate(column) for column in zip(*found, strict=True))
+    still = priority >= lowest
+    return p.cast(slots[still], "int32"), priority[still]
 
 
 def _eviction_priority(p: Primitives, config: MemoryConfig, state: MemoryState, some: Callable[[Array], Array]) -> Array:
@@ -312,7 +315,7 @@ def _eviction_priority(p: Primitives, config: MemoryConfig, state: MemoryState, 
     by_hits = config.evict == "least_hit"
     ages, values = state.step - some(state.last_used), some(state.values)
     oldest = AGES_BESIDE_HITS - 2 - 2 * config.age_noise if by_hits else MAX_INT32 - 1 - config.age_noise
-    if not by_hits and p.eager(ages) and len(ages) == CHUNK and _all_ordinary(p, ages, values, oldest):
+    if not by_hits and p.eager(ages) and _all_ordinary(p, ages, values, oldest):
         return ages
     priority = p.xp.where((ages >= 0) & (ages < oldest), ages, oldest)
     if by_hits:
@@ -321,7 +324,7 @@ def _eviction_priority(p: Primitives, config: MemoryConfig, state: MemoryState, 
 
 
 def _all_ordinary(p: Primitives, ages: Array, values: Array, oldest: int) -> bool:
-    """Whether no slot is empty and no age beyond its bounds. Seen sooner, in a whole chunk, than provided for."""
+    """Whether no slot is empty and no age beyond its bounds. Seen sooner than provided for."""
     return bool((p.xp.amin(values) != NO_SLOT) & (p.xp.amin(ages) >= 0) & (p.xp.amax(ages) < oldest))
 
 

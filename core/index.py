@@ -137,10 +137,9 @@ class LiveIndex:
         self._follow(p, state)
         if self._built is None:
             return search.nearest(p, state, queries, targets, k)
-        fresh = np.flatnonzero(self._fresh).astype(np.int32)
-        slots = self._proposed_and_fresh(p, state, queries, k, self._built, fresh)
-        having = partial(self._having, p, self._built, fresh)
-        return slots, None if targets is None else search.best_with_target(p, state, queries, targets, slots, having)
+        seen = MemoryState(*map(p.peek, state)), p.peek(queries), None if targets is None else p.peek(targets)
+        slots, best = self._nearest(p.in_numpy(), *seen, k, self._built)
+        return p.asarray(slots, state.values), None if best is None else p.asarray(best, state.values)
 
     def note(self, p: Primitives, state: MemoryState, report: UpdateReport) -> None:
         """Learn what an update has written: it is found from the next query on."""
@@ -202,22 +201,28 @@ class LiveIndex:
             self._built = building.result()
             self._fresh, self._changed = self._since.copy(), self._since
 
+    def _nearest(
+        self, p: Primitives, state: MemoryState, queries: Array, targets: Array | None, k: int, built: _Built
+    ) -> tuple[Array, Array | None]:
+        """See `nearest`. All arrays are NumPy's, and the table is for these: small operations cost least there."""
+        fresh = np.flatnonzero(self._fresh).astype(np.int32)
+        slots = self._proposed_and_fresh(p, state, queries, k, built, fresh)
+        having = partial(self._having, built, fresh)
+        return slots, None if targets is None else search.best_with_target(p, state, queries, targets, slots, having)
+
     def _proposed_and_fresh(
         self, p: Primitives, state: MemoryState, queries: Array, k: int, built: _Built, fresh: Slots
     ) -> Array:
         """The best slots [B, k] of those that the index proposes and those that changed; exact where these are too few."""
-        xp = p.xp
-        proposed = self._sound(built.index.search(p.to_numpy(queries), search.shortlist(k)))
-        candidates = p.asarray(proposed, state.values)
+        candidates = self._sound(built.index.search(queries, search.shortlist(k)))
         if len(fresh):
-            slots = p.asarray(fresh, state.values)
-            part = state._replace(keys=p.take_rows(state.keys, slots), values=p.take_rows(state.values, slots))
+            part = state._replace(keys=p.take_rows(state.keys, fresh), values=p.take_rows(state.values, fresh))
             columns, _ = search.nearest(p, part, queries, None, min(k, len(fresh)))
-            candidates = xp.concatenate([candidates, xp.where(columns != NO_SLOT, slots[columns], NO_SLOT)], axis=1)
+            candidates = np.concatenate([candidates, np.where(columns != NO_SLOT, fresh[columns], NO_SLOT)], axis=1)
         scores = search.scores_of(p, state, queries, candidates)
         order = p.sort_order(scores, candidates, k)
-        found = xp.where(p.take_along(scores, order) > NOTHING, p.take_along(candidates, order), NO_SLOT)
-        few = xp.where((found[:, -1] == NO_SLOT) & xp.any(queries != 0, axis=1))[0]
+        found = np.where(p.take_along(scores, order) > NOTHING, p.take_along(candidates, order), NO_SLOT)
+        few = np.flatnonzero((found[:, -1] == NO_SLOT) & (queries != 0).any(axis=1))
         if len(few):
             found[few] = search.nearest(p, state, queries[few], None, k)[0]
         return found
@@ -229,12 +234,12 @@ class LiveIndex:
         again[:, 1:] = proposed[:, 1:] == proposed[:, :-1]
         return np.where(again | self._fresh[proposed], NO_SLOT, proposed).astype(np.int32)
 
-    def _having(self, p: Primitives, built: _Built, fresh: Slots, targets: Array) -> Array:
+    def _having(self, built: _Built, fresh: Slots, targets: NDArray[np.int32]) -> Slots:
         """The slots that have one of the targets [n], and some that had."""
-        wanted = np.unique(p.to_numpy(targets))
+        wanted = np.unique(targets)
         fresh = fresh[np.isin(self._values[fresh], wanted)]
         slots = np.concatenate([built.slots.having(wanted), built.changed.having(wanted), fresh])
-        return p.asarray(np.unique(slots).astype(np.int32), targets)
+        return np.unique(slots).astype(np.int32)
 
 
 def _build(build: Build, keys: Rows, values: NDArray[np.int32], seed: int) -> _Built:

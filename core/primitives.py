@@ -2,7 +2,7 @@
 
 What the frameworks spell alike (`where`, `sum`, `any`, `cumsum`, `argmax`, `sqrt`, `exp`, ...) the algorithm takes from the
 table's namespace `xp`. The rest of the table is what they do not: those few methods are all that a new backend writes. The last
-ten have a body here, which is right for every framework; one that can do better has its own.
+eleven have a body here, which is right for every framework; one that can do better has its own.
 """
 
 from __future__ import annotations
@@ -88,6 +88,10 @@ class Primitives(Protocol):
     def eager(self, array: Array) -> bool:
         """Whether shapes may depend on the content of `array`: it is there to be seen, at no cost, and nothing is compiled."""
         return False
+
+    def in_numpy(self) -> Primitives:
+        """The table for what `peek` shows of `eager` arrays: NumPy's, or one like it."""
+        return self
 
     def coarse(self, batch: int) -> tuple[str, float]:
         """The dtype in which so many queries are compared with all keys at first, if `eager`, and its unit roundoff; or

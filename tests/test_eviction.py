@@ -10,9 +10,11 @@ from raremem import algorithm
 @pytest.mark.parametrize("name", ["numpy", "torch"])
 @pytest.mark.parametrize("evict", ["oldest", "least_hit"])
 @pytest.mark.parametrize("filled", [1.0, 0.999])
-def test_block_by_block(name, evict, filled, monkeypatch):
+@pytest.mark.parametrize("chunk", [512, 2**15], ids=["fewer blocks in a chunk than rows", "more"])
+def test_block_by_block(name, evict, filled, chunk, monkeypatch):
     """With the oldest just hit, and one of the youngest, a last block that is not whole,
     and a counter that has wrapped."""
+    monkeypatch.setattr(algorithm, "CHUNK", chunk)
     slots, rows = 140_007, 16
     config = raremem.MemoryConfig(slots, key_dim=2, evict=evict)
     generator = np.random.default_rng(0)

@@ -110,6 +110,7 @@ def test_every_law_holds_with_short_lists_of_the_smallest_memories(law, eager, m
     monkeypatch.setattr(search, "width_and_rows", lambda *sizes: (2, 7))
     monkeypatch.setattr(search, "shortlist", lambda k: k // 2 + 1)
     monkeypatch.setattr(algorithm, "BLOCK", 1)
+    monkeypatch.setattr(algorithm, "CHUNK", 5)
     monkeypatch.setattr(algorithm, "MERGED", 3)
     monkeypatch.setattr(TorchPrimitives, "coarse", always_coarse)
     run(law, eager, 20)
