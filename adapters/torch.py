@@ -70,8 +70,8 @@ class TorchPrimitives(Primitives):
         return _NumpyPrimitives()
 
     def coarse(self, batch: int) -> tuple[str, float]:
-        """bf16 has 8 significant bits. For few queries, to convert the keys costs what it saves."""
-        return ("bfloat16", 2.0**-8) if batch >= 64 and torch.cpu._is_avx512_bf16_supported() else ("float32", 0.0)
+        """bf16 has 8 significant bits. For fewer queries, to convert the keys costs what it saves."""
+        return ("bfloat16", 2.0**-8) if batch >= 8 and torch.cpu._is_avx512_bf16_supported() else ("float32", 0.0)
 
     def cast(self, array: Tensor, dtype: str) -> Tensor:
         return array.to(getattr(torch, dtype))

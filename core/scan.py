@@ -98,6 +98,11 @@ def top_k(
     return best, p.take_along(slots, places)
 
 
+def block_width(count: int, k: int) -> int:
+    """How many of `count` numbers make a block, so that k blocks, and then k numbers in these, are found with least work."""
+    return 2 ** max(0, int(math.log2(count / k) / 2))
+
+
 def _best_blocks(p: Primitives, scores: Array, k: int, before: Best | None, lowest: float) -> Best:
     """The scores and rows [B, k * width] of the k best blocks of rows by their maximum, in the order of rows.
 
@@ -105,7 +110,7 @@ def _best_blocks(p: Primitives, scores: Array, k: int, before: Best | None, lowe
     counts as so many blocks, which are left out.
     """
     count, columns = scores.shape
-    width = 2 ** max(0, int(math.log2(count / k) / 2))
+    width = block_width(count, k)
     if count % width:
         scores = p.xp.concatenate([scores, p.xp.full_like(scores[: -count % width], lowest)], axis=0)
     maxima = p.xp.amax(scores.reshape(-1, width, columns), axis=1).T

@@ -15,7 +15,7 @@ from functools import partial
 from typing import NamedTuple
 
 from .primitives import Primitives
-from .scan import NOTHING, scan
+from .scan import NOTHING, block_width, scan
 from .state import NO_SLOT, Array, MemoryState
 
 SMALLEST = 4096
@@ -221,7 +221,7 @@ def of_best_blocks(
     found, certain = [], []
     for start in range(0, len(queries), rows):
         part = coarse.of(slice(start, start + rows))
-        chosen = p.largest(part.maxima, blocks)
+        chosen = largest(p, part.maxima, blocks)
         ids = p.cast(part.slots_of(p, chosen, slots), "int32")
         ids = xp.concatenate([ids, 0 * ids[:, :1] + rest[None, :]], axis=1)
         scores = p.score(queries[start : start + rows], p.take_rows(state.keys, ids))
@@ -231,6 +231,22 @@ def of_best_blocks(
         others = xp.amin(p.take_along(part.maxima, chosen), axis=1)
         certain.append(p.take_along(scores, order)[:, -1] > others + part.error)
     return xp.concatenate(found), xp.concatenate(certain)
+
+
+def largest(p: Primitives, scores: Array, k: int) -> Array:
+    """Columns [B, k] of the k largest of each row [B, n], in any order, any of equals: of columns far apart at first only the
+    largest is compared."""
+    count = scores.shape[1]
+    width = block_width(count, k)
+    stride = count // width
+    if width == 1:
+        return p.largest(scores, k)
+    maxima = p.xp.amax(scores[:, : width * stride].reshape(-1, width, stride), axis=1)
+    columns = p.largest(maxima, k)[:, None, :] + stride * p.arange(width, scores)[None, :, None]
+    rest = p.arange(count - width * stride, scores) + width * stride
+    columns = columns.reshape(-1, width * k)
+    columns = p.xp.concatenate([columns, 0 * columns[:, :1] + rest[None, :]], axis=1)
+    return p.take_along(columns, p.largest(p.take_along(scores, columns), k))
 
 
 def best_with_target(

@@ -99,6 +99,19 @@ def test_equal_keys_go_to_the_lowest_slot(eager, batch):
     assert (right == 10).all()
 
 
+@pytest.mark.parametrize("name", EAGER)
+@pytest.mark.parametrize(("count", "k"), [(1000, 3), (1003, 3), (1003, 60), (50, 20), (4, 4)])
+def test_the_largest_of_many_columns(name, count, k):
+    """Each once, and with their values; a third of them equal, and the last among the largest."""
+    scores = np.random.default_rng(0).integers(0, 2 * count // 3, (20, count)).astype(np.float32)
+    scores[:, -1] = count
+    given = torch.from_numpy(scores) if name == "torch" else scores
+    columns = np.asarray(search.largest(raremem.get_backend(name).primitives, given, k))
+    assert all(len(set(row)) == k for row in columns)
+    found = np.sort(np.take_along_axis(scores, columns, axis=1), axis=1)
+    np.testing.assert_array_equal(found, np.sort(scores, axis=1)[:, -k:])
+
+
 @pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
 def test_every_law_holds_with_short_lists_of_the_smallest_memories(law, eager, monkeypatch):
     """Blocks of two slots, few of them scored at first, all in bf16 on torch; slots to evict chosen block by block, and hits
