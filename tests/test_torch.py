@@ -240,3 +240,11 @@ def test_where_content_is_not_seen_updates_are_pytorch_s(monkeypatch):
         written()
     monkeypatch.setattr(TorchPrimitives, "eager", lambda self, array: False)
     written()
+
+
+def test_a_product_with_one_row_is_that_with_many():
+    """Whole numbers: every sum is exact."""
+    left, right = (torch.randint(-8, 9, (rows, 128)).float() for rows in (50, 3))
+    for row in range(3):
+        found = BACKEND.primitives.inner(left, right[row : row + 1])
+        assert torch.equal(found, (left @ right.T)[:, row : row + 1])
