@@ -9,9 +9,6 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from raremem.adapters.numpy import backend
-from raremem.scan import top_k
-
 LISTS_PER_ROOT = 4
 PROBED = 32
 SAMPLED = 64
@@ -40,13 +37,11 @@ class Index:
             clustering.min_points_per_centroid = 1
         fewest = 2**CODE_BITS
         self.index.train(keys if len(keys) >= fewest else np.resize(keys, (fewest, dim)))
-        self.centers = self.index.quantizer.reconstruct_n(0, lists)
         self.add(keys, slots)
 
     def search(self, queries: NDArray[np.float32], count: int) -> NDArray[np.int32]:
-        """See `NeighborIndex.search`. The lists to look into are chosen here: faiss takes twice as long to."""
-        scores, lists = top_k(backend.primitives, self.centers @ queries.T, self.index.nprobe)
-        return self.index.search_preassigned(queries, WIDER * count, lists, scores)[1].astype(np.int32)
+        """See `NeighborIndex.search`."""
+        return self.index.search(queries, WIDER * count)[1].astype(np.int32)
 
     def add(self, keys: NDArray[np.float32], slots: NDArray[np.int32]) -> None:
         """See `NeighborIndex.add`."""

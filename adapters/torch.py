@@ -173,6 +173,9 @@ class _NumpyPrimitives(NumpyPrimitives):
     def inner(self, left: NDArray[Any], right: NDArray[Any]) -> NDArray[Any]:
         return (torch.from_numpy(left) @ torch.from_numpy(right).T).numpy()
 
+    def score(self, queries: NDArray[Any], keys: NDArray[Any]) -> NDArray[Any]:
+        return torch.matmul(torch.from_numpy(keys), torch.from_numpy(queries)[:, :, None])[:, :, 0].numpy()
+
 
 class TorchBackend(ArrayBackend):
     """`ArrayBackend` whose writes leave no trace in the autograd graph, and are NumPy's, in the same memory, on the CPU: its
