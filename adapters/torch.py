@@ -168,13 +168,13 @@ def _rank_high_first(scores: Tensor, ties: Tensor) -> Tensor:
 
 
 class _NumpyPrimitives(NumpyPrimitives):
-    """NumPy's table, in a process of PyTorch's: the threads of two libraries for products would get in each other's way."""
+    """NumPy's table with PyTorch's products: the threads of two libraries for these would get in each other's way."""
 
     def inner(self, left: NDArray[Any], right: NDArray[Any]) -> NDArray[Any]:
-        return (torch.from_numpy(left) @ torch.from_numpy(right).T).numpy()
+        return TorchPrimitives().inner(torch.from_numpy(left), torch.from_numpy(right)).numpy()
 
     def score(self, queries: NDArray[Any], keys: NDArray[Any]) -> NDArray[Any]:
-        return torch.matmul(torch.from_numpy(keys), torch.from_numpy(queries)[:, :, None])[:, :, 0].numpy()
+        return TorchPrimitives().score(torch.from_numpy(queries), torch.from_numpy(keys)).numpy()
 
 
 class TorchBackend(ArrayBackend):

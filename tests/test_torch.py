@@ -9,6 +9,7 @@ from torch._inductor.utils import fresh_inductor_cache
 from torch.utils.checkpoint import checkpoint
 
 import raremem
+from raremem import index as live
 from raremem.adapters.numpy import NumpyPrimitives
 from raremem.adapters.torch import Memory, TorchPrimitives
 from raremem.reference.comparison import same_state
@@ -240,6 +241,21 @@ def test_where_content_is_not_seen_updates_are_pytorch_s(monkeypatch):
         written()
     monkeypatch.setattr(TorchPrimitives, "eager", lambda self, array: False)
     written()
+
+
+@pytest.mark.parametrize("index", [None, "annoy"])
+def test_autocast_changes_no_update(index, monkeypatch):
+    """Nor what an index, or the exact search of what changed beside it, answers."""
+    monkeypatch.setattr(live, "SMALLEST", 20)
+    contents = []
+    for fast in (False, True):
+        memory = Memory(CONFIG, index=index and raremem.get_index(index, background=False))
+        with torch.autocast("cpu", torch.bfloat16, enabled=fast):
+            for step in range(12):
+                memory.update(memory(*batch(step)))
+        assert index is None or memory.index.ready
+        contents.append(content(memory))
+    same_state(*contents)
 
 
 def test_a_product_with_one_row_is_that_with_many():
