@@ -81,6 +81,9 @@ class ShardedPrimitives(TorchPrimitives):
             return ShardedKeys(super().copy(array.own), array.shape[0], array.group)
         return super().copy(array)
 
+    def eager(self, array: Any) -> bool:
+        return not isinstance(array, ShardedKeys) and super().eager(array)
+
     def constant(self, array: Any) -> Any:
         return array if isinstance(array, ShardedKeys) else super().constant(array)
 

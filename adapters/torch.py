@@ -203,7 +203,7 @@ class TorchBackend(ArrayBackend):
     def _write(
         self, config: MemoryConfig, state: MemoryState, found: Lookup, targets: Tensor, mask: Tensor
     ) -> tuple[MemoryState, UpdateReport]:
-        if not isinstance(state.keys, Tensor) or not self.primitives.eager(state.keys):  # sharded, compiled, or on a GPU
+        if not self.primitives.eager(state.keys):  # sharded, compiled, or on a GPU
             return super()._write(config, state, found, targets, mask)
         views, seen = MemoryState(*map(_view, state)), Lookup(*map(_view, found))
         after, report = algorithm.update(self.primitives.in_numpy(), config, views, seen, _view(targets), _view(mask))

@@ -199,7 +199,7 @@ def _certain(case: Case, backend: Any, state: Any, rows: Any) -> float:
     """The share of queries, in %, whose first short list is proven to hold the k nearest; 100 where all keys are scored."""
     p, blocks = backend.primitives, search.shortlist(case.config.k)
     width, _ = search.width_and_rows(case.slots, blocks, rows.shape)
-    if not search.few_enough(case.slots, blocks, width):
+    if width == 1:
         return 100.0
     coarse = search.coarse_scan(p, state.keys, rows, width)
     _, certain = search.of_best_blocks(p, state, rows, coarse, blocks, case.config.k)

@@ -34,6 +34,9 @@ MERGED = 1024
 CHUNK = 2**18
 """Slots whose priority is worked out at a time: few enough to stay in a processor's cache."""
 
+GATHERED = 2**21
+"""Numbers of keys, too many for a processor's cache, that are not gathered if a product with all keys holds half as many."""
+
 EMPTY_PRIORITY = MAX_INT32
 TAKEN_PRIORITY = -(2**31)
 
@@ -182,7 +185,11 @@ def normalize(p: Primitives, queries: Array, accepted: Array) -> Array:
 
 def _similarities(p: Primitives, state: MemoryState, unit: Array, slots: Array) -> Array:
     """Rule 2: cosine similarity [B, n] of each row with its own candidate slots [B, n]; the way back for gradients."""
-    return p.score(unit, p.take_rows(p.constant(state.keys), p.xp.where(slots != NO_SLOT, slots, 0)))
+    keys, slots = p.constant(state.keys), p.xp.where(slots != NO_SLOT, slots, 0)
+    gathered = len(unit) * slots.shape[1] * keys.shape[1]
+    if p.eager(keys) and gathered >= GATHERED and 2 * len(unit) * len(state.values) <= gathered:
+        return p.take_along(p.inner(unit, keys), slots)
+    return p.score(unit, p.take_rows(keys, slots))
 
 
 def _softmax(p: Primitives, logits: Array, present: Array) -> Array:

@@ -2,7 +2,8 @@
 
 Where shapes may depend on data, most slots are ruled out by a coarse scan: of each block of slots only the largest coarse
 similarity is kept, the slots of the best blocks are scored in f32, and a bound on the rounding of the coarse scan proves for
-each query that no other slot belongs among its k. Where it does not, more blocks are scored, and at last all.
+each query that no other slot belongs among its k. Where it does not, more blocks are scored, and at last all. In a small memory
+the scan is in f32, and its blocks are single slots: then only equals at the end of the list ask for more.
 
 Nothing here is differentiable: the search answers with slots, and `algorithm.query` scores those again, with a gradient.
 """
@@ -18,8 +19,6 @@ from .primitives import Primitives
 from .scan import NOTHING, block_width, scan
 from .state import NO_SLOT, Array, MemoryState
 
-SMALLEST = 4096
-"""Filled slots from which on a coarse scan pays."""
 ROWS = 512
 """Queries at a time, at most: what is kept of the blocks must not grow with the batch."""
 FEWEST_ROWS = 64
@@ -27,7 +26,7 @@ FEWEST_ROWS = 64
 MAXIMA = 2**23
 """What is kept of the blocks, at most: 32 MB."""
 SCORES = 2**20
-"""Coarse similarities at a time: few enough to stay in a processor's cache."""
+"""Similarities at a time: few enough to stay in a processor's cache. No more than these are all kept, in f32."""
 CHUNK = 2**14
 """Slots at a time, at most: their keys should stay there too."""
 GATHERED = 2**22
@@ -67,12 +66,14 @@ class CoarseScan(NamedTuple):
         return self._replace(maxima=self.maxima[rows], error=self.error[rows])
 
     def slots_of(self, p: Primitives, blocks: Array, slots: int) -> Array:
-        """The slots [B, n * width] of blocks [B, n], in a memory of so many slots."""
+        """The slots [B, m] of blocks [B, n] and those in none, in a memory of so many slots."""
         whole = slots // self.width * self.width
         start = blocks // (self.size // self.width) * self.size
         stride = p.xp.where(start + self.size <= whole, self.size, whole - start) // self.width
         first = start + blocks % (self.size // self.width)
-        return (first[:, :, None] + stride[:, :, None] * p.arange(self.width, blocks)).reshape(len(blocks), -1)
+        ids = (first[:, :, None] + stride[:, :, None] * p.arange(self.width, blocks)).reshape(len(blocks), -1)
+        rest = p.arange(slots - whole, blocks) + whole
+        return p.cast(p.xp.concatenate([ids, 0 * ids[:, :1] + rest[None, :]], axis=1), "int32")
 
 
 def nearest(p: Primitives, state: MemoryState, queries: Array, targets: Array | None, k: int) -> tuple[Array, Array | None]:
@@ -88,10 +89,7 @@ def nearest(p: Primitives, state: MemoryState, queries: Array, targets: Array | 
     if len(asking) < len(queries):
         return _nearest_of_some(p, state, queries, targets, asking, k)
     state = _filled(p, state, k)
-    slots, blocks = len(state.values), shortlist(k)
-    width, rows = width_and_rows(slots, blocks, queries.shape)
-    if slots < max(SMALLEST, width) or not few_enough(slots, blocks, width):
-        return scan(p, state, queries, targets, k)
+    width, rows = width_and_rows(len(state.values), shortlist(k), queries.shape)
     parts = [_shortlisted(p, state, queries[start : start + rows], width, k) for start in range(0, len(queries), rows)]
     found = p.xp.concatenate(parts)
     return found, None if targets is None else best_with_target(p, state, queries, targets, found, partial(_having, p, state))
@@ -154,10 +152,13 @@ def width_and_rows(slots: int, blocks: int, queries: tuple[int, int]) -> tuple[i
     """Slots in a block, a power of two, and rows at a time, for queries of this shape.
 
     As many slots as make the choice of blocks and the scoring of their slots cost alike (measured: a slot gathered and scored
-    costs as much as key_dim maxima). Where there would be too many maxima, twice as many, or else fewer rows at a time.
+    costs as much as key_dim maxima). Where there would be too many maxima, twice as many, or else fewer rows at a time. One
+    slot where that makes few maxima, or so many slots would be scored that all may be.
     """
     batch, dim = queries
     alike = 2 ** max(2, round(math.log2(slots / (blocks * dim)) / 2))
+    if slots * batch <= SCORES or not few_enough(slots, blocks, alike):
+        return 1, max(1, GATHERED // slots)
     rows = min(batch, ROWS)
     while rows >= 2 * FEWEST_ROWS and slots * rows > 2 * alike * MAXIMA:
         rows //= 2
@@ -171,7 +172,7 @@ def few_enough(slots: int, blocks: int, width: int) -> bool:
 
 def _shortlisted(p: Primitives, state: MemoryState, queries: Array, width: int, k: int) -> Array:
     """Slots [B, k] of the most similar keys."""
-    coarse, blocks = coarse_scan(p, state.keys, queries, width), shortlist(k)
+    coarse, blocks = coarse_scan(p, state.keys, queries, width), k + 1 if width == 1 else shortlist(k)
     found, certain = of_best_blocks(p, state, queries, coarse, blocks, k)
     left = p.xp.where(~certain)[0]
     while len(left) and few_enough(len(state.values), 2 * blocks, width):
@@ -184,7 +185,9 @@ def _shortlisted(p: Primitives, state: MemoryState, queries: Array, width: int, 
 
 
 def coarse_scan(p: Primitives, keys: Array, queries: Array, width: int) -> CoarseScan:
-    """Compare queries [B, key_dim] with all keys [slots, key_dim], in blocks of so many slots."""
+    """Compare queries [B, key_dim] with all keys [slots, key_dim], in blocks of so many slots; in f32 if these are single."""
+    if width == 1:
+        return CoarseScan(p.inner(queries, keys), 0 * queries[:, 0], 1, len(keys))
     dtype, roundoff = p.coarse(len(queries))
     low = p.cast(queries, dtype)
     whole, size = len(keys) // width * width, width * max(1, min(SCORES // len(queries), CHUNK) // width)
@@ -215,21 +218,24 @@ def of_best_blocks(
 ) -> tuple[Array, Array]:
     """The best slots [B, k] among those of the best blocks, and whether [B] it is certain that no others are better."""
     xp, slots, width = p.xp, len(state.values), coarse.width
-    blocks = min(blocks, coarse.maxima.shape[1])
-    rest = p.arange(slots % width, queries) + slots // width * width
-    rows = max(1, GATHERED // max(blocks * width * queries.shape[1], 2 * coarse.maxima.shape[1]))
+    count = coarse.maxima.shape[1]
+    blocks = min(blocks, count)
+    rows = max(1, GATHERED // max(blocks * width * queries.shape[1], 2 * count))
     found, certain = [], []
     for start in range(0, len(queries), rows):
         part = coarse.of(slice(start, start + rows))
         chosen = largest(p, part.maxima, blocks)
-        ids = p.cast(part.slots_of(p, chosen, slots), "int32")
-        ids = xp.concatenate([ids, 0 * ids[:, :1] + rest[None, :]], axis=1)
-        scores = p.score(queries[start : start + rows], p.take_rows(state.keys, ids))
+        highest = p.take_along(part.maxima, chosen)
+        if width == 1:
+            ids, scores = p.cast(chosen, "int32"), highest
+        else:
+            ids = part.slots_of(p, chosen, slots)
+            scores = p.score(queries[start : start + rows], p.take_rows(state.keys, ids))
         scores = xp.where(p.take_rows(state.values, ids) != NO_SLOT, scores, NOTHING)
         order = p.sort_order(scores, ids, k)
         found.append(p.take_along(ids, order))
-        others = xp.amin(p.take_along(part.maxima, chosen), axis=1)
-        certain.append(p.take_along(scores, order)[:, -1] > others + part.error)
+        others = xp.amin(highest, axis=1) + part.error if blocks < count else NOTHING
+        certain.append(p.take_along(scores, order)[:, -1] > others)
     return xp.concatenate(found), xp.concatenate(certain)
 
 

@@ -65,10 +65,11 @@ def check(backend, keys, values, queries, targets, k):
 
 
 @pytest.mark.parametrize("keys_of", [crowded, spread])
+@pytest.mark.parametrize("slots", [9001, 20_001])
 @pytest.mark.parametrize(("batch", "k"), [(3, 1), (100, 1), (100, 16), (600, 5)])
-def test_the_nearest_are_found(eager, keys_of, batch, k):
+def test_the_nearest_are_found(eager, keys_of, slots, batch, k):
     generator = np.random.default_rng(batch + k)
-    keys = keys_of(generator, 9001, 24)
+    keys = keys_of(generator, slots, 24)
     values = generator.integers(0, 400, len(keys)).astype(np.int32)
     values[generator.integers(0, len(keys), 50)] = NO_SLOT
     values[8000:8500] = NO_SLOT
@@ -80,7 +81,7 @@ def test_without_its_bound_it_would_miss_some(monkeypatch):
     """The proof is needed: taken out, bf16 misses neighbors among many that are alike."""
     monkeypatch.setattr(TorchPrimitives, "coarse", always_coarse)
     generator = np.random.default_rng(0)
-    keys, values = crowded(generator, 9001, 24), np.arange(9001, dtype=np.int32)
+    keys, values = crowded(generator, 20_001, 24), np.arange(20_001, dtype=np.int32)
     queries, targets = keys[:100] + np.float32(0), np.zeros(100, np.int32)
     backend = raremem.get_backend("torch", compiled=False)
     check(backend, keys, values, queries, targets, 16)
@@ -89,10 +90,11 @@ def test_without_its_bound_it_would_miss_some(monkeypatch):
         check(backend, keys, values, queries, targets, 16)
 
 
+@pytest.mark.parametrize("slots", [12_000, 20_000])
 @pytest.mark.parametrize("batch", [1, 700])
-def test_equal_keys_go_to_the_lowest_slot(eager, batch):
-    keys = np.tile(np.eye(4, dtype=np.float32), (3000, 1))
-    values = np.arange(12_000, dtype=np.int32) % 7
+def test_equal_keys_go_to_the_lowest_slot(eager, slots, batch):
+    keys = np.tile(np.eye(4, dtype=np.float32), (slots // 4, 1))
+    values = np.arange(slots, dtype=np.int32) % 7
     queries = np.tile(np.eye(4, dtype=np.float32)[2:3], (batch, 1))
     found, right = answers(eager, keys, values, queries, np.full(batch, 3, np.int32), 5)
     assert (found == [2, 6, 10, 14, 18]).all()
@@ -114,14 +116,14 @@ def test_the_largest_of_many_columns(name, count, k):
 
 @pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
 def test_every_law_holds_with_short_lists_of_the_smallest_memories(law, eager, monkeypatch):
-    """Blocks of two slots, few of them scored at first, all in bf16 on torch; slots to evict chosen block by block, and hits
-    merged three rows at a time."""
+    """Blocks of two slots, few of them scored at first, all in bf16 on torch; similarities taken from those with all keys;
+    slots to evict chosen block by block, and hits merged three rows at a time."""
     if not law.runs_on(eager):
         pytest.skip(f"{eager.name} declares no {law.needs}")
-    monkeypatch.setattr(search, "SMALLEST", 1)
     monkeypatch.setattr(search, "SHARE", 0.01)
-    monkeypatch.setattr(search, "width_and_rows", lambda *sizes: (2, 7))
+    monkeypatch.setattr(search, "width_and_rows", lambda slots, *sizes: (min(2, slots), 7))
     monkeypatch.setattr(search, "shortlist", lambda k: k // 2 + 1)
+    monkeypatch.setattr(algorithm, "GATHERED", 0)
     monkeypatch.setattr(algorithm, "BLOCK", 1)
     monkeypatch.setattr(algorithm, "CHUNK", 5)
     monkeypatch.setattr(algorithm, "MERGED", 3)

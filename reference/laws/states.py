@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import raremem
 from raremem.backend import Backend
@@ -26,7 +27,7 @@ SPARSE = Size(MemoryConfig(1600, 4, neighbors=1500, margin=0.125, softmax_temper
 FAR = WHOLE + 9001
 """Slots among which those of `SPARSE` are spread: too many for one chunk, and too few for a short list of so many neighbors."""
 MANY_ROWS = 150
-"""More than are compared with such a chunk at a time."""
+"""More than are compared with such a chunk at a time, or with all slots of `LARGE`."""
 
 
 @law("2, 3", lambda sizes: cases((LARGE,), exact=True, full=True, masked=False), costly=True)
@@ -45,8 +46,10 @@ def large_memory_agrees(backend: Backend, case: Case) -> None:
     state = {**case.state, "keys": keys, "values": values}
     case = dataclasses.replace(case, state=state, queries=queries, targets=np.array([0, 1, 2], np.int32))
     check_update(backend, case)
-    check_query(backend, case)
     check_query(backend, dataclasses.replace(case, config=dataclasses.replace(case.config, neighbors=1000)))
+    rows = np.arange(MANY_ROWS) % len(queries)
+    expected = oracle.query(case.config, oracle.from_numpy(case.config, state), queries, case.targets, case.mask)
+    same_lookup(run_query(backend, case.rows(rows)), _rows_of(expected, rows), case.config)
 
 
 @law("2, 3", lambda sizes: cases((SPARSE,), exact=True, masked=False), costly=True)
@@ -63,9 +66,13 @@ def slots_far_apart_agree(backend: Backend, case: Case) -> None:
         state[name][places] = case.state[name]
     expected = oracle.query(case.config, oracle.from_numpy(case.config, case.state), case.queries, case.targets, case.mask)
     rows = np.arange(MANY_ROWS) % len(case.queries)
-    expected = Lookup(*(None if field is None else field[rows] for field in expected))
+    expected = _rows_of(expected, rows)
     expected = expected._replace(slots=np.where(expected.slots == NO_SLOT, NO_SLOT, places[expected.slots]))
     same_lookup(run_query(backend, dataclasses.replace(case.rows(rows), config=config, state=state)), expected, config)
+
+
+def _rows_of(found: Lookup, rows: NDArray[np.int64]) -> Lookup:
+    return Lookup(*(None if field is None else field[rows] for field in found))
 
 
 @law("state")
