@@ -56,7 +56,8 @@ class NumpyPrimitives(Primitives):
         return (array.view(np.int32) & 0x7F800000).view(np.float32)
 
     def inner(self, left: Array, right: Array) -> Array:
-        return left @ right.T
+        """OpenBLAS takes half the time if the fewer rows come second."""
+        return left @ right.T if len(left) > len(right) else (right @ left.T).T
 
     def score(self, queries: Array, keys: Array) -> Array:
         return np.matmul(keys, queries[:, :, None])[:, :, 0]
