@@ -23,9 +23,9 @@ class Index:
     def __init__(self, keys: NDArray[np.float32], slots: NDArray[np.int32], seed: int) -> None:
         dim = keys.shape[1]
         lists = max(1, min(len(keys) // 40, int(LISTS_PER_ROOT * len(keys) ** 0.5)))
-        self.centers = faiss.IndexFlatIP(dim)
         codes = dim // 2 if dim % 2 == 0 else dim
-        self.index = faiss.IndexIVFPQFastScan(self.centers, dim, lists, codes, CODE_BITS, faiss.METRIC_INNER_PRODUCT)
+        centers, inner = faiss.IndexFlatIP(dim), faiss.METRIC_INNER_PRODUCT
+        self.index = faiss.IndexIVFPQFastScan(centers, dim, lists, codes, CODE_BITS, inner)
         self.index.by_residual = True
         self.index.nprobe = min(PROBED, lists)
         self.index.implem = 10  # each query by itself: hardly a list is searched for two
@@ -39,7 +39,7 @@ class Index:
 
     def search(self, queries: NDArray[np.float32], count: int) -> NDArray[np.int32]:
         """See `NeighborIndex.search`."""
-        return self.index.search(np.ascontiguousarray(queries), WIDER * count)[1].astype(np.int32)
+        return self.index.search(queries, WIDER * count)[1].astype(np.int32)
 
     def add(self, keys: NDArray[np.float32], slots: NDArray[np.int32]) -> None:
         """See `NeighborIndex.add`."""

@@ -72,8 +72,7 @@ class CoarseScan(NamedTuple):
         stride = p.xp.where(start + self.size <= whole, self.size, whole - start) // self.width
         first = start + blocks % (self.size // self.width)
         ids = (first[:, :, None] + stride[:, :, None] * p.arange(self.width, blocks)).reshape(len(blocks), -1)
-        rest = p.arange(slots - whole, blocks) + whole
-        return p.cast(p.xp.concatenate([ids, 0 * ids[:, :1] + rest[None, :]], axis=1), "int32")
+        return p.cast(_and_rest(p, ids, whole, slots), "int32")
 
 
 def nearest(p: Primitives, state: MemoryState, queries: Array, targets: Array | None, k: int) -> tuple[Array, Array | None]:
@@ -249,10 +248,14 @@ def largest(p: Primitives, scores: Array, k: int) -> Array:
         return p.largest(scores, k)
     maxima = p.xp.amax(scores[:, : width * stride].reshape(-1, width, stride), axis=1)
     columns = p.largest(maxima, k)[:, None, :] + stride * p.arange(width, scores)[None, :, None]
-    rest = p.arange(count - width * stride, scores) + width * stride
-    columns = columns.reshape(-1, width * k)
-    columns = p.xp.concatenate([columns, 0 * columns[:, :1] + rest[None, :]], axis=1)
+    columns = _and_rest(p, columns.reshape(-1, width * k), width * stride, count)
     return p.take_along(columns, p.largest(p.take_along(scores, columns), k))
+
+
+def _and_rest(p: Primitives, columns: Array, start: int, stop: int) -> Array:
+    """Columns [B, n], and after them in every row those from `start` to `stop`."""
+    rest = p.arange(stop - start, columns) + start
+    return p.xp.concatenate([columns, 0 * columns[:, :1] + rest[None, :]], axis=1)
 
 
 def best_with_target(

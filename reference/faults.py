@@ -112,7 +112,7 @@ FAULTS = (
     Fault("blocks by their minimum", _SCAN, "p.xp.amax(scores.reshape", "p.xp.amin(scores.reshape"),
     Fault("a stale read: the last write is not seen", _SCAN, "p.xp.where((values != NO_SLOT)",
           "p.xp.where((p.slice_rows(state.last_used, start, size) != state.step) & (values != NO_SLOT)"),
-    Fault("slots after the last whole block are left out", _SEARCH, "p.xp.concatenate([ids, 0 * ids[:, :1] + rest[None, :]], axis=1)", "ids"),
+    Fault("slots after the last whole block are left out", _SEARCH, "_and_rest(p, ids, whole, slots)", "ids"),
     Fault("a short list that is not proven", _SEARCH, "[:, -1] > others", "[:, -1] > others - 3.0"),
     Fault("equals after the end of a short list are left out", _SEARCH, "[:, -1] > others", "[:, -1] >= others"),
     Fault("blocks of neighboring slots", _SEARCH, "first = start + blocks % (self.size // self.width)", "first = start"),
