@@ -107,7 +107,7 @@ class JaxPrimitives(Primitives):
         return jnp.sort(array, axis=1)
 
     def held(self, queries: Array) -> int:
-        return super().held(queries) * (1 if jax.default_backend() == "cpu" else 4)
+        return super().held(queries) * (1 if jax.default_backend() == "cpu" else 32)
 
     def slice_rows(self, array: Array, start: Array | int, count: int) -> Array:
         return jax.lax.dynamic_slice_in_dim(array, start, count)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cache, partial
+from importlib.util import find_spec
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from raremem import algorithm
 from raremem.adapters.numpy import NumpyPrimitives
-from raremem.adapters.torch_ops import computed_before
+from raremem.adapters.torch_ops import bits_as, computed_before
 from raremem.backend import ArrayBackend
 from raremem.config import MemoryConfig
 from raremem.errors import DeviceError, StateError
@@ -22,6 +23,10 @@ from raremem.index import LiveIndex
 from raremem.primitives import Primitives
 from raremem.registry import get_index
 from raremem.state import Lookup, MemoryState, UpdateReport
+
+KERNELS = torch.cuda.is_available() and find_spec("triton") is not None
+if KERNELS:
+    from raremem.adapters import torch_gpu
 
 Carry = TypeVar("Carry")
 
@@ -55,7 +60,7 @@ class TorchPrimitives(Primitives):
     def peek(self, array: Any, wait: bool = False) -> NDArray[Any] | None:
         if not isinstance(array, Tensor):
             return np.asarray(array)
-        if torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(array):
+        if torch.compiler.is_compiling() or _batched(array):
             return None
         return array.detach().cpu().numpy() if wait or array.device.type == "cpu" else None
 
@@ -63,8 +68,7 @@ class TorchPrimitives(Primitives):
         return None if torch.compiler.is_compiling() else id(array)
 
     def eager(self, array: Tensor) -> bool:
-        compiling = torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(array)
-        return array.device.type == "cpu" and not compiling
+        return array.device.type == "cpu" and not torch.compiler.is_compiling() and not _batched(array)
 
     def in_numpy(self) -> Primitives:
         return _NumpyPrimitives()
@@ -86,7 +90,7 @@ class TorchPrimitives(Primitives):
         return (array.long() * factor).to(torch.int32)
 
     def power_of_two(self, array: Tensor) -> Tensor:
-        return (array.view(torch.int32) & 0x7F800000).view(torch.float32)
+        return _bits_as(_bits_as(array, torch.int32) & 0x7F800000, torch.float32)
 
     def inner(self, left: Tensor, right: Tensor) -> Tensor:
         with torch.autocast(left.device.type, enabled=False):
@@ -95,6 +99,8 @@ class TorchPrimitives(Primitives):
             return left @ right.T
 
     def score(self, queries: Tensor, keys: Tensor) -> Tensor:
+        if keys.is_cuda:  # where a product would be in tf32, if the user has allowed that
+            return (keys * queries[:, None, :]).sum(2)
         with torch.autocast(keys.device.type, enabled=False):
             return torch.matmul(keys, queries[:, :, None])[:, :, 0]
 
@@ -110,13 +116,24 @@ class TorchPrimitives(Primitives):
         return not torch.compiler.is_compiling()
 
     def held(self, queries: Tensor) -> int:
-        return super().held(queries) * (1 if queries.device.type == "cpu" else 4)
+        return super().held(queries) * (32 if queries.is_cuda else 1)
 
     def take_rows(self, array: Tensor, rows: Tensor) -> Tensor:
         """On the CPU `array[rows]` copies number by number, and this row by row."""
         if not self.eager(array):
             return array[rows]
         return array.index_select(0, rows.reshape(-1)).reshape(*rows.shape, *array.shape[1:])
+
+    def sums(self, chosen: Tensor, rows: Tensor) -> Tensor:
+        return (chosen.double() @ rows.double()).float() if rows.is_cuda else super().sums(chosen, rows)  # not in tf32
+
+    def nearest(
+        self, state: MemoryState, queries: Tensor, targets: Tensor | None, k: int
+    ) -> tuple[Tensor, Tensor | None] | None:
+        if not KERNELS or not queries.is_cuda or _batched(queries):
+            return None
+        slots, best = torch_gpu.nearest(state.keys, state.values, queries, targets, k)
+        return slots, None if targets is None else best
 
     def largest(self, scores: Tensor, k: int) -> Tensor:
         return torch.topk(scores, k, dim=1, sorted=False).indices
@@ -156,13 +173,22 @@ def _compiled_for_each_config(function: Callable[..., Any]) -> Callable[..., Any
     return lambda config, *arguments: compiled(config)(*arguments)
 
 
+def _batched(array: Tensor) -> bool:
+    """Whether this is in `torch.func.vmap`."""
+    return not torch.compiler.is_compiling() and torch._C._functorch.is_batchedtensor(array)
+
+
+def _bits_as(array: Tensor, dtype: torch.dtype) -> Tensor:
+    return bits_as(array, dtype) if _batched(array) else array.view(dtype)
+
+
 def _rank_high_first(scores: Tensor, ties: Tensor) -> Tensor:
     """One i64 for each entry, largest where it comes first: highest score, then lowest tie-breaker.
 
     The bits of an f32, its magnitude bits flipped where it is negative, order as the numbers do; -0.0 is made 0.0 first.
     """
     if scores.dtype == torch.float32:
-        bits = torch.where(scores == 0, 0.0, scores).view(torch.int32)
+        bits = _bits_as(torch.where(scores == 0, 0.0, scores), torch.int32)
         scores = bits ^ ((bits >> 31) & 0x7FFFFFFF)
     return (scores.long() << 32) | (~ties.long() & 0xFFFFFFFF)
 

@@ -1,8 +1,12 @@
-"""An operator that the compiler may not look into.
+"""Operators of our own.
 
-It is registered with PyTorch once a process: a module that registers it again, reloaded say, takes it away from every
-function that holds the first. So it lives apart from the adapter, which the planted faults run a second time.
+They are registered with PyTorch once a process: a module that registers them again, reloaded say, takes them away from every
+function that holds the first. So they live apart from the adapter, which the planted faults run a second time.
 """
+
+from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +14,7 @@ from torch import Tensor
 
 @torch.library.custom_op("raremem::computed_before", mutates_args=())
 def computed_before(content: Tensor) -> Tensor:
-    """`content`, computed in whole before anything is written.
+    """`content`, computed in whole before anything is written: the compiler may not look into it.
 
     Else the compiler may work it out row by row in the loop that writes the rows, and what it then reads from the same array
     is what an earlier row has written.
@@ -21,3 +25,19 @@ def computed_before(content: Tensor) -> Tensor:
 @computed_before.register_fake
 def _like(content: Tensor) -> Tensor:
     return torch.empty_like(content)
+
+
+@torch.library.custom_op("raremem::bits_as", mutates_args=())
+def bits_as(content: Tensor, dtype: torch.dtype) -> Tensor:
+    """`content.view(dtype)`, of as many bits, for what is batched: some releases of PyTorch have no rule for that."""
+    return content.view(dtype).clone()
+
+
+@bits_as.register_fake
+def _as_many(content: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.empty_like(content, dtype=dtype)
+
+
+@bits_as.register_vmap
+def _of_all(info: Any, in_dims: tuple[int | None, ...], content: Tensor, dtype: torch.dtype) -> tuple[Tensor, int | None]:
+    return bits_as(content, dtype), in_dims[0]

@@ -40,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     conformance.add_argument("--examples", type=int, default=50, metavar="N", help="cases for each law; default: 50")
     conformance.add_argument("--expected-failures", type=Path, metavar="FILE", help="lines 'law[backend-mode]  # reason'")
     conformance.add_argument("--report", type=Path, metavar="FILE", help="write what came out as JSON")
+    conformance.add_argument("--device", metavar="NAME", help="PyTorch's, cuda say; JAX takes its own default")
     conformance.set_defaults(run=_conformance)
 
     demo = commands.add_parser("demo", help="train a small network, then let it remember characters seen once")
@@ -69,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="for results; default: out")
     bench.add_argument("--seed", type=int, default=0, help="default: 0")
+    bench.add_argument("--device", metavar="NAME", help="PyTorch's, cuda say, for speed; JAX takes its own default")
     bench.set_defaults(run=_bench)
     return parser
 
@@ -79,9 +81,20 @@ def _bench(options: argparse.Namespace) -> None:
             wanted = f"--data with {FILES[task.data]}, or --data download; " if task.data else ""
             print(f"{name:16} {task.title}\n{'':16} needs {wanted}{task.needs}; --minutes {task.minutes:g} by default")
         return
+    if options.device is not None and options.task != "speed":
+        raise raremem.ConfigError(f"--device {options.device}: of the tasks only speed goes to another device of PyTorch's.")
+    _go_to(options.device)
     data = options.data and Path(options.data)
     minutes = TASKS[options.task].minutes if options.minutes is None else options.minutes
     run_task(options.task, Setting(options.backend, data, options.out, minutes, options.seed))
+
+
+def _go_to(device: str | None) -> None:
+    """Make it PyTorch's default, if one is named."""
+    if device is not None:
+        import torch
+
+        torch.set_default_device(device)
 
 
 def _conformance(options: argparse.Namespace) -> int:
@@ -90,6 +103,7 @@ def _conformance(options: argparse.Namespace) -> int:
         import pytest
     except ImportError as error:
         raise raremem.MissingPackageError(f"the laws need {error.name}: pip install 'raremem[conformance]'") from error
+    _go_to(options.device)
     for name in options.backend:
         raremem.registry.choices(name)
     arguments = ["--pyargs", "raremem.reference.conformance", "-q", "--no-header", "-p", "no:cacheprovider", "-o", "addopts="]

@@ -97,17 +97,35 @@ def full_memory(backend: Any, config: MemoryConfig, keys: Rows, values: NDArray[
 def median_ms(run: Callable[[], object], seconds: float) -> float:
     """Milliseconds of a run: the median of those that fit in so many seconds, at least three, after one that warms up."""
     run()
+    _wait()
     taken: list[float] = []
     end = time.perf_counter() + seconds
     while len(taken) < FEWEST or time.perf_counter() < end:
         started = time.perf_counter()
         run()
+        _wait()
         taken.append(1000 * (time.perf_counter() - started))
     return statistics.median(taken)
 
 
+def _wait() -> None:
+    """Until the GPU has done all that PyTorch gave it, if there is one in use."""
+    if _on_cuda():
+        sys.modules["torch"].cuda.synchronize()
+
+
+def _on_cuda() -> bool:
+    return "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized()
+
+
 def peak_extra_mb(run: Callable[[], object]) -> float | None:
-    """MB by which the process grows while it runs, at most; None where the system does not say."""
+    """MB by which the process grows while it runs, or PyTorch's part of the GPU; None where the system does not say."""
+    if _on_cuda():
+        cuda = sys.modules["torch"].cuda
+        cuda.reset_peak_memory_stats()
+        before = cuda.memory_allocated()
+        run()
+        return (cuda.max_memory_allocated() - before) / 1e6
     if not STATM.is_file():
         return None
     done = threading.Event()
@@ -134,16 +152,19 @@ def measure(case: Case, backend: Any, seconds: float) -> dict[str, float]:
     """Milliseconds of raremem and of the peers in this process, and the share of rows whose first short list was enough."""
     keys, values, queries, targets = case.data()
     state = full_memory(backend, case.config, keys, values, case.batch, seed=1)
-    rows, wanted = (backend.primitives.asarray(array, state.keys) for array in (queries, targets))
-    found = {"query": median_ms(lambda: np.asarray(backend.query(case.config, state, rows).values), seconds)}
-    if backend.name == "torch":
+    p = backend.primitives
+    rows, wanted = (p.asarray(array, state.keys) for array in (queries, targets))
+    found = {"query": median_ms(lambda: p.peek(backend.query(case.config, state, rows).values, wait=True), seconds)}
+    if backend.name == "torch" and p.eager(state.keys):
         found["certain"] = _certain(case, backend, state, rows)
     step = _step(case, backend, state, rows, wanted)
     peak = peak_extra_mb(step)
     if peak is not None:
         found["peak"] = peak
     found["step"] = median_ms(step, seconds)
-    if backend.name == "torch" and case.slots <= SMALL:
+    if _on_cuda():
+        found["graph"] = median_ms(_graph(_module_step(case, state, rows, wanted)), seconds)
+    elif backend.name == "torch" and case.slots <= SMALL:
         compiled = raremem.get_backend("torch", compiled=True)
         state = full_memory(compiled, case.config, keys, values, case.batch, seed=1)
         found["compiled"] = median_ms(_step(case, compiled, state, rows, wanted), seconds)
@@ -151,7 +172,7 @@ def measure(case: Case, backend: Any, seconds: float) -> dict[str, float]:
         return found | {"limit": max(median_ms(lambda: queries @ keys.T, seconds), median_ms(keys.max, seconds))}
     from raremem.benchmarks import plain_torch
 
-    return found | plain_torch.measure(case.neighbors, keys, values, queries, targets, seconds)
+    return found | plain_torch.measure(case.neighbors, keys, values, queries, targets, seconds, _graph if _on_cuda() else None)
 
 
 def _step(case: Case, backend: raremem.Backend, state: Any, rows: Any, wanted: Any) -> Callable[[], object]:
@@ -195,6 +216,35 @@ def _step(case: Case, backend: raremem.Backend, state: Any, rows: Any, wanted: A
     return step
 
 
+def _module_step(case: Case, state: Any, rows: Any, wanted: Any) -> Callable[[], object]:
+    """The same step, of a module: all that it changes stays where it is."""
+    from raremem.adapters.torch import Memory
+
+    memory = Memory(case.config)
+    memory.keys, memory.values, memory.last_used, memory.hits, memory.step = state
+
+    def step() -> None:
+        out = memory(rows, wanted)
+        out.loss.mean().backward()
+        memory.update(out)
+
+    return step
+
+
+def _graph(step: Callable[[], object]) -> Callable[[], object]:
+    """What replays a step as one CUDA graph, so that its operations are not called one by one."""
+    import torch
+
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
+
+
 def _certain(case: Case, backend: Any, state: Any, rows: Any) -> float:
     """The share of queries, in %, whose first short list is proven to hold the k nearest; 100 where all keys are scored."""
     p, blocks = backend.primitives, search.shortlist(case.config.k)
@@ -224,8 +274,9 @@ def run(setting: Setting) -> Outcome:
     backend = raremem.get_backend(setting.backend)
     seconds = 60 * setting.minutes / len(CASES) / 6
     measured = [measure(case, backend, seconds) for case in progress(CASES, f"speed on {setting.backend}")]
-    for found, taken in zip(measured, faiss_ms(CASES, seconds) or [], strict=False):
-        found["faiss"] = taken
+    if not _on_cuda():
+        for found, taken in zip(measured, faiss_ms(CASES, seconds) or [], strict=False):
+            found["faiss"] = taken
     return outcome(measured)
 
 
@@ -236,9 +287,11 @@ def outcome(measured: list[dict[str, float]]) -> Outcome:
             "slots x batch x dim x k",
             "step ms",
             "compiled ms",
+            "CUDA graph ms",
             "query ms",
             "limit ms",
             "plain torch ms",
+            "plain CUDA graph ms",
             "faiss search ms",
             "certain %",
             "extra MB",
@@ -247,12 +300,12 @@ def outcome(measured: list[dict[str, float]]) -> Outcome:
     headline: dict[str, float] = {}
     for case, found in zip(CASES, measured, strict=True):
         name = f"{case.slots:,} x {case.batch} x {case.key_dim} x {case.neighbors}"
-        names = ("step", "compiled", "query", "limit", "plain", "faiss", "certain", "peak")
+        names = ("step", "compiled", "graph", "query", "limit", "plain", "plain graph", "faiss", "certain", "peak")
         table.append([name, *(f"{found[column]:.1f}" if column in found else "not run" for column in names)])
         headline |= {
             f"{name}: {step} / {title}": found[ours] / found[peer]
-            for ours, step in (("step", "step"), ("compiled", "compiled step"))
-            for peer, title in (("plain", "plain torch step"), ("faiss", "faiss search"))
+            for ours, step in (("step", "step"), ("compiled", "compiled step"), ("graph", "step as a CUDA graph"))
+            for peer, title in (("plain", "plain torch step"), ("faiss", "faiss search"), ("plain graph", "plain CUDA graph"))
             if ours in found and peer in found
         }
     return Outcome(

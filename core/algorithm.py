@@ -269,7 +269,7 @@ def _together(p: Primitives, unit: Array, some: Array, whose: Array) -> tuple[Ar
     xp = p.xp
     together = p.cast(some[:, None] == whose[None, :], "float32")
     counts = p.cast(xp.sum(together, axis=1), "int32")
-    return p.inner(together, unit.T), counts, p.cast(xp.argmax(together, axis=1), "int32")
+    return p.sums(together, unit), counts, p.cast(xp.argmax(together, axis=1), "int32")
 
 
 def _free_slots(p: Primitives, config: MemoryConfig, state: MemoryState, slot: Array, hit: Array) -> tuple[Array, Array, Array]:

@@ -2,7 +2,7 @@
 
 What the frameworks spell alike (`where`, `sum`, `any`, `cumsum`, `argmax`, `sqrt`, `exp`, ...) the algorithm takes from the
 table's namespace `xp`. The rest of the table is what they do not: those few methods are all that a new backend writes. The last
-eleven have a body here, which is right for every framework; one that can do better has its own.
+thirteen have a body here, which is right for every framework; one that can do better has its own.
 """
 
 from __future__ import annotations
@@ -115,9 +115,17 @@ class Primitives(Protocol):
         """Each row [m, n] of an i32 array in order, the smallest first."""
         return self.take_along(array, self.sort_order(0 * array, array))
 
+    def sums(self, chosen: Array, rows: Array) -> Array:
+        """[m, n] x [n, d] -> [m, d]: of rows, the sum of those where `chosen` is 1.0, and not 0.0; in f32 or better."""
+        return self.inner(chosen, rows.T)
+
     def largest(self, scores: Array, k: int) -> Array:
         """Columns [m, k] of the k largest of each row [m, n], in any order, any of equals. Only asked where `eager`."""
         return self.top_k(scores, k)[1]
+
+    def nearest(self, state: MemoryState, queries: Array, targets: Array | None, k: int) -> tuple[Array, Array | None] | None:
+        """What `search.nearest` answers, of one's own; or None, for the search that all share. Only asked where not `eager`."""
+        return None
 
     def loop(self, start: int, stop: int, body: Callable[[Any, Carry], Carry], carry: Carry) -> Carry:
         """`carry = body(i, carry)` for i in range(start, stop); i may be traced."""

@@ -13,7 +13,9 @@ from .state import NO_SLOT, Array, MemoryState
 WHOLE = 2**17
 """Slots that are one chunk, where the batch is cut: to cut some out of the keys, a compiler copies them."""
 CHUNK = 2**14
-"""Slots in a chunk of more than those."""
+"""Slots in a chunk of more than those, at least."""
+FEW = 128
+"""Rows that are taken for so many, where a chunk may be larger."""
 
 NOTHING = -float("inf")
 
@@ -26,8 +28,9 @@ def scan(p: Primitives, state: MemoryState, queries: Array, targets: Array | Non
     if not p.blocks():  # before anything is worked out of the shape: a compiler would guard on it
         return _scan_group(p, state, queries, targets, k, CHUNK)
     batch, slots = len(queries), len(state.values)
-    most = slots if slots <= WHOLE else CHUNK
-    rows = p.held(queries) // most
+    held = p.held(queries)
+    most = slots if slots <= WHOLE or slots * batch <= held else max(CHUNK, held // max(batch, FEW))
+    rows = held // most
     if batch <= rows:
         return _scan_group(p, state, queries, targets, k, most)
     groups = -(-batch // rows)

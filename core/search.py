@@ -83,7 +83,7 @@ def nearest(p: Primitives, state: MemoryState, queries: Array, targets: Array | 
         Equal scores go to the lowest slot. -1 stands where there is no slot; what stands for a query of zeros means nothing.
     """
     if not p.eager(queries):
-        return scan(p, state, queries, targets, k)
+        return p.nearest(state, queries, targets, k) or scan(p, state, queries, targets, k)
     asking = p.xp.where(p.xp.any(queries != 0, axis=1))[0]
     if len(asking) < len(queries):
         return _nearest_of_some(p, state, queries, targets, asking, k)

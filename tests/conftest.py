@@ -3,3 +3,4 @@
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("TRITON_INTERPRET", "1")

@@ -1,0 +1,62 @@
+"""The kernels of the search on a GPU, run on the CPU by Triton's interpreter."""
+
+import pytest
+import torch
+
+from raremem.adapters.torch import TorchBackend, TorchPrimitives
+from raremem.reference.laws import LAWS, run
+
+torch_gpu = pytest.importorskip("raremem.adapters.torch_gpu", reason="Triton is not installed")
+
+
+class GpuPrimitives(TorchPrimitives):
+    """As on a GPU: content is not seen, and the search is the kernels'."""
+
+    def eager(self, array):
+        return False
+
+    def nearest(self, state, queries, targets, k):
+        slots, best = torch_gpu.nearest(state.keys, state.values, queries, targets, k)
+        return slots, None if targets is None else best
+
+
+ANY_BACKEND = [law for law in LAWS.values() if law.needs is None]
+LARGE = ("large_memory_agrees", "slots_far_apart_agree")
+
+
+@pytest.mark.parametrize("law", ANY_BACKEND, ids=lambda law: law.name)
+def test_every_law_holds(law, monkeypatch):
+    monkeypatch.setattr(torch_gpu, "TILE", 2**12)  # the interpreter takes as long for a large program as for a small one
+    run(law, TorchBackend(GpuPrimitives()), 1 if law.name in LARGE else 10)
+
+
+@pytest.mark.parametrize("law", [law for law in ANY_BACKEND if law.name not in LARGE], ids=lambda law: law.name)
+def test_every_law_holds_where_small_memories_have_blocks(law, monkeypatch):
+    monkeypatch.setattr(torch_gpu, "WIDTH", 2)
+    run(law, TorchBackend(GpuPrimitives()), 10)
+
+
+def question(rows):
+    """Whole numbers, of which many are alike: every sum is exact, and there are equals."""
+    generator = torch.Generator().manual_seed(0)
+    keys = torch.randint(-2, 3, (300, 6), generator=generator).float()
+    values, targets = (torch.randint(-1, 20, (count,), generator=generator, dtype=torch.int32) for count in (300, rows))
+    return keys, values, torch.randint(-2, 3, (rows, 6), generator=generator).float(), targets
+
+
+def test_a_large_batch_is_searched_in_groups(monkeypatch):
+    keys, values, queries, targets = question(200)
+    together = torch_gpu.nearest(keys, values, queries, targets, 3)
+    monkeypatch.setattr(torch_gpu, "HELD", 64 * 300)
+    calls = []
+    monkeypatch.setattr(torch_gpu, "_nearest", lambda *a, found=torch_gpu._nearest: calls.append(len(a[2])) or found(*a))
+    in_groups = torch_gpu.nearest(keys, values, queries, targets, 3)
+    assert calls == [64, 64, 64, 8]
+    assert all(map(torch.equal, together, in_groups))
+
+
+@pytest.mark.parametrize("rows", [0, 20])
+@pytest.mark.parametrize("with_targets", [True, False])
+def test_a_compiler_is_told_the_truth_about_the_operator(rows, with_targets):
+    keys, values, queries, targets = question(rows)
+    torch.library.opcheck(torch_gpu.nearest, (keys, values, queries, targets if with_targets else None, 3))
