@@ -69,3 +69,22 @@ def test_half_of_the_queries_hit():
 def test_growth_is_seen_while_it_lasts():
     assert speed.peak_extra_mb(lambda: np.ones(10**7).sum()) > 60
     assert speed.peak_extra_mb(lambda: sum(range(10**6))) < 20
+
+
+def test_speed_alone_goes_to_another_device(tmp_path, capsys, monkeypatch):
+    torch = pytest.importorskip("torch")
+    assert cli.main(["bench", "symbols", "--device", "meta"]) == 1
+    assert "only speed goes to another device" in capsys.readouterr().err
+    devices = []
+
+    def measure(case, backend, seconds):
+        devices.append(torch.get_default_device().type)
+        return {"step": 1.0, "query": 1.0, "limit": 1.0}
+
+    monkeypatch.setattr(speed, "measure", measure)
+    monkeypatch.setattr(speed, "faiss_ms", lambda cases, seconds: None)
+    try:
+        assert cli.main(["bench", "speed", "--device", "meta", "--out", str(tmp_path)]) == 0
+    finally:
+        torch.set_default_device(None)
+    assert devices == ["meta", "meta"]
