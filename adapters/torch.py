@@ -17,7 +17,7 @@ from raremem import algorithm
 from raremem.adapters.numpy import NumpyPrimitives
 from raremem.adapters.torch_ops import bits_as, computed_before
 from raremem.backend import ArrayBackend
-from raremem.config import MemoryConfig
+from raremem.config import MAX_INT32, MemoryConfig
 from raremem.errors import DeviceError, StateError
 from raremem.index import LiveIndex
 from raremem.primitives import Primitives
@@ -108,7 +108,7 @@ class TorchPrimitives(Primitives):
         columns = torch.arange(scores.shape[1], device=scores.device)
         ranks = _rank_high_first(scores, columns)
         ranks = ranks.amax(1, keepdim=True) if k == 1 else torch.topk(ranks, k, dim=1).values
-        best = (~ranks & 0xFFFFFFFF).to(torch.int32)
+        best = ranks.to(torch.int32) ^ MAX_INT32
         return self.take_along(scores, best), best
 
     def blocks(self) -> bool:
@@ -183,14 +183,15 @@ def _bits_as(array: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _rank_high_first(scores: Tensor, ties: Tensor) -> Tensor:
-    """One i64 for each entry, largest where it comes first: highest score, then lowest tie-breaker.
+    """One i64 for each entry, largest where it comes first: highest score, then lowest tie-breaker of i32.
 
-    The bits of an f32, its magnitude bits flipped where it is negative, order as the numbers do; -0.0 is made 0.0 first.
+    The bits of an f32, its magnitude bits flipped where it is negative, order as the numbers do; one more makes -0.0 equal 0.0.
     """
     if scores.dtype == torch.float32:
-        bits = _bits_as(torch.where(scores == 0, 0.0, scores), torch.int32)
-        scores = bits ^ ((bits >> 31) & 0x7FFFFFFF)
-    return (scores.long() << 32) | (~ties.long() & 0xFFFFFFFF)
+        bits = _bits_as(scores, torch.int32)
+        sign = bits >> 31
+        scores = (bits ^ (sign & 0x7FFFFFFF)) - sign
+    return (scores.long() << 32) + (ties ^ MAX_INT32)
 
 
 class _NumpyPrimitives(NumpyPrimitives):

@@ -21,6 +21,9 @@ SMALLEST_NORM = 2.0**-100
 """Rule 1: a row whose largest magnitude is below this has no direction. Our choice: some compilers flush subnormal
 numbers to zero, and above this bound that cannot be seen."""
 
+LARGEST_NUMBER = (2 - 2.0**-23) * 2.0**127
+"""Of f32."""
+
 SMALLEST_SUM = 2.0**-10
 """Rule 4: if key and queries cancel to a norm below this, the key stays. Our choice: what is left of such a sum is mostly
 rounding error, and zero has no direction at all."""
@@ -55,13 +58,15 @@ def query(
 ) -> Lookup:
     """Rules 1, 2, 3 and 8. queries [B, key_dim] of any float, targets [B] of any int or None, mask [B] bool."""
     xp = p.xp
-    sound = sound_rows(p, queries)
+    rows = p.cast(queries, "float32")
+    largest = _largest_magnitude(p, rows)
+    sound = _has_direction(largest)
     if targets is not None:
         sound = sound & (targets >= 0) & (targets <= MAX_INT32)
     accepted = sound & mask
     if targets is not None:
         targets = p.cast(xp.where(accepted, targets, 0), "int32")
-    unit = normalize(p, queries, accepted)
+    unit = normalize(p, rows, largest, accepted)
 
     constant = p.constant(unit)
     slots, target_slot = search(p, state, constant, targets, config.k)
@@ -165,19 +170,26 @@ def _store_some(
 
 def sound_rows(p: Primitives, queries: Array) -> Array:
     """Rule 1: which rows [B] are finite and have a direction."""
-    rows = p.constant(p.cast(queries, "float32"))
-    largest = p.xp.amax(p.xp.abs(p.xp.where(p.xp.isfinite(rows), rows, 0.0)), axis=1)
-    return p.xp.all(p.xp.isfinite(rows), axis=1) & (largest >= SMALLEST_NORM)
+    return _has_direction(_largest_magnitude(p, p.cast(queries, "float32")))
 
 
-def normalize(p: Primitives, queries: Array, accepted: Array) -> Array:
-    """Rule 1: unit rows in f32, zero (and closed to gradients) where not accepted.
+def _largest_magnitude(p: Primitives, rows: Array) -> Array:
+    """Of each row [B]; not a number where one in the row is not."""
+    return p.xp.amax(p.xp.abs(p.constant(rows)), axis=1)
+
+
+def _has_direction(largest: Array) -> Array:
+    """Whether a row's largest magnitude [B] says that; a comparison with what is not a number is false."""
+    return (largest >= SMALLEST_NORM) & (largest <= LARGEST_NUMBER)
+
+
+def normalize(p: Primitives, rows: Array, largest: Array, accepted: Array) -> Array:
+    """Rule 1: unit rows of f32 rows, zero (and closed to gradients) where not accepted.
 
     Rows are first scaled by a power of two, which is exact, so that no square overflows or vanishes.
     """
     xp = p.xp
-    rows = xp.where(accepted[:, None], p.cast(queries, "float32"), 1.0)
-    largest = xp.amax(xp.abs(p.constant(rows)), axis=1)
+    rows, largest = xp.where(accepted[:, None], rows, 1.0), xp.where(accepted, largest, 1.0)
     rows = rows / p.power_of_two(largest)[:, None]
     unit = rows / xp.sqrt(xp.sum(rows * rows, axis=1))[:, None]
     return xp.where(accepted[:, None], unit, 0.0)

@@ -24,7 +24,7 @@ class Primitives(Protocol):
     name: str
     """What `raremem.get_backend` calls it."""
     xp: Any
-    """A namespace that follows NumPy: where, sum, amax, any, all, cumsum, argmax, isfinite, abs, sqrt, exp, log, concatenate,
+    """A namespace that follows NumPy: where, sum, amax, any, all, cumsum, argmax, abs, sqrt, exp, log, concatenate,
     full_like; if arrays may be `eager`, also amin, maximum, unique, searchsorted, broadcast_to"""
 
     def asarray(self, array: Any, like: Array) -> Array:
