@@ -86,6 +86,14 @@ TASKS = {
         "omniglot",
         "omniglot:run_wide",
     ),
+    "omniglot-large": Task(
+        "Omniglot: the same with a larger network, on a GPU",
+        "the extra bench and JAX on a GPU; about 8 minutes for --minutes 5",
+        5.0,
+        "omniglot",
+        "omniglot:run_large",
+        ("jax",),
+    ),
     "lifelong": Task(
         "The life-long stream: 100,000 new characters, never a reset",
         "the network of omniglot in --out (or trains it); about 10 minutes more",

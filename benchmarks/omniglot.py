@@ -98,6 +98,11 @@ def run_wide(setting: Setting) -> Outcome:
     return _run(setting, replace(RECIPE, channels=(1, 64, 96, 256)), "omniglot-wide")
 
 
+def run_large(setting: Setting) -> Outcome:
+    """The same with two and three times as many maps there, and keys of twice the dimensions: for a GPU."""
+    return _run(setting, replace(RECIPE, channels=(1, 64, 128, 384), key_dim=512), "omniglot-large")
+
+
 def _run(setting: Setting, recipe: Recipe, name: str) -> Outcome:
     assert setting.data is not None
     characters = load_omniglot(setting.data)
