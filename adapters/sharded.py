@@ -87,8 +87,8 @@ class ShardedPrimitives(TorchPrimitives):
     def constant(self, array: Any) -> Any:
         return array if isinstance(array, ShardedKeys) else super().constant(array)
 
-    def take_rows(self, array: Any, rows: Tensor) -> Tensor:
-        return array[rows] if isinstance(array, ShardedKeys) else super().take_rows(array, rows)
+    def take_rows(self, array: Any, rows: Tensor, into: Tensor | None = None) -> Tensor:
+        return array[rows] if isinstance(array, ShardedKeys) else super().take_rows(array, rows, into)
 
     def put_rows(self, array: Any, rows: Tensor, content: Tensor) -> Any:
         if isinstance(array, ShardedKeys):

@@ -107,8 +107,8 @@ class Primitives(Protocol):
         """How many similarities to hold at a time, if `blocks`: as many as stay in a cache of the device of `queries`."""
         return 2**21
 
-    def take_rows(self, array: Array, rows: Array) -> Array:
-        """`array[rows]`, of which none is negative."""
+    def take_rows(self, array: Array, rows: Array, into: Array | None = None) -> Array:
+        """`array[rows]`, of which none is negative; perhaps in the memory of `into`, what this gave for at least as many."""
         return array[rows]
 
     def ascending(self, array: Array) -> Array:

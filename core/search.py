@@ -29,7 +29,7 @@ SCORES = 2**20
 """Similarities at a time: few enough to stay in a processor's cache. No more than these are all kept, in f32."""
 CHUNK = 2**14
 """Slots at a time, at most: their keys should stay there too."""
-GATHERED = 2**22
+GATHERED = 2**21
 """Numbers of keys gathered at a time, and twice those of the maxima chosen among: NumPy's indices of these are so large."""
 SHARE = 16
 """Of the slots, one in so many may be scored in f32 after the coarse scan; a query that needs more has all scored."""
@@ -51,19 +51,26 @@ class CoarseScan(NamedTuple):
 
     Attributes:
         maxima: [B, blocks] f32, the largest coarse similarity in each block.
-        error: [B] f32, a bound on how far a coarse similarity is below the exact one.
+        error: [B] f32, a bound on how far a coarse similarity, before it is rounded, is below the exact one.
+        roundoff: how far, relative to itself, it may be rounded.
         width: slots in a block.
         size: slots in a chunk.
     """
 
     maxima: Array
     error: Array
+    roundoff: float
     width: int
     size: int
 
     def of(self, rows: Array | slice) -> CoarseScan:
         """The scan of some of the queries."""
         return self._replace(maxima=self.maxima[rows], error=self.error[rows])
+
+    def most_beyond(self, p: Primitives, maxima: Array) -> Array:
+        """A bound [B] on the exact similarity of any slot in a block but those with these maxima [B, n], the largest."""
+        lowest = p.xp.amin(maxima, axis=1)
+        return lowest + self.roundoff * p.xp.abs(lowest) + self.error
 
     def slots_of(self, p: Primitives, blocks: Array, slots: int) -> Array:
         """The slots [B, m] of blocks [B, n] and those in none, in a memory of so many slots."""
@@ -186,7 +193,7 @@ def _shortlisted(p: Primitives, state: MemoryState, queries: Array, width: int, 
 def coarse_scan(p: Primitives, keys: Array, queries: Array, width: int) -> CoarseScan:
     """Compare queries [B, key_dim] with all keys [slots, key_dim], in blocks of so many slots; in f32 if these are single."""
     if width == 1:
-        return CoarseScan(p.inner(queries, keys), 0 * queries[:, 0], 1, len(keys))
+        return CoarseScan(p.inner(queries, keys), 0 * queries[:, 0], 0.0, 1, len(keys))
     dtype, roundoff = p.coarse(len(queries))
     low = p.cast(queries, dtype)
     whole, size = len(keys) // width * width, width * max(1, min(SCORES // len(queries), CHUNK) // width)
@@ -198,18 +205,18 @@ def coarse_scan(p: Primitives, keys: Array, queries: Array, width: int) -> Coars
             scores = p.xp.maximum(scores[:half], scores[half:])
         maxima[:, done : done + len(scores)] = scores.T
         done += len(scores)
-    return CoarseScan(maxima, _error(p, queries, p.cast(low, "float32"), roundoff), width, size)
+    return CoarseScan(maxima, _error(p, queries, p.cast(low, "float32"), roundoff), 1.01 * roundoff, width, size)
 
 
 def _error(p: Primitives, queries: Array, low: Array, roundoff: float) -> Array:
-    """How far a coarse similarity [B] may be below the exact one, for keys and queries of norm 1.
+    """How far a coarse similarity [B], before it is rounded, may be below the exact one, for keys and queries of norm 1.
 
     With q~ and k~ rounded, |q.k - q~.k~| <= |q - q~| |k| + |q~| |k - k~|: the first is measured, the second is at most the
-    roundoff, twice where the result, at most 1, is rounded too. Both products are summed in f32, each with an error of at most
-    key_dim units. One in a hundred is for norms that are 1 but for rounding, and for the rounding of all this.
+    roundoff. Both products are summed in f32, each with an error of at most key_dim units. One in a hundred is for norms that
+    are 1 but for rounding, and for the rounding of all this.
     """
     lost = queries - low
-    return 1.01 * (p.xp.sqrt(p.xp.sum(lost * lost, axis=1)) + 2 * roundoff + 2 * queries.shape[1] * F32)
+    return 1.01 * (p.xp.sqrt(p.xp.sum(lost * lost, axis=1)) + roundoff + 2 * queries.shape[1] * F32)
 
 
 def of_best_blocks(
@@ -220,7 +227,7 @@ def of_best_blocks(
     count = coarse.maxima.shape[1]
     blocks = min(blocks, count)
     rows = max(1, GATHERED // max(blocks * width * queries.shape[1], 2 * count))
-    found, certain = [], []
+    found, certain, keys = [], [], None
     for start in range(0, len(queries), rows):
         part = coarse.of(slice(start, start + rows))
         chosen = largest(p, part.maxima, blocks)
@@ -229,11 +236,12 @@ def of_best_blocks(
             ids, scores = p.cast(chosen, "int32"), highest
         else:
             ids = part.slots_of(p, chosen, slots)
-            scores = p.score(queries[start : start + rows], p.take_rows(state.keys, ids))
+            keys = p.take_rows(state.keys, ids, keys)  # in the same memory: new memory takes longer than all else
+            scores = p.score(queries[start : start + rows], keys)
         scores = xp.where(p.take_rows(state.values, ids) != NO_SLOT, scores, NOTHING)
         order = p.sort_order(scores, ids, k)
         found.append(p.take_along(ids, order))
-        others = xp.amin(highest, axis=1) + part.error if blocks < count else NOTHING
+        others = part.most_beyond(p, highest) if blocks < count else NOTHING
         certain.append(p.take_along(scores, order)[:, -1] > others)
     return xp.concatenate(found), xp.concatenate(certain)
 

@@ -90,6 +90,27 @@ def test_without_its_bound_it_would_miss_some(monkeypatch):
         check(backend, keys, values, queries, targets, 16)
 
 
+def worst_rounded(generator, count, dim):
+    """Rows of norm 1, nearly: every number is less than halfway between two of bf16, and all of a row are rounded alike."""
+    rows = np.tile([0.25] * 15 + [0.125] * 3 + [0.0] * (dim - 18), (count, 1))
+    return (generator.permuted(rows, axis=1) * (1 + 2.0**-8) * (1 - 2.0**-20)).astype(np.float32)
+
+
+@pytest.mark.parametrize("width", [4, 32])
+@pytest.mark.parametrize("rows_of", [spread, worst_rounded])
+def test_no_slot_is_above_the_bound_of_its_block(rows_of, width, monkeypatch):
+    monkeypatch.setattr(TorchPrimitives, "coarse", always_coarse)
+    p, generator = raremem.get_backend("torch", compiled=False).primitives, np.random.default_rng(0)
+    keys, queries = (torch.from_numpy(rows_of(generator, count, 24)) for count in (4096, 50))
+    keys[::64] = queries[:1]
+    coarse = search.coarse_scan(p, keys, queries, width)
+    exact = queries.double() @ keys.double().T
+    for block in range(coarse.maxima.shape[1]):
+        slots = coarse.slots_of(p, torch.full((50, 1), block), len(keys)).long()
+        above = exact.gather(1, slots).amax(1) - coarse.most_beyond(p, coarse.maxima[:, block : block + 1])
+        assert (above <= 0).all()
+
+
 @pytest.mark.parametrize("slots", [12_000, 20_000])
 @pytest.mark.parametrize("batch", [1, 700])
 def test_equal_keys_go_to_the_lowest_slot(eager, slots, batch):
