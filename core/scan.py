@@ -14,8 +14,8 @@ WHOLE = 2**17
 """Slots that are one chunk, where the batch is cut: to cut some out of the keys, a compiler copies them."""
 CHUNK = 2**14
 """Slots in a chunk of more than those, at least."""
-FEW = 128
-"""Rows that are taken for so many, where a chunk may be larger."""
+FEW, MANY = 16, 128
+"""Rows that a whole, and a chunk, are at least made for, where more are held than on a CPU."""
 
 NOTHING = -float("inf")
 
@@ -29,7 +29,7 @@ def scan(p: Primitives, state: MemoryState, queries: Array, targets: Array | Non
         return _scan_group(p, state, queries, targets, k, CHUNK)
     batch, slots = len(queries), len(state.values)
     held = p.held(queries)
-    most = slots if slots <= WHOLE or slots * batch <= held else max(CHUNK, held // max(batch, FEW))
+    most = slots if slots <= max(WHOLE, held // max(batch, FEW)) else max(CHUNK, held // max(batch, MANY))
     rows = held // most
     if batch <= rows:
         return _scan_group(p, state, queries, targets, k, most)
