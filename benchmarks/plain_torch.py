@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from raremem.benchmarks.speed import median_ms
+from raremem.benchmarks.speed import as_graph, median_ms, on_cuda
 
 
 class PlainMemory:
@@ -39,15 +38,13 @@ class PlainMemory:
         self.ages.index_fill_(0, slots, 0)
 
 
-def measure(
-    neighbors: int, keys: Any, values: Any, queries: Any, targets: Any, seconds: float, graph: Callable[..., Any] | None = None
-) -> dict[str, float]:
-    """Milliseconds of its step, with `graph` also as what that makes of it, and of the limit."""
+def measure(neighbors: int, keys: Any, values: Any, queries: Any, targets: Any, seconds: float) -> dict[str, float]:
+    """Milliseconds of its step, on a GPU as one CUDA graph too, and of the limit."""
     memory = PlainMemory(torch.tensor(keys), torch.tensor(values), neighbors)
     rows, wanted = torch.tensor(queries, requires_grad=True), torch.tensor(targets)
     found = {"plain": median_ms(lambda: memory.step(rows, wanted), seconds)}
-    if graph is not None:
-        found["plain graph"] = median_ms(graph(lambda: memory.step(rows, wanted)), seconds)
+    if on_cuda():
+        found["plain graph"] = median_ms(as_graph(lambda: memory.step(rows, wanted)), seconds)
     with torch.no_grad():
         product = median_ms(lambda: rows @ memory.keys.T, seconds)
         found["limit"] = max(product, median_ms(memory.keys.amax, seconds))

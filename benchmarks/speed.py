@@ -110,17 +110,18 @@ def median_ms(run: Callable[[], object], seconds: float) -> float:
 
 def _wait() -> None:
     """Until the GPU has done all that PyTorch gave it, if there is one in use."""
-    if _on_cuda():
+    if on_cuda():
         sys.modules["torch"].cuda.synchronize()
 
 
-def _on_cuda() -> bool:
+def on_cuda() -> bool:
+    """Whether PyTorch has a GPU in use."""
     return "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized()
 
 
 def peak_extra_mb(run: Callable[[], object]) -> float | None:
     """MB by which the process grows while it runs, or PyTorch's part of the GPU; None where the system does not say."""
-    if _on_cuda():
+    if on_cuda():
         cuda = sys.modules["torch"].cuda
         cuda.reset_peak_memory_stats()
         before = cuda.memory_allocated()
@@ -162,8 +163,8 @@ def measure(case: Case, backend: Any, seconds: float) -> dict[str, float]:
     if peak is not None:
         found["peak"] = peak
     found["step"] = median_ms(step, seconds)
-    if _on_cuda():
-        found["graph"] = median_ms(_graph(_module_step(case, state, rows, wanted)), seconds)
+    if on_cuda():
+        found["graph"] = median_ms(as_graph(_module_step(case, state, rows, wanted)), seconds)
     elif backend.name == "torch" and case.slots <= SMALL:
         compiled = raremem.get_backend("torch", compiled=True)
         state = full_memory(compiled, case.config, keys, values, case.batch, seed=1)
@@ -172,7 +173,7 @@ def measure(case: Case, backend: Any, seconds: float) -> dict[str, float]:
         return found | {"limit": max(median_ms(lambda: queries @ keys.T, seconds), median_ms(keys.max, seconds))}
     from raremem.benchmarks import plain_torch
 
-    return found | plain_torch.measure(case.neighbors, keys, values, queries, targets, seconds, _graph if _on_cuda() else None)
+    return found | plain_torch.measure(case.neighbors, keys, values, queries, targets, seconds)
 
 
 def _step(case: Case, backend: raremem.Backend, state: Any, rows: Any, wanted: Any) -> Callable[[], object]:
@@ -231,7 +232,7 @@ def _module_step(case: Case, state: Any, rows: Any, wanted: Any) -> Callable[[],
     return step
 
 
-def _graph(step: Callable[[], object]) -> Callable[[], object]:
+def as_graph(step: Callable[[], object]) -> Callable[[], object]:
     """What replays a step as one CUDA graph, so that its operations are not called one by one."""
     import torch
 
@@ -274,7 +275,7 @@ def run(setting: Setting) -> Outcome:
     backend = raremem.get_backend(setting.backend)
     seconds = 60 * setting.minutes / len(CASES) / 6
     measured = [measure(case, backend, seconds) for case in progress(CASES, f"speed on {setting.backend}")]
-    if not _on_cuda():
+    if not on_cuda():
         for found, taken in zip(measured, faiss_ms(CASES, seconds) or [], strict=False):
             found["faiss"] = taken
     return outcome(measured)
