@@ -197,3 +197,29 @@ def test_flax_loss_trains_what_comes_before():
 
     _, gradients = loss(network)
     assert jnp.abs(jax.tree.leaves(gradients)[0]).sum() > 0
+
+
+@pytest.mark.parametrize("has_tf32", [True, False])
+def test_products_are_in_tf32_where_there_are_units_for_it(monkeypatch, has_tf32):
+    """Of a program for NVIDIA's GPUs; one for the CPU of the same machine has f32."""
+    monkeypatch.setattr(memory, "_has_tf32", lambda: has_tf32)
+    query = jax.jit(lambda state, queries: memory.query(CONFIG, state, queries).slots)
+    traced = query.trace(memory.init(CONFIG), jnp.ones((3, 8)))
+
+    def text(platform):
+        return traced.lower(lowering_platforms=(platform,)).as_text()
+
+    assert ("tf32" in text("cuda")) == has_tf32
+    assert "tf32" not in text("cpu")
+
+
+def test_units_for_tf32_are_known_by_the_device(monkeypatch):
+    class Device:
+        def __init__(self, **attributes):
+            vars(self).update(attributes)
+
+    devices = {Device(compute_capability="9.0"): True, Device(compute_capability="7.5"): False}
+    devices |= {Device(compute_capability="gfx90a"): False, Device(): False}
+    for device, expected in devices.items():
+        monkeypatch.setattr(jax, "devices", lambda device=device: [device])
+        assert memory._has_tf32.__wrapped__() == expected
