@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from raremem import algorithm
+from raremem.adapters import torch_shadow
 from raremem.adapters.numpy import NumpyPrimitives
 from raremem.adapters.torch_ops import bits_as, computed_before
 from raremem.backend import ArrayBackend
@@ -73,9 +74,12 @@ class TorchPrimitives(Primitives):
     def in_numpy(self) -> Primitives:
         return _NumpyPrimitives()
 
-    def coarse(self, batch: int) -> tuple[str, float]:
+    def coarse(self, state: MemoryState, batch: int) -> tuple[Tensor, str, float]:
         """bf16 has 8 significant bits. For fewer queries, to convert the keys costs what it saves."""
-        return ("bfloat16", 2.0**-8) if batch >= 8 and torch.cpu._is_avx512_bf16_supported() else ("float32", 0.0)
+        low = torch_shadow.in_bf16(state) if torch.cpu._is_avx512_bf16_supported() else None
+        if low is None and (batch < 8 or not torch.cpu._is_avx512_bf16_supported()):
+            return super().coarse(state, batch)
+        return state.keys if low is None else low, "bfloat16", 2.0**-8
 
     def cast(self, array: Tensor, dtype: str) -> Tensor:
         return array.to(getattr(torch, dtype))
@@ -233,8 +237,10 @@ class TorchBackend(ArrayBackend):
     ) -> tuple[MemoryState, UpdateReport]:
         if not self.primitives.eager(state.keys):  # sharded, compiled, or on a GPU
             return super()._write(config, state, found, targets, mask)
-        views, seen = MemoryState(*map(_view, state)), Lookup(*map(_view, found))
+        shadow, views, seen = torch_shadow.take(state), MemoryState(*map(_view, state)), Lookup(*map(_view, found))
         after, report = algorithm.update(self.primitives.in_numpy(), config, views, seen, _view(targets), _view(mask))
+        if shadow is not None:
+            shadow.write(state.keys, int(after.step), report.slots[report.written])
         to_tensor = partial(torch.as_tensor, device=state.keys.device)
         return state._replace(step=to_tensor(after.step)), UpdateReport(*map(to_tensor, report))
 

@@ -252,7 +252,7 @@ def _certain(case: Case, backend: Any, state: Any, rows: Any) -> float:
     width, _ = search.width_and_rows(case.slots, blocks, rows.shape)
     if width == 1:
         return 100.0
-    coarse = search.coarse_scan(p, state.keys, rows, width)
+    coarse = search.coarse_scan(p, state, rows, width)
     _, certain = search.of_best_blocks(p, state, rows, coarse, blocks, case.config.k)
     return 100 * float(certain.float().mean())
 

@@ -93,10 +93,10 @@ class Primitives(Protocol):
         """The table for what `peek` shows of `eager` arrays: NumPy's, or one like it."""
         return self
 
-    def coarse(self, batch: int) -> tuple[str, float]:
-        """The dtype in which so many queries are compared with all keys at first, if `eager`, and its unit roundoff; or
-        "float32" and 0.0."""
-        return "float32", 0.0
+    def coarse(self, state: MemoryState, batch: int) -> tuple[Array, str, float]:
+        """How so many queries are compared with all keys at first, if `eager`: the keys, or these in a low dtype;
+        the dtype to compare in; and its unit roundoff, or 0.0 for "float32"."""
+        return state.keys, "float32", 0.0
 
     def blocks(self) -> bool:
         """Whether to take a large array block by block, as many as its size asks for: quicker or smaller, where the compiler is

@@ -28,7 +28,7 @@ MAXIMA = 2**23
 SCORES = 2**20
 """Similarities at a time: few enough to stay in a processor's cache. No more than these are all kept, in f32."""
 CHUNK = 2**14
-"""Slots at a time, at most: their keys should stay there too."""
+"""Slots at a time, at most, of keys to be converted: what they are converted to should stay there too."""
 GATHERED = 2**21
 """Numbers of keys gathered at a time, and twice those of the maxima chosen among: NumPy's indices of these are so large."""
 SHARE = 16
@@ -178,7 +178,7 @@ def few_enough(slots: int, blocks: int, width: int) -> bool:
 
 def _shortlisted(p: Primitives, state: MemoryState, queries: Array, width: int, k: int) -> Array:
     """Slots [B, k] of the most similar keys."""
-    coarse, blocks = coarse_scan(p, state.keys, queries, width), k + 1 if width == 1 else shortlist(k)
+    coarse, blocks = coarse_scan(p, state, queries, width), k + 1 if width == 1 else shortlist(k)
     found, certain = of_best_blocks(p, state, queries, coarse, blocks, k)
     left = p.xp.where(~certain)[0]
     while len(left) and few_enough(len(state.values), 2 * blocks, width):
@@ -190,13 +190,14 @@ def _shortlisted(p: Primitives, state: MemoryState, queries: Array, width: int, 
     return found
 
 
-def coarse_scan(p: Primitives, keys: Array, queries: Array, width: int) -> CoarseScan:
-    """Compare queries [B, key_dim] with all keys [slots, key_dim], in blocks of so many slots; in f32 if these are single."""
+def coarse_scan(p: Primitives, state: MemoryState, queries: Array, width: int) -> CoarseScan:
+    """Compare queries [B, key_dim] with all keys, in blocks of so many slots; in f32 if these are single."""
     if width == 1:
-        return CoarseScan(p.inner(queries, keys), 0 * queries[:, 0], 0.0, 1, len(keys))
-    dtype, roundoff = p.coarse(len(queries))
+        return CoarseScan(p.inner(queries, state.keys), 0 * queries[:, 0], 0.0, 1, len(state.keys))
+    keys, dtype, roundoff = p.coarse(state, len(queries))
     low = p.cast(queries, dtype)
-    whole, size = len(keys) // width * width, width * max(1, min(SCORES // len(queries), CHUNK) // width)
+    most = min(SCORES // len(queries), CHUNK if keys is state.keys else len(keys))
+    whole, size = len(keys) // width * width, width * max(1, most // width)
     maxima, done = p.xp.full_like(p.xp.broadcast_to(queries[:, :1], (len(queries), whole // width)), NOTHING), 0
     for start in range(0, whole, size):
         scores = p.inner(p.cast(keys[start : min(start + size, whole)], dtype), low)

@@ -8,6 +8,7 @@ import torch
 
 import raremem
 from raremem import algorithm, search
+from raremem.adapters import torch_shadow
 from raremem.adapters.torch import TorchPrimitives
 from raremem.reference.laws import LAWS, run
 from raremem.reference.tolerance import gamma
@@ -16,8 +17,9 @@ from raremem.state import NO_SLOT, MemoryState
 EAGER = ("numpy", "torch")
 
 
-def always_coarse(self, batch):
-    return "bfloat16", 2.0**-8
+def always_coarse(self, state, batch):
+    low = torch_shadow.in_bf16(state)
+    return state.keys if low is None else low, "bfloat16", 2.0**-8
 
 
 @pytest.fixture(params=EAGER)
@@ -102,7 +104,8 @@ def test_no_slot_is_above_the_bound_of_its_block(rows_of, width, monkeypatch):
     monkeypatch.setattr(TorchPrimitives, "coarse", always_coarse)
     p, generator = raremem.get_backend("torch", compiled=False).primitives, np.random.default_rng(0)
     keys, queries = (torch.from_numpy(rows_of(generator, count, 24)) for count in (4096, 50))
-    coarse = search.coarse_scan(p, keys, queries, width)
+    state = MemoryState(keys, *(torch.zeros(4096, dtype=torch.int32) for _ in range(3)), torch.tensor(1))
+    coarse = search.coarse_scan(p, state, queries, width)
     exact = queries.double() @ keys.double().T
     for block in range(coarse.maxima.shape[1]):
         slots = coarse.slots_of(p, torch.full((50, 1), block), len(keys)).long()

@@ -1,0 +1,210 @@
+"""The keys that PyTorch keeps in bf16 beside a memory: kept when it pays, never behind the keys, and gone with them."""
+
+import copy
+import gc
+import weakref
+
+import numpy as np
+import pytest
+import torch
+
+import raremem
+from raremem import algorithm, search
+from raremem.adapters import torch_shadow
+from raremem.adapters.torch import Memory
+from raremem.state import NO_SLOT
+
+CONFIG = raremem.MemoryConfig(slots=20_011, key_dim=16, neighbors=1)
+ROWS = 64
+"""So many that they are compared in low precision at first."""
+DECOY = CONFIG.slots - 1
+
+
+@pytest.fixture(autouse=True)
+def has_bf16(monkeypatch):
+    """The same on a processor without instructions for it, only slower."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+
+
+@pytest.fixture
+def memory():
+    """Full of keys that are like no row of `rows`, but for one that is half like all of them, used last."""
+    memory = Memory(CONFIG)
+    memory.keys[:, 0] = -1
+    memory.keys[DECOY] = 0.25
+    memory.values[:], memory.hits[:], memory.step[...] = 0, 1, 1000
+    memory.last_used[DECOY] = 1000
+    return memory
+
+
+def rows(axis):
+    """Unit rows along one axis."""
+    return torch.eye(16)[axis].repeat(ROWS, 1)
+
+
+def kept(memory):
+    """What is kept in bf16."""
+    shadow = torch_shadow._shadows.get(memory.keys)
+    return None if shadow is None else shadow.low
+
+
+def first_slot(memory, axis):
+    """The nearest slot to that axis; all rows have the same."""
+    slots = memory(rows(axis)).slots[:, 0]
+    assert (slots == slots[0]).all()
+    return int(slots[0])
+
+
+def test_keys_are_kept_from_the_second_search_on(memory):
+    for low in (None, memory.keys.bfloat16()):
+        assert first_slot(memory, 1) == DECOY
+        assert kept(memory) is None if low is None else torch.equal(kept(memory), low)
+
+
+def test_few_rows_are_compared_with_what_is_kept(memory, monkeypatch):
+    seen = []
+    inner = memory.backend.primitives.inner
+    monkeypatch.setattr(
+        memory.backend.primitives, "inner", lambda left, right: seen.append(left.dtype) or inner(left, right), raising=False
+    )
+    monkeypatch.setattr(search, "SCORES", 0)
+    for dtype in (torch.float32, torch.bfloat16):
+        memory(rows(1)[:2])
+        assert seen[0] == dtype
+        seen.clear()
+
+
+def test_what_is_written_is_found_at_once(memory):
+    """In every step of a stream, hits, misses and masked rows; all the time the same keys are kept that there are."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(12):
+        queries, targets = torch.randn(ROWS, 16, generator=generator), torch.randint(1, 9, (ROWS,), generator=generator)
+        memory.update(memory(queries, targets, torch.rand(ROWS, generator=generator) < 0.7))
+        out = memory(torch.cat([queries, rows(1)]))
+        expected = (out.queries @ memory.keys.T).amax(1)
+        np.testing.assert_allclose(out.similarities[:, 0], expected, rtol=0, atol=1e-6)
+    assert torch.equal(kept(memory), memory.keys.bfloat16())
+
+
+def written_by_an_update(memory):
+    memory.update(memory(rows(1)[:1], torch.tensor([5])))
+
+
+def written_by_the_functions(memory):
+    memory.backend.update(CONFIG, memory.state, rows(1)[:1], torch.tensor([5]))
+
+
+def written_without_numpy(memory):
+    queries, targets = rows(1)[:1], torch.tensor([5])
+    found = memory(queries, targets)
+    with torch.no_grad():
+        state, _ = algorithm.update(memory.backend.primitives, CONFIG, memory.state, found, targets, torch.tensor([True]))
+    memory.step.copy_(state.step)
+
+
+def written_in_place(memory):
+    memory.keys[7] = torch.eye(16)[1]
+
+
+def written_behind_the_count_of_writes(memory):
+    memory.keys.data[7] = torch.eye(16)[1]
+    memory.step += 1
+
+
+def loaded(memory):
+    state = {name: array.clone() for name, array in memory.state_dict().items()}
+    state["keys"][7] = torch.eye(16)[1]
+    memory.load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        written_by_an_update,
+        written_by_the_functions,
+        written_without_numpy,
+        written_in_place,
+        written_behind_the_count_of_writes,
+        loaded,
+    ],
+)
+@pytest.mark.parametrize("asked", [0, 1, 2])
+def test_whoever_writes_it_is_found(memory, write, asked):
+    for _ in range(asked):
+        assert first_slot(memory, 1) == DECOY
+    write(memory)
+    for _ in range(3):
+        slot = first_slot(memory, 1)
+        assert slot != DECOY
+        assert torch.equal(memory.keys[slot], torch.eye(16)[1])
+
+
+def test_unless_an_update_says_what_it_wrote(memory, monkeypatch):
+    """The tests above can fail: so is a write missed."""
+    monkeypatch.setattr(torch_shadow.Shadow, "write", lambda self, keys, *_: torch_shadow._shadows.update({keys: self}))
+    monkeypatch.setattr(torch_shadow, "_time", lambda *_: 0)
+    first_slot(memory, 1), first_slot(memory, 1)
+    written_by_an_update(memory)
+    assert first_slot(memory, 1) == DECOY
+
+
+def test_a_write_between_search_and_update_is_not_taken_for_ours(memory):
+    first_slot(memory, 1), first_slot(memory, 1)
+    out = memory(rows(2)[:1], torch.tensor([5]))
+    written_in_place(memory)
+    memory.update(out)
+    assert first_slot(memory, 1) == 7
+
+
+def test_an_update_that_fails_leaves_nothing_behind_the_keys(memory, monkeypatch):
+    first_slot(memory, 1), first_slot(memory, 1)
+    out = memory(rows(2)[:1], torch.tensor([5]))
+
+    def fail(p, config, state, *_):
+        state.keys[7] = np.eye(16)[1]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(algorithm, "update", fail)
+    with pytest.raises(KeyboardInterrupt):
+        memory.update(out)
+    assert first_slot(memory, 1) == 7
+
+
+def test_a_memory_that_is_not_full(memory):
+    """Its filled part is searched, which is a view of all."""
+    memory.values[17_000:] = NO_SLOT
+    memory.keys[16_999], memory.values[16_999] = memory.keys[DECOY], 0
+    assert [first_slot(memory, 1) for _ in range(3)] == [16_999] * 3
+    assert kept(memory).shape == memory.keys.shape
+    written_by_an_update(memory)
+    assert first_slot(memory, 1) >= 17_000
+
+
+def test_a_view_that_is_not_the_first_slots_is_converted_each_time(memory):
+    part = memory.state._replace(keys=memory.keys[::2], **{n: getattr(memory, n)[::2] for n in ("values", "last_used", "hits")})
+    p = memory.backend.primitives
+    for _ in range(3):
+        slots, _ = search.nearest(p, part, rows(1), None, 1)
+        assert (slots == DECOY // 2).all()
+
+
+def test_inference_mode_is_no_matter(memory):
+    with torch.inference_mode():
+        first_slot(memory, 1), first_slot(memory, 1)
+    written_by_an_update(memory)
+    assert first_slot(memory, 1) != DECOY
+    with torch.inference_mode():
+        born_in_it = copy.deepcopy(memory)
+        assert {first_slot(born_in_it, 1) for _ in range(3)} == {first_slot(memory, 1)}
+
+
+def test_what_is_kept_goes_with_the_keys():
+    memory = Memory(CONFIG)
+    memory.values[:] = 0
+    memory(rows(1)), memory(rows(1))
+    low = weakref.ref(kept(memory))
+    assert low() is not None
+    assert kept(copy.deepcopy(memory)) is None
+    del memory
+    gc.collect()
+    assert low() is None
