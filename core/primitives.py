@@ -2,7 +2,7 @@
 
 What the frameworks spell alike (`where`, `sum`, `any`, `cumsum`, `argmax`, `sqrt`, `exp`, ...) the algorithm takes from the
 table's namespace `xp`. The rest of the table is what they do not: those few methods are all that a new backend writes. The last
-thirteen have a body here, which is right for every framework; one that can do better has its own.
+fourteen have a body here, which is right for every framework; one that can do better has its own.
 """
 
 from __future__ import annotations
@@ -114,6 +114,14 @@ class Primitives(Protocol):
     def ascending(self, array: Array) -> Array:
         """Each row [m, n] of an i32 array in order, the smallest first."""
         return self.take_along(array, self.sort_order(0 * array, array))
+
+    def block_maxima(self, scores: Array, width: int) -> Array:
+        """[n * width, B] -> [n, B]: the largest of rows that are n apart, or more; `width` is a power of two. Only asked where
+        `eager`."""
+        while width > 1:
+            half, width = len(scores) // 2, width // 2
+            scores = self.xp.maximum(scores[:half], scores[half:])
+        return scores
 
     def sums(self, chosen: Array, rows: Array) -> Array:
         """[m, n] x [n, d] -> [m, d]: of rows, the sum of those where `chosen` is 1.0, and not 0.0; in f32 or better."""

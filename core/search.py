@@ -50,7 +50,7 @@ class CoarseScan(NamedTuple):
     its next block has the next slot, and so on. The last chunk may be shorter; slots after the last whole block are in none.
 
     Attributes:
-        maxima: [B, blocks] f32, the largest coarse similarity in each block.
+        maxima: [blocks, B], the largest coarse similarity in each block, or more.
         error: [B] f32, a bound on how far a coarse similarity, before it is rounded, is below the exact one.
         roundoff: how far, relative to itself, it may be rounded.
         width: slots in a block.
@@ -65,7 +65,7 @@ class CoarseScan(NamedTuple):
 
     def of(self, rows: Array | slice) -> CoarseScan:
         """The scan of some of the queries."""
-        return self._replace(maxima=self.maxima[rows], error=self.error[rows])
+        return self._replace(maxima=self.maxima[:, rows], error=self.error[rows])
 
     def most_beyond(self, p: Primitives, maxima: Array) -> Array:
         """A bound [B] on the exact similarity of any slot in a block but those with these maxima [B, n], the largest."""
@@ -164,7 +164,7 @@ def width_and_rows(slots: int, blocks: int, queries: tuple[int, int]) -> tuple[i
     batch, dim = queries
     alike = 2 ** max(2, round(math.log2(slots / (blocks * dim)) / 2))
     if slots * batch <= SCORES or not few_enough(slots, blocks, alike):
-        return 1, max(1, GATHERED // slots)
+        return 1, max(1, GATHERED // (2 * slots))
     rows = min(batch, ROWS)
     while rows >= 2 * FEWEST_ROWS and slots * rows > 2 * alike * MAXIMA:
         rows //= 2
@@ -193,19 +193,15 @@ def _shortlisted(p: Primitives, state: MemoryState, queries: Array, width: int, 
 def coarse_scan(p: Primitives, state: MemoryState, queries: Array, width: int) -> CoarseScan:
     """Compare queries [B, key_dim] with all keys, in blocks of so many slots; in f32 if these are single."""
     if width == 1:
-        return CoarseScan(p.inner(queries, state.keys), 0 * queries[:, 0], 0.0, 1, len(state.keys))
+        return CoarseScan(p.inner(queries, state.keys).T, 0 * queries[:, 0], 0.0, 1, len(state.keys))
     keys, dtype, roundoff = p.coarse(state, len(queries))
     low = p.cast(queries, dtype)
     most = min(SCORES // len(queries), CHUNK if keys is state.keys else len(keys))
     whole, size = len(keys) // width * width, width * max(1, most // width)
-    maxima, done = p.xp.full_like(p.xp.broadcast_to(queries[:, :1], (len(queries), whole // width)), NOTHING), 0
+    maxima = p.xp.full_like(p.xp.broadcast_to(low[:, 0], (whole // width, len(queries))), NOTHING)
     for start in range(0, whole, size):
         scores = p.inner(p.cast(keys[start : min(start + size, whole)], dtype), low)
-        for _ in range(int(math.log2(width))):
-            half = len(scores) // 2
-            scores = p.xp.maximum(scores[:half], scores[half:])
-        maxima[:, done : done + len(scores)] = scores.T
-        done += len(scores)
+        maxima[start // width : (start + len(scores)) // width] = p.block_maxima(scores, width)
     return CoarseScan(maxima, _error(p, queries, p.cast(low, "float32"), roundoff), 1.01 * roundoff, width, size)
 
 
@@ -225,40 +221,39 @@ def of_best_blocks(
 ) -> tuple[Array, Array]:
     """The best slots [B, k] among those of the best blocks, and whether [B] it is certain that no others are better."""
     xp, slots, width = p.xp, len(state.values), coarse.width
-    count = coarse.maxima.shape[1]
-    blocks = min(blocks, count)
-    rows = max(1, GATHERED // max(blocks * width * queries.shape[1], 2 * count))
+    blocks = min(blocks, len(coarse.maxima))
+    chosen = largest(p, coarse.maxima, blocks)
+    highest = p.cast(p.take_along(coarse.maxima.T, chosen), "float32")
+    others = coarse.most_beyond(p, highest) if blocks < len(coarse.maxima) else 0 * coarse.error + NOTHING
+    rows = max(1, GATHERED // (blocks * width * queries.shape[1]))
     found, certain, keys = [], [], None
     for start in range(0, len(queries), rows):
-        part = coarse.of(slice(start, start + rows))
-        chosen = largest(p, part.maxima, blocks)
-        highest = p.take_along(part.maxima, chosen)
+        some = slice(start, start + rows)
         if width == 1:
-            ids, scores = p.cast(chosen, "int32"), highest
+            ids, scores = p.cast(chosen[some], "int32"), highest[some]
         else:
-            ids = part.slots_of(p, chosen, slots)
+            ids = coarse.slots_of(p, chosen[some], slots)
             keys = p.take_rows(state.keys, ids, keys)  # in the same memory: new memory takes longer than all else
-            scores = p.score(queries[start : start + rows], keys)
+            scores = p.score(queries[some], keys)
         scores = xp.where(p.take_rows(state.values, ids) != NO_SLOT, scores, NOTHING)
         order = p.sort_order(scores, ids, k)
         found.append(p.take_along(ids, order))
-        others = part.most_beyond(p, highest) if blocks < count else NOTHING
-        certain.append(p.take_along(scores, order)[:, -1] > others)
+        certain.append(p.take_along(scores, order)[:, -1] > others[some])
     return xp.concatenate(found), xp.concatenate(certain)
 
 
 def largest(p: Primitives, scores: Array, k: int) -> Array:
-    """Columns [B, k] of the k largest of each row [B, n], in any order, any of equals: of columns far apart at first only the
+    """Rows [B, k] of the k largest of each column [n, B], in any order, any of equals: of rows far apart at first only the
     largest is compared."""
-    count = scores.shape[1]
+    count = len(scores)
     width = block_width(count, k)
     stride = count // width
     if width == 1:
-        return p.largest(scores, k)
-    maxima = p.xp.amax(scores[:, : width * stride].reshape(-1, width, stride), axis=1)
-    columns = p.largest(maxima, k)[:, None, :] + stride * p.arange(width, scores)[None, :, None]
-    columns = _and_rest(p, columns.reshape(-1, width * k), width * stride, count)
-    return p.take_along(columns, p.largest(p.take_along(scores, columns), k))
+        return p.largest(scores.T, k)
+    maxima = p.block_maxima(scores[: width * stride], width)
+    rows = p.largest(maxima.T, k)[:, None, :] + stride * p.arange(width, scores)[None, :, None]
+    rows = _and_rest(p, rows.reshape(-1, width * k), width * stride, count)
+    return p.take_along(rows, p.largest(p.take_along(scores.T, rows), k))
 
 
 def _and_rest(p: Primitives, columns: Array, start: int, stop: int) -> Array:

@@ -107,9 +107,9 @@ def test_no_slot_is_above_the_bound_of_its_block(rows_of, width, monkeypatch):
     state = MemoryState(keys, *(torch.zeros(4096, dtype=torch.int32) for _ in range(3)), torch.tensor(1))
     coarse = search.coarse_scan(p, state, queries, width)
     exact = queries.double() @ keys.double().T
-    for block in range(coarse.maxima.shape[1]):
+    for block in range(len(coarse.maxima)):
         slots = coarse.slots_of(p, torch.full((50, 1), block), len(keys)).long()
-        above = exact.gather(1, slots).amax(1) - coarse.most_beyond(p, coarse.maxima[:, block : block + 1])
+        above = exact.gather(1, slots).amax(1) - coarse.most_beyond(p, coarse.maxima[block].float()[:, None])
         assert (above <= 0).all()
 
 
@@ -131,10 +131,23 @@ def test_the_largest_of_many_columns(name, count, k):
     scores = np.random.default_rng(0).integers(0, 2 * count // 3, (20, count)).astype(np.float32)
     scores[:, -1] = count
     given = torch.from_numpy(scores) if name == "torch" else scores
-    columns = np.asarray(search.largest(raremem.get_backend(name).primitives, given, k))
+    columns = np.asarray(search.largest(raremem.get_backend(name).primitives, given.T, k))
     assert all(len(set(row)) == k for row in columns)
     found = np.sort(np.take_along_axis(scores, columns, axis=1), axis=1)
     np.testing.assert_array_equal(found, np.sort(scores, axis=1)[:, -k:])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_maxima_of_blocks_are_never_below(dtype):
+    """Of bf16 they are 0 where all of a block is below."""
+    p = TorchPrimitives()
+    scores = p.cast(torch.randn(64, 33, generator=torch.Generator().manual_seed(0)) - 1, dtype)
+    scores[:3] = -0.0
+    for width in (1, 2, 8, 64):
+        expected = torch.stack([scores[start :: 64 // width].amax(0) for start in range(64 // width)])
+        maxima = p.block_maxima(scores, width)
+        assert maxima.dtype == scores.dtype
+        assert torch.equal(maxima, expected.clamp(min=0) if dtype == "bfloat16" else expected)
 
 
 @pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
