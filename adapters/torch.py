@@ -258,7 +258,7 @@ class Memory(nn.Module):
 
     `forward` never changes the memory. All state is in buffers of fixed shape, so `state_dict`, `.to`, `deepcopy`,
     `torch.compile(fullgraph=True)`, autocast and gradient checkpointing work as for any module. Keys stay f32 whatever
-    dtype the module is moved to.
+    dtype the module is moved to. Beside the buffers, a large memory on the CPU keeps its keys in bf16 (`torch_shadow`).
 
     Args:
         config: size and behaviour.
