@@ -111,6 +111,11 @@ def written_behind_the_count_of_writes(memory):
     memory.step += 1
 
 
+def written_through_numpy_and_said_so(memory):
+    memory.keys.numpy()[7] = np.eye(16)[1]
+    torch.autograd.graph.increment_version(memory.keys)
+
+
 def loaded(memory):
     state = {name: array.clone() for name, array in memory.state_dict().items()}
     state["keys"][7] = torch.eye(16)[1]
@@ -125,6 +130,7 @@ def loaded(memory):
         written_without_numpy,
         written_in_place,
         written_behind_the_count_of_writes,
+        written_through_numpy_and_said_so,
         loaded,
     ],
 )
