@@ -76,10 +76,12 @@ class TorchPrimitives(Primitives):
 
     def coarse(self, state: MemoryState, batch: int) -> tuple[Tensor, str, float]:
         """bf16 has 8 significant bits. For fewer queries, to convert the keys costs what it saves."""
-        low = torch_shadow.in_bf16(state) if torch.cpu._is_avx512_bf16_supported() else None
-        if low is None and (batch < 8 or not torch.cpu._is_avx512_bf16_supported()):
+        if not torch.cpu._is_avx512_bf16_supported():
             return super().coarse(state, batch)
-        return state.keys if low is None else low, "bfloat16", 2.0**-8
+        keys = torch_shadow.in_bf16(state)
+        if keys is state.keys and batch < 8:
+            return super().coarse(state, batch)
+        return keys, "bfloat16", 2.0**-8
 
     def cast(self, array: Tensor, dtype: str) -> Tensor:
         return array.to(getattr(torch, dtype))
@@ -248,7 +250,7 @@ class TorchBackend(ArrayBackend):
         shadow, views, seen = torch_shadow.take(state), MemoryState(*map(_view, state)), Lookup(*map(_view, found))
         after, report = algorithm.update(self.primitives.in_numpy(), config, views, seen, _view(targets), _view(mask))
         if shadow is not None:
-            shadow.write(state.keys, int(after.step), report.slots[report.written])
+            shadow.write(state.keys, after.step, report.slots[report.written])
         to_tensor = partial(torch.as_tensor, device=state.keys.device)
         return state._replace(step=to_tensor(after.step)), UpdateReport(*map(to_tensor, report))
 

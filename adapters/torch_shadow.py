@@ -25,33 +25,33 @@ class Shadow:
     time: tuple[int, int]
     low: Tensor | None = None
 
-    def write(self, keys: Tensor, step: int, slots: NDArray[np.int32]) -> None:
-        """Follow an update of these slots [n], at that step."""
+    def write(self, keys: Tensor, step: NDArray[np.int32], slots: NDArray[np.int32]) -> None:
+        """Follow an update of these slots [n], after which the step is this."""
         if self.low is not None:
             rows = torch.from_numpy(slots).long()
             self.low[rows] = keys[rows].bfloat16()
-        self.time = keys._version, step
+        self.time = _time(keys, step)
         _shadows[keys] = self
 
 
 _shadows = WeakTensorKeyDictionary()
 
 
-def _time(keys: Tensor, step: Tensor) -> tuple[int, int]:
+def _time(keys: Tensor, step: Tensor | NDArray[np.int32]) -> tuple[int, int]:
     """What changes when anything writes to the keys."""
     return keys._version, int(step)
 
 
-def in_bf16(state: MemoryState) -> Tensor | None:
-    """The keys in bf16, or None if they are not kept so yet. Those of the first slots of a memory are the first of its own."""
+def in_bf16(state: MemoryState) -> Tensor:
+    """The keys in bf16, or as they are if not kept so yet. Those of the first slots of a memory are the first of its own."""
     first: Tensor = state.keys
     keys = first if first._base is None else first._base
     if keys.is_inference() or (keys.data_ptr(), keys.stride()) != (first.data_ptr(), first.stride()):
-        return None
+        return first
     time, shadow = _time(keys, state.step), _shadows.get(keys)
     if shadow is None or shadow.time != time:
         _shadows[keys] = Shadow(time)
-        return None
+        return first
     if shadow.low is None:
         with torch.inference_mode(False):
             shadow.low = keys.detach().bfloat16()

@@ -25,7 +25,7 @@ class Primitives(Protocol):
     """What `raremem.get_backend` calls it."""
     xp: Any
     """A namespace that follows NumPy: where, sum, amax, any, all, cumsum, argmax, abs, sqrt, exp, log, concatenate,
-    full_like; if arrays may be `eager`, also amin, maximum, unique, searchsorted, broadcast_to"""
+    full_like; if arrays may be `eager`, also amin, maximum, unique, searchsorted, broadcast_to, empty_like"""
 
     def asarray(self, array: Any, like: Array) -> Array:
         """`array` as this framework's own, on the device of `like`; the same object if it is that already."""

@@ -63,7 +63,7 @@ class CoarseScan(NamedTuple):
     width: int
     size: int
 
-    def of(self, rows: Array | slice) -> CoarseScan:
+    def of(self, rows: Array) -> CoarseScan:
         """The scan of some of the queries."""
         return self._replace(maxima=self.maxima[:, rows], error=self.error[rows])
 
@@ -198,7 +198,7 @@ def coarse_scan(p: Primitives, state: MemoryState, queries: Array, width: int) -
     low = p.cast(queries, dtype)
     most = min(SCORES // len(queries), CHUNK if keys is state.keys else len(keys))
     whole, size = len(keys) // width * width, width * max(1, most // width)
-    maxima = p.xp.full_like(p.xp.broadcast_to(low[:, 0], (whole // width, len(queries))), NOTHING)
+    maxima = p.xp.empty_like(p.xp.broadcast_to(low[:, 0], (whole // width, len(queries))))
     for start in range(0, whole, size):
         scores = p.inner(p.cast(keys[start : min(start + size, whole)], dtype), low)
         maxima[start // width : (start + len(scores)) // width] = p.block_maxima(scores, width)

@@ -55,6 +55,11 @@ def first_slot(memory, axis):
     return int(slots[0])
 
 
+def ask_twice(memory):
+    """So that its keys are kept."""
+    first_slot(memory, 1), first_slot(memory, 1)
+
+
 def test_keys_are_kept_from_the_second_search_on(memory):
     for low in (None, memory.keys.bfloat16()):
         assert first_slot(memory, 1) == DECOY
@@ -149,13 +154,13 @@ def test_unless_an_update_says_what_it_wrote(memory, monkeypatch):
     """The tests above can fail: so is a write missed."""
     monkeypatch.setattr(torch_shadow.Shadow, "write", lambda self, keys, *_: torch_shadow._shadows.update({keys: self}))
     monkeypatch.setattr(torch_shadow, "_time", lambda *_: 0)
-    first_slot(memory, 1), first_slot(memory, 1)
+    ask_twice(memory)
     written_by_an_update(memory)
     assert first_slot(memory, 1) == DECOY
 
 
 def test_a_write_between_search_and_update_is_not_taken_for_ours(memory):
-    first_slot(memory, 1), first_slot(memory, 1)
+    ask_twice(memory)
     out = memory(rows(2)[:1], torch.tensor([5]))
     written_in_place(memory)
     memory.update(out)
@@ -163,7 +168,7 @@ def test_a_write_between_search_and_update_is_not_taken_for_ours(memory):
 
 
 def test_an_update_that_fails_leaves_nothing_behind_the_keys(memory, monkeypatch):
-    first_slot(memory, 1), first_slot(memory, 1)
+    ask_twice(memory)
     out = memory(rows(2)[:1], torch.tensor([5]))
 
     def fail(p, config, state, *_):
@@ -196,7 +201,7 @@ def test_a_view_that_is_not_the_first_slots_is_converted_each_time(memory):
 
 def test_inference_mode_is_no_matter(memory):
     with torch.inference_mode():
-        first_slot(memory, 1), first_slot(memory, 1)
+        ask_twice(memory)
     written_by_an_update(memory)
     assert first_slot(memory, 1) != DECOY
     with torch.inference_mode():
