@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from raremem import algorithm
-from raremem.adapters import torch_shadow
+from raremem.adapters import torch_ops, torch_shadow
 from raremem.adapters.numpy import NumpyPrimitives
 from raremem.adapters.torch_ops import bits_as, computed_before
 from raremem.backend import ArrayBackend
@@ -28,6 +28,10 @@ from raremem.state import Lookup, MemoryState, UpdateReport
 KERNELS = torch.cuda.is_available() and find_spec("triton") is not None
 if KERNELS:
     from raremem.adapters import torch_gpu
+
+LARGE = 2**14
+"""Slots from which on a compiled program for the CPU searches as an eager one does: what a compiler makes of the search, with
+shapes that do not depend on data, takes two to ten times as long, and minutes to be made."""
 
 Carry = TypeVar("Carry")
 
@@ -137,9 +141,12 @@ class TorchPrimitives(Primitives):
     def nearest(
         self, state: MemoryState, queries: Tensor, targets: Tensor | None, k: int
     ) -> tuple[Tensor, Tensor | None] | None:
-        if not KERNELS or not queries.is_cuda or _batched(queries):
+        if torch.compiler.is_compiling() and queries.device.type == "cpu" and len(state.values) >= LARGE:
+            slots, best = torch_ops.nearest(list(state), queries, targets, k)
+        elif KERNELS and queries.is_cuda and not _batched(queries):
+            slots, best = torch_gpu.nearest(state.keys, state.values, queries, targets, k)
+        else:
             return None
-        slots, best = torch_gpu.nearest(state.keys, state.values, queries, targets, k)
         return slots, None if targets is None else best
 
     def block_maxima(self, scores: Tensor, width: int) -> Tensor:

@@ -11,6 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from raremem import search
+from raremem.state import MemoryState
+
 
 @torch.library.custom_op("raremem::computed_before", mutates_args=())
 def computed_before(content: Tensor) -> Tensor:
@@ -41,3 +44,19 @@ def _as_many(content: Tensor, dtype: torch.dtype) -> Tensor:
 @bits_as.register_vmap
 def _of_all(info: Any, in_dims: tuple[int | None, ...], content: Tensor, dtype: torch.dtype) -> tuple[Tensor, int | None]:
     return bits_as(content, dtype), in_dims[0]
+
+
+@torch.library.custom_op("raremem::nearest", mutates_args=())
+def nearest(state: list[Tensor], queries: Tensor, targets: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
+    """As `search.nearest` for eager arrays; without targets the second is [B, 0]. The compiler may not look into it: shapes
+    depend on content there."""
+    from raremem.adapters.torch import TorchPrimitives
+
+    slots, best = search.nearest(TorchPrimitives(), MemoryState(*state), queries, targets, k)
+    return slots, slots.new_empty((len(queries), 0)) if best is None else best
+
+
+@nearest.register_fake
+def _as_found(state: list[Tensor], queries: Tensor, targets: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
+    found = queries.new_empty((len(queries), k), dtype=torch.int32)
+    return found, found.new_empty((len(queries), 0 if targets is None else 1))

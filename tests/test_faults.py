@@ -1,10 +1,13 @@
 """Each planted fault is caught by some law, and no law holds a fault that is not there."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 import raremem
 from raremem.reference.faults import FAULTS, Fault, caught_by, planted
+from raremem.reference.laws import LAWS, run
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -29,6 +32,13 @@ def test_a_fault_leaves_the_code_as_it_was():
         with planted(next(fault for fault in FAULTS if fault.name == "the value is not written")) as faulty:
             state, _ = faulty.update(config, faulty.init(config), rows, targets)
             assert not faulty.to_numpy(state)["filled"].any()
+
+
+def test_a_fault_of_the_eager_search_is_one_of_compiled_pytorch_too():
+    pytest.importorskip("torch")
+    fault = next(fault for fault in FAULTS if fault.name == "slots after the last whole block are left out")
+    with planted(dataclasses.replace(fault, backend="torch", compiled=True)) as backend, pytest.raises(AssertionError):
+        run(LAWS["large_memory_agrees"], backend, 10, shrink=False)
 
 
 def test_a_fault_in_an_adapter_leaves_its_operators():

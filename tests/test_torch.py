@@ -10,8 +10,9 @@ from torch.utils.checkpoint import checkpoint
 
 import raremem
 from raremem import index as live
+from raremem import search
 from raremem.adapters.numpy import NumpyPrimitives
-from raremem.adapters.torch import Memory, TorchPrimitives
+from raremem.adapters.torch import LARGE, Memory, TorchPrimitives
 from raremem.reference.comparison import same_state
 from raremem.reference.laws import LAWS, run
 
@@ -169,6 +170,28 @@ def takes_any_batch_size():
             states[place], report = backend.update(CONFIG, states[place], *batch(rows, rows))
             reports.append(report)
         assert torch.equal(reports[0].slots, reports[1].slots)
+
+
+def test_a_compiled_program_searches_a_large_memory_as_an_eager_one_does(monkeypatch):
+    memory = Memory(raremem.MemoryConfig(slots=LARGE, key_dim=8, neighbors=5))
+    memory.update(memory(torch.randn(LARGE // 2, 8), torch.arange(LARGE // 2)))
+    other = copy.deepcopy(memory)
+
+    def step(memory, rows, targets):
+        out = memory(rows, targets)
+        return out, memory.update(out), memory(rows).slots
+
+    compiled = torch.compile(lambda *arrays: step(memory, *arrays), fullgraph=True)
+    for rows in (6, 9):
+        out, report, slots = compiled(*batch(rows, rows))
+        expected = step(other, *batch(rows, rows))
+        assert torch.equal(out.slots, expected[0].slots)
+        torch.testing.assert_close(out.loss, expected[0].loss, rtol=0, atol=1e-6)
+        assert torch.equal(report.slots, expected[1].slots)
+        assert torch.equal(slots, expected[2])
+    monkeypatch.setattr(search, "nearest", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        compiled(*batch())
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
