@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from raremem.adapters import torch_shadow
 from raremem.adapters.distributed import Group, gather_lookup, gather_rows
 from raremem.adapters.torch import TorchBackend, TorchPrimitives
 from raremem.config import MemoryConfig
@@ -46,7 +47,7 @@ class ShardedKeys:
         """The rows of these slots [..., key_dim]: the sum over ranks of those that each has, 0 elsewhere, which is exact."""
         if isinstance(slots, slice):
             slots = torch.arange(*slots.indices(self.shape[0]), device=self.device)
-        there, places = self._own_places(slots)
+        there, places = self.own_places(slots)
         rows = self.own.new_zeros(*slots.shape, self.shape[1])
         rows[there] = self.own[places[there]]
         dist.all_reduce(rows, group=self.group)
@@ -54,10 +55,11 @@ class ShardedKeys:
 
     def put(self, slots: Tensor, rows: Tensor) -> None:
         """Write the rows that are this rank's."""
-        there, places = self._own_places(slots)
+        there, places = self.own_places(slots)
         self.own.index_copy_(0, places[there], rows[there])
 
-    def _own_places(self, slots: Tensor) -> tuple[Tensor, Tensor]:
+    def own_places(self, slots: Tensor) -> tuple[Tensor, Tensor]:
+        """Which of these slots are this rank's, and where in its keys, or would be."""
         places = slots.long() - self.start
         return (places >= 0) & (places < len(self.own)), places
 
@@ -108,6 +110,17 @@ class ShardedBackend(TorchBackend):
 
     def __init__(self, group: Group = None) -> None:
         super().__init__(ShardedPrimitives(group), search=_nearest_of_all_ranks)
+
+    def _write(
+        self, config: MemoryConfig, state: MemoryState, found: Lookup, targets: Tensor, mask: Tensor
+    ) -> tuple[MemoryState, UpdateReport]:
+        keys: ShardedKeys = state.keys
+        shadow = torch_shadow.take(state._replace(keys=keys.own))
+        after, report = super()._write(config, state, found, targets, mask)
+        if shadow is not None:
+            there, places = keys.own_places(report.slots[report.written])
+            shadow.write(keys.own, after.step, places[there])
+        return after, report
 
 
 def shard(slots: int, group: Group) -> slice:

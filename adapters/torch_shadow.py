@@ -25,10 +25,10 @@ class Shadow:
     time: tuple[int, int]
     low: Tensor | None = None
 
-    def write(self, keys: Tensor, step: NDArray[np.int32], slots: NDArray[np.int32]) -> None:
+    def write(self, keys: Tensor, step: Tensor | NDArray[np.int32], slots: Tensor | NDArray[np.int32]) -> None:
         """Follow an update of these slots [n], after which the step is this."""
         if self.low is not None:
-            rows = torch.from_numpy(slots).long()
+            rows = torch.as_tensor(slots).long()
             self.low[rows] = keys[rows].bfloat16()
         self.time = _time(keys, step)
         _shadows[keys] = self
@@ -59,6 +59,11 @@ def in_bf16(state: MemoryState) -> Tensor:
 
 
 def take(state: MemoryState) -> Shadow | None:
-    """What is kept beside the keys, if it is of this time. It is not kept any longer: if an update fails, all begins anew."""
+    """What is kept beside the keys, if it is of this time. It is not kept any longer: if an update fails, all begins anew.
+
+    Compiled code takes none.
+    """
+    if torch.compiler.is_compiling():
+        return None
     shadow: Shadow | None = _shadows.pop(state.keys, None)
     return None if shadow is None or shadow.time != _time(state.keys, state.step) else shadow

@@ -10,6 +10,7 @@ import torch.distributed as dist
 import torch.multiprocessing as processes
 
 import raremem
+from raremem.adapters import torch_shadow
 from raremem.adapters.sharded import ShardedBackend, ShardedMemory, shard
 from raremem.adapters.torch import Memory
 from raremem.reference.laws import LAWS, run
@@ -144,3 +145,23 @@ def more_ranks_than_slots(rank, ranks, folder):
 
 def test_more_ranks_than_slots(tmp_path):
     spawn(more_ranks_than_slots, 3, tmp_path)
+
+
+def follow_its_own_writes(rank, ranks, folder):
+    """Each rank's keys are kept in bf16, as those of a memory that is not sharded are, and never behind what is written."""
+    torch.cpu._is_avx512_bf16_supported = lambda: True
+    memory = ShardedMemory(raremem.MemoryConfig(slots=20_011, key_dim=16, neighbors=1))
+    memory.keys[:], memory.values[:], memory.hits[:] = -1 / 4, 0, 1
+    torch.manual_seed(rank)
+    kept = []
+    for step in range(4):
+        report = memory.update(memory(torch.randn(64, 16), 100 * rank + torch.arange(64)))
+        assert report.evicted
+        kept.append(torch_shadow._shadows[memory.keys].low)
+        assert not step or torch.equal(kept[-1], memory.keys.bfloat16())
+    assert kept[0] is None
+    assert kept[3] is kept[1]
+
+
+def test_keys_in_bf16_follow_the_writes_of_all_ranks(tmp_path):
+    spawn(follow_its_own_writes, 2, tmp_path)
