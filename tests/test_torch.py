@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 import raremem
 from raremem import index as live
 from raremem import search
+from raremem.adapters import torch_ops
 from raremem.adapters.numpy import NumpyPrimitives
 from raremem.adapters.torch import LARGE, Memory, TorchPrimitives
 from raremem.reference.comparison import same_state
@@ -192,6 +193,12 @@ def test_a_compiled_program_searches_a_large_memory_as_an_eager_one_does(monkeyp
     monkeypatch.setattr(search, "nearest", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         compiled(*batch())
+
+
+@pytest.mark.parametrize("with_targets", [True, False])
+def test_a_compiler_is_told_the_truth_about_the_search(with_targets):
+    rows, targets = batch()
+    torch.library.opcheck(torch_ops.nearest, (list(written().state), rows, targets.int() if with_targets else None, 3))
 
 
 @pytest.mark.parametrize("reentrant", [False, True])

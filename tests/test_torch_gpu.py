@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from raremem.adapters import torch_ops
 from raremem.adapters.torch import TorchBackend, TorchPrimitives
 from raremem.reference.laws import LAWS, run
 
@@ -60,3 +61,7 @@ def test_a_large_batch_is_searched_in_groups(monkeypatch):
 def test_a_compiler_is_told_the_truth_about_the_operator(rows, with_targets):
     keys, values, queries, targets = question(rows)
     torch.library.opcheck(torch_gpu.nearest, (keys, values, queries, targets if with_targets else None, 3))
+
+
+def test_its_operator_takes_no_other_s_place():
+    assert torch_gpu.nearest._qualname != torch_ops.nearest._qualname
