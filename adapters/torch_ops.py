@@ -46,7 +46,11 @@ def _of_all(info: Any, in_dims: tuple[int | None, ...], content: Tensor, dtype: 
     return bits_as(content, dtype), in_dims[0]
 
 
-@torch.library.custom_op("raremem::nearest_on_cpu", mutates_args=())
+@torch.library.custom_op(
+    "raremem::nearest_on_cpu",
+    mutates_args=(),
+    schema="(Tensor[] state, Tensor queries, Tensor? targets, SymInt k) -> (Tensor, Tensor)",
+)
 def nearest(state: list[Tensor], queries: Tensor, targets: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
     """As `search.nearest` for eager arrays; without targets the second is [B, 0]. The compiler may not look into it: shapes
     depend on content there."""
