@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from raremem import algorithm
 from raremem.adapters import torch_ops, torch_shadow
 from raremem.adapters.numpy import NumpyPrimitives
-from raremem.adapters.torch_ops import bits_as, computed_before
 from raremem.backend import ArrayBackend
 from raremem.config import MAX_INT32, MemoryConfig
 from raremem.errors import DeviceError, StateError
@@ -171,7 +170,7 @@ class TorchPrimitives(Primitives):
 
     def put_rows(self, array: Tensor, rows: Tensor, content: Tensor) -> Tensor:
         if torch.compiler.is_compiling():
-            content = computed_before(content)
+            content = torch_ops.computed_before(content)
         return array.index_copy_(0, rows.long(), content)
 
     def compiled(self, query: Callable[..., Any], update: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
@@ -201,7 +200,7 @@ def _batched(array: Tensor) -> bool:
 
 
 def _bits_as(array: Tensor, dtype: torch.dtype) -> Tensor:
-    return bits_as(array, dtype) if _batched(array) else array.view(dtype)
+    return torch_ops.bits_as(array, dtype) if _batched(array) else array.view(dtype)
 
 
 def _rank_high_first(scores: Tensor, ties: Tensor) -> Tensor:

@@ -10,6 +10,10 @@ from raremem.reference.faults import FAULTS, Fault, caught_by, planted
 from raremem.reference.laws import LAWS, run
 
 
+def named(name):
+    return next(fault for fault in FAULTS if fault.name == name)
+
+
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_fault_is_caught(fault):
@@ -29,15 +33,15 @@ def test_a_fault_leaves_the_code_as_it_was():
         backend = raremem.get_backend("numpy")
         state, _ = backend.update(config, backend.init(config), rows, targets)
         assert backend.to_numpy(state)["step"] == 1
-        with planted(next(fault for fault in FAULTS if fault.name == "the value is not written")) as faulty:
+        with planted(named("the value is not written")) as faulty:
             state, _ = faulty.update(config, faulty.init(config), rows, targets)
             assert not faulty.to_numpy(state)["filled"].any()
 
 
 def test_a_fault_of_the_eager_search_is_one_of_compiled_pytorch_too():
     pytest.importorskip("torch")
-    fault = next(fault for fault in FAULTS if fault.name == "slots after the last whole block are left out")
-    with planted(dataclasses.replace(fault, backend="torch", compiled=True)) as backend, pytest.raises(AssertionError):
+    fault = dataclasses.replace(named("slots after the last whole block are left out"), backend="torch", compiled=True)
+    with planted(fault) as backend, pytest.raises(AssertionError):
         run(LAWS["large_memory_agrees"], backend, 10, shrink=False)
 
 
@@ -45,7 +49,7 @@ def test_a_fault_in_an_adapter_leaves_its_operators():
     torch = pytest.importorskip("torch")
     raremem.get_backend("torch")
     operator = torch.ops.raremem.computed_before.default
-    with planted(next(fault for fault in FAULTS if fault.name == "ties in no order")):
+    with planted(named("ties in no order")):
         pass
     assert torch.ops.raremem.computed_before.default is operator
 
