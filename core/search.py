@@ -196,13 +196,21 @@ def coarse_scan(p: Primitives, state: MemoryState, queries: Array, width: int) -
         return CoarseScan(p.inner(queries, state.keys).T, 0 * queries[:, 0], 0.0, 1, len(state.keys))
     keys, dtype, roundoff = p.coarse(state, len(queries))
     low = p.cast(queries, dtype)
-    most = min(SCORES // len(queries), CHUNK if keys is state.keys else len(keys))
+    asked = low if dtype == "float32" else _of_few_sizes(p, low)
+    most = min(SCORES // len(asked), CHUNK if keys is state.keys else len(keys))
     whole, size = len(keys) // width * width, width * max(1, most // width)
-    maxima = p.xp.empty_like(p.xp.broadcast_to(low[:, 0], (whole // width, len(queries))))
+    maxima = p.xp.empty_like(p.xp.broadcast_to(asked[:, 0], (whole // width, len(asked))))
     for start in range(0, whole, size):
-        scores = p.inner(p.cast(keys[start : min(start + size, whole)], dtype), low)
+        scores = p.inner(p.cast(keys[start : min(start + size, whole)], dtype), asked)
         maxima[start // width : (start + len(scores)) // width] = p.block_maxima(scores, width)
-    return CoarseScan(maxima, _error(p, queries, p.cast(low, "float32"), roundoff), 1.01 * roundoff, width, size)
+    return CoarseScan(maxima[:, : len(low)], _error(p, queries, p.cast(low, "float32"), roundoff), 1.01 * roundoff, width, size)
+
+
+def _of_few_sizes(p: Primitives, rows: Array) -> Array:
+    """Rows [B, n], and some of them again. For a product in a low dtype of a size that is new, a library may first make a
+    program (oneDNN: 3 to 6 ms, as long as the product takes), and as many rows as are not masked ask."""
+    grain = FEWEST_ROWS if len(rows) >= FEWEST_ROWS else 8
+    return p.xp.concatenate([rows, rows[: -len(rows) % grain]]) if len(rows) >= grain else rows
 
 
 def _error(p: Primitives, queries: Array, low: Array, roundoff: float) -> Array:

@@ -1,7 +1,9 @@
 """`Lookup.recall` on every backend, eager and compiled."""
 
 import numpy as np
+import pytest
 
+import raremem
 from raremem import MemoryConfig
 from raremem.reference import tolerance
 from raremem.reference.comparison import as_numpy, close
@@ -25,3 +27,41 @@ def test_recall_is_the_mean_of_rows_by_weight(raremem_mode):
         close("recall", recalled[row], expected, tolerance.gamma(CONFIG.k + 1) * np.abs(table).max())
     assert not recalled[1].any()
     assert recalled[0].any()
+
+
+def of_exact_numbers():
+    """A PyTorch answer whose products with an embedding of whole numbers, and their sums, are exact."""
+    torch = pytest.importorskip("torch")
+    backend = raremem.get_backend("torch")
+    weights = torch.tensor([[0.5, 0.25, 0.25], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]], requires_grad=True)
+    values = torch.tensor([[3, 1, 3], [1, -1, -1], [-1, -1, -1]], dtype=torch.int32)
+    return backend.query(CONFIG, backend.init(CONFIG), torch.ones(3, 4))._replace(weights=weights, values=values)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_recall_is_differentiated_by_weights_and_by_rows_in_pytorch(compiled):
+    found = of_exact_numbers()
+    torch = pytest.importorskip("torch")
+    embedding = torch.nn.Parameter(torch.arange(8.0).reshape(4, 2))
+    recall = torch.compile(type(found).recall, fullgraph=True) if compiled else type(found).recall
+    recall(found, embedding).backward(torch.tensor([[1.0, 2.0], [4.0, 8.0], [16.0, 32.0]]))
+    assert embedding.grad.tolist() == [[0, 0], [4.25, 8.5], [0, 0], [0.75, 1.5]]
+    of_there = [[20.0, 8.0, 20.0], [32.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
+    assert (found.weights.grad * (found.values >= 0)).tolist() == of_there
+
+
+def test_recall_can_be_mapped_and_takes_any_float_dtype_in_pytorch():
+    found = of_exact_numbers()
+    torch = pytest.importorskip("torch")
+    embedding = torch.arange(8.0).reshape(4, 2)
+    expected = found.recall(embedding)
+    tables = torch.stack([embedding, 2 * embedding])
+    assert torch.func.vmap(found.recall)(tables).equal(torch.stack([expected, 2 * expected]))
+    for dtype in (torch.bfloat16, torch.float64):
+        recalled = found.recall(embedding.to(dtype))
+        assert recalled.dtype == torch.promote_types(torch.float32, dtype)
+        assert recalled.equal(expected.to(recalled.dtype))
+    finer_than_bf16 = embedding + 2.0**-10
+    with torch.autocast("cpu", torch.bfloat16):
+        recalled = found.recall(finer_than_bf16)
+    assert recalled.equal(found.recall(finer_than_bf16))

@@ -79,6 +79,25 @@ def test_few_rows_are_compared_with_what_is_kept(memory, monkeypatch):
         seen.clear()
 
 
+def test_batches_of_many_sizes_are_compared_as_batches_of_few(memory, monkeypatch):
+    """For each new size of a product in bf16 oneDNN makes a program first."""
+    sizes = set()
+    inner = memory.backend.primitives.inner
+
+    def noted(left, right):
+        sizes.add((left.dtype, len(left), len(right)))
+        return inner(left, right)
+
+    monkeypatch.setattr(search, "SCORES", 2**18)
+    memory.keys.copy_(torch.nn.functional.normalize(torch.randn(memory.keys.shape, generator=torch.Generator().manual_seed(0))))
+    queries = torch.nn.functional.normalize(torch.randn(128, 16, generator=torch.Generator().manual_seed(1)))
+    expected = (queries @ memory.keys.T).argmax(1).tolist()
+    monkeypatch.setattr(memory.backend.primitives, "inner", noted, raising=False)
+    for batch in range(65, 129, 7):
+        assert memory(queries[:batch]).slots[:, 0].tolist() == expected[:batch]
+    assert len([size for size in sizes if size[0] == torch.bfloat16]) == 2, sizes  # all chunks but the last, and the last
+
+
 def test_what_is_written_is_found_at_once(memory):
     """In every step of a stream, hits, misses and masked rows; all the time the same keys are kept that there are."""
     generator = torch.Generator().manual_seed(0)
