@@ -39,7 +39,7 @@ class TorchLearner(nn.Module):
         if matrix_rate is not None:
             self.optimizers.append((_muon([weight for weight in weights if weight.ndim == 2], matrix_rate), matrix_rate))
             weights = [weight for weight in weights if weight.ndim != 2]
-        self.optimizers.append((torch.optim.Adam(weights, rate, eps=epsilon), rate))
+        self.optimizers.append((torch.optim.Adam(weights, rate, eps=epsilon, fused=True), rate))
 
     def fast_products(self) -> torch.autocast:
         """A context in which products are in bf16, where the processor has it."""
