@@ -90,6 +90,9 @@ class Lookup(NamedTuple):
 
         Returns:
             [B, dim]; zero where nothing was found.
+
+        Raises:
+            IndexError: a value has no row. (JAX, and what is compiled or on a GPU, cannot see that.)
         """
         for arrays, mean_of_rows in means_of_rows.items():
             if isinstance(embedding, arrays):

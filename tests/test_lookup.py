@@ -65,3 +65,17 @@ def test_recall_can_be_mapped_and_takes_any_float_dtype_in_pytorch():
     with torch.autocast("cpu", torch.bfloat16):
         recalled = found.recall(finer_than_bf16)
     assert recalled.equal(found.recall(finer_than_bf16))
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch"])
+def test_a_value_without_a_row_is_a_clear_error(name):
+    backend = raremem.get_backend(name)
+    state, _ = backend.update(CONFIG, backend.init(CONFIG), np.eye(1, 4, dtype=np.float32), np.array([5]))
+    found = backend.query(CONFIG, state, np.eye(1, 4, dtype=np.float32))
+    for rows in (6, 5):
+        table = backend.primitives.asarray(np.ones((rows, 3), np.float32), found.weights)
+        if rows > 5:
+            found.recall(table)
+        else:
+            with pytest.raises(IndexError, match=r"\b5\b"):
+                found.recall(table)
