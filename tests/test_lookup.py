@@ -29,9 +29,14 @@ def test_recall_is_the_mean_of_rows_by_weight(raremem_mode):
     assert recalled[0].any()
 
 
-def of_exact_numbers():
-    """A PyTorch answer whose products with an embedding of whole numbers, and their sums, are exact."""
-    torch = pytest.importorskip("torch")
+@pytest.fixture
+def torch():
+    return pytest.importorskip("torch")
+
+
+@pytest.fixture
+def found(torch):
+    """An answer whose products with an embedding of whole numbers, and their sums, are exact."""
     backend = raremem.get_backend("torch")
     weights = torch.tensor([[0.5, 0.25, 0.25], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]], requires_grad=True)
     values = torch.tensor([[3, 1, 3], [1, -1, -1], [-1, -1, -1]], dtype=torch.int32)
@@ -39,9 +44,7 @@ def of_exact_numbers():
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_recall_is_differentiated_by_weights_and_by_rows_in_pytorch(compiled):
-    found = of_exact_numbers()
-    torch = pytest.importorskip("torch")
+def test_recall_is_differentiated_by_weights_and_by_rows_in_pytorch(torch, found, compiled):
     embedding = torch.nn.Parameter(torch.arange(8.0).reshape(4, 2))
     recall = torch.compile(type(found).recall, fullgraph=True) if compiled else type(found).recall
     recall(found, embedding).backward(torch.tensor([[1.0, 2.0], [4.0, 8.0], [16.0, 32.0]]))
@@ -50,9 +53,7 @@ def test_recall_is_differentiated_by_weights_and_by_rows_in_pytorch(compiled):
     assert (found.weights.grad * (found.values >= 0)).tolist() == of_there
 
 
-def test_recall_can_be_mapped_and_takes_any_float_dtype_in_pytorch():
-    found = of_exact_numbers()
-    torch = pytest.importorskip("torch")
+def test_recall_can_be_mapped_and_takes_any_float_dtype_in_pytorch(torch, found):
     embedding = torch.arange(8.0).reshape(4, 2)
     expected = found.recall(embedding)
     tables = torch.stack([embedding, 2 * embedding])
@@ -72,10 +73,7 @@ def test_a_value_without_a_row_is_a_clear_error(name):
     backend = raremem.get_backend(name)
     state, _ = backend.update(CONFIG, backend.init(CONFIG), np.eye(1, 4, dtype=np.float32), np.array([5]))
     found = backend.query(CONFIG, state, np.eye(1, 4, dtype=np.float32))
-    for rows in (6, 5):
-        table = backend.primitives.asarray(np.ones((rows, 3), np.float32), found.weights)
-        if rows > 5:
-            found.recall(table)
-        else:
-            with pytest.raises(IndexError, match=r"\b5\b"):
-                found.recall(table)
+    table = backend.primitives.asarray(np.ones((6, 3), np.float32), found.weights)
+    found.recall(table)
+    with pytest.raises(IndexError, match=r"\b5\b"):
+        found.recall(table[:5])
