@@ -274,6 +274,7 @@ class Oracle(Backend):
             targets=None if targets is None else np.where(accepted, targets, 0).astype(np.int32),
             rejected=rejected,
             accepted=accepted,
+            step=np.where(accepted, np.uint32(state.step).astype(np.int32), 0).astype(np.int32),
         )
 
     def update(
