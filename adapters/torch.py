@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from raremem import algorithm
-from raremem.adapters import torch_ops, torch_shadow
+from raremem.adapters import torch_modes, torch_ops, torch_shadow
 from raremem.adapters.numpy import NumpyPrimitives
 from raremem.backend import ArrayBackend
 from raremem.config import MAX_INT32, MemoryConfig
@@ -44,7 +44,7 @@ class TorchPrimitives(Primitives):
 
     def asarray(self, array: Any, like: Tensor) -> Tensor:
         if not isinstance(array, Tensor):
-            return torch.as_tensor(array, device=like.device)
+            return torch.from_numpy(_native(array)).to(like.device)
         if array.device != like.device:
             raise DeviceError(
                 f"an input is on {array.device}; expected {like.device}, where the memory is. "
@@ -53,19 +53,26 @@ class TorchPrimitives(Primitives):
         return array
 
     def to_numpy(self, array: Tensor) -> NDArray[Any]:
+        if not _has_content(array):
+            raise DeviceError(
+                "a tensor on meta, in a trace or in a transform of torch.func was asked for its content; expected one that has it. "
+                "Make the memory on a device (and load its state_dict), and call this outside the trace."
+            )
         return np.array(array.detach().cpu().numpy())
 
     def from_numpy(self, state: MemoryState) -> MemoryState:
-        device = torch.get_default_device()
-        return MemoryState(*(torch.tensor(array, device=device) for array in state))
+        with torch.inference_mode(False):
+            device = torch.get_default_device()
+            return MemoryState(*(torch.tensor(array, device=device) for array in state))
 
     def copy(self, array: Tensor) -> Tensor:
-        return array.detach().clone()
+        with torch.inference_mode(False):
+            return array.detach().clone()
 
     def peek(self, array: Any, wait: bool = False) -> NDArray[Any] | None:
         if not isinstance(array, Tensor):
             return np.asarray(array)
-        if torch.compiler.is_compiling() or _batched(array):
+        if not torch_modes.seen(array):
             return None
         return array.detach().cpu().numpy() if wait or array.device.type == "cpu" else None
 
@@ -73,7 +80,7 @@ class TorchPrimitives(Primitives):
         return None if torch.compiler.is_compiling() else id(array)
 
     def eager(self, array: Tensor) -> bool:
-        return array.device.type == "cpu" and not torch.compiler.is_compiling() and not _batched(array)
+        return array.device.type == "cpu" and torch_modes.seen(array)
 
     def in_numpy(self) -> Primitives:
         return _NumpyPrimitives()
@@ -103,15 +110,17 @@ class TorchPrimitives(Primitives):
         return _bits_as(_bits_as(array, torch.int32) & 0x7F800000, torch.float32)
 
     def inner(self, left: Tensor, right: Tensor) -> Tensor:
-        with torch.autocast(left.device.type, enabled=False):
+        with torch_modes.without_autocast(left):
+            if torch_modes.rounded(left):
+                return (left.double() @ right.double().T).float()
             if self.eager(right) and len(right) == 1 and right.shape[1] > 64:  # MKL takes twice as long for one row as for two
                 return (left @ right.repeat(2, 1).T)[:, :1]
             return left @ right.T
 
     def score(self, queries: Tensor, keys: Tensor) -> Tensor:
-        if keys.is_cuda:  # where a product would be in tf32, if the user has allowed that
+        if keys.is_cuda or torch_modes.rounded(keys):  # on CUDA as if always: nothing waits for a product to be tried
             return (keys * queries[:, None, :]).sum(2)
-        with torch.autocast(keys.device.type, enabled=False):  # MKL takes six times as long for keys times a column
+        with torch_modes.without_autocast(keys):  # MKL takes six times as long for keys times a column
             return torch.matmul(queries[:, None, :], keys.transpose(1, 2))[:, 0]
 
     def top_k(self, scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -141,9 +150,9 @@ class TorchPrimitives(Primitives):
     def nearest(
         self, state: MemoryState, queries: Tensor, targets: Tensor | None, k: int
     ) -> tuple[Tensor, Tensor | None] | None:
-        if torch.compiler.is_compiling() and queries.device.type == "cpu" and len(state.values) >= LARGE:
+        if _searched_by_an_operator(state, queries):
             slots, best = torch_ops.nearest(list(state), queries, targets, k)
-        elif KERNELS and queries.is_cuda and not _batched(queries):
+        elif KERNELS and queries.is_cuda:
             slots, best = torch_gpu.nearest(state.keys, state.values, queries, targets, k)
         else:
             return None
@@ -195,13 +204,28 @@ def _compiled_for_each_config(function: Callable[..., Any]) -> Callable[..., Any
     return lambda config, *arguments: compiled(config)(*arguments)
 
 
-def _batched(array: Tensor) -> bool:
-    """Whether this is in `torch.func.vmap`."""
-    return not torch.compiler.is_compiling() and torch._C._functorch.is_batchedtensor(array)
+def _searched_by_an_operator(state: MemoryState, queries: Tensor) -> bool:
+    """Where a compiler would make a slow search, and in transforms of `torch.func`: it is then that of the plain tensors."""
+    if torch.compiler.is_compiling():
+        return queries.device.type == "cpu" and state.values.shape[0] >= LARGE
+    return any(map(torch_modes.wrapped, (queries, *state)))
 
 
 def _bits_as(array: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch_ops.bits_as(array, dtype) if _batched(array) else array.view(dtype)
+    operator = not torch.compiler.is_compiling() and torch_modes.wrapped(array)
+    return torch_ops.bits_as(array, dtype) if operator else array.view(dtype)
+
+
+def _has_content(array: Tensor) -> bool:
+    return torch_modes.seen(array) or torch.compiler.is_compiling()
+
+
+def _native(array: Any) -> NDArray[Any]:
+    """An array that is not PyTorch's in memory of its own, as PyTorch takes it: in order, and of a dtype that both know."""
+    array = np.array(array, order="C")
+    if array.dtype.kind == "V" or array.dtype.itemsize > 8:
+        return array.astype(np.float32)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _rank_high_first(scores: Tensor, ties: Tensor) -> Tensor:

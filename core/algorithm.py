@@ -198,8 +198,8 @@ def normalize(p: Primitives, rows: Array, largest: Array, accepted: Array) -> Ar
 def _similarities(p: Primitives, state: MemoryState, unit: Array, slots: Array) -> Array:
     """Rule 2: cosine similarity [B, n] of each row with its own candidate slots [B, n]; the way back for gradients."""
     keys, slots = p.constant(state.keys), p.xp.where(slots != NO_SLOT, slots, 0)
-    gathered = len(unit) * slots.shape[1] * keys.shape[1]
-    if p.eager(keys) and gathered >= GATHERED and 2 * len(unit) * len(state.values) <= gathered:
+    gathered = unit.shape[0] * slots.shape[1] * keys.shape[1]
+    if p.eager(keys) and gathered >= GATHERED and 2 * unit.shape[0] * len(state.values) <= gathered:
         return p.take_along(p.inner(unit, keys), slots)
     return p.score(unit, p.take_rows(keys, slots))
 
