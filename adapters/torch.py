@@ -208,12 +208,23 @@ def _searched_by_an_operator(state: MemoryState, queries: Tensor) -> bool:
     """Where a compiler would make a slow search, and in transforms of `torch.func`: it is then that of the plain tensors."""
     if torch.compiler.is_compiling():
         return queries.device.type == "cpu" and state.values.shape[0] >= LARGE
-    return any(map(torch_modes.wrapped, (queries, *state)))
+    return torch_modes.transformed()
 
 
 def _bits_as(array: Tensor, dtype: torch.dtype) -> Tensor:
-    operator = not torch.compiler.is_compiling() and torch_modes.wrapped(array)
+    operator = not torch.compiler.is_compiling() and torch_modes.transformed()
     return torch_ops.bits_as(array, dtype) if operator else array.view(dtype)
+
+
+def _check_may_write(state: Any) -> None:
+    """A transform of `torch.func` may write to what it has wrapped, and to nothing else."""
+    if torch.compiler.is_compiling() or not torch_modes.transformed():
+        return
+    if isinstance(state, MemoryState) and not torch_modes.wrapped(state.values):
+        raise StateError(
+            "a memory was updated inside a transform of torch.func (vmap, grad, ...); expected a state that is mapped itself. "
+            "Return the lookup from the transform (has_aux=True of grad), and update after it."
+        )
 
 
 def _has_content(array: Tensor) -> bool:
@@ -284,9 +295,10 @@ class TorchBackend(ArrayBackend):
         together = MemoryState(*(torch.stack(arrays) for arrays in zip(*states, strict=True)))
         return torch.func.vmap(partial(self.query, config))(together, *map(torch.as_tensor, (queries, targets, mask)))
 
-    def update(self, *arguments: Any, **options: Any) -> tuple[MemoryState, UpdateReport]:
+    def update(self, config: MemoryConfig, state: MemoryState, *arguments: Any, **options: Any) -> tuple[MemoryState, UpdateReport]:
+        _check_may_write(state)
         with torch.no_grad():
-            return super().update(*arguments, **options)
+            return super().update(config, state, *arguments, **options)
 
     def _write(
         self, config: MemoryConfig, state: MemoryState, found: Lookup, targets: Tensor, mask: Tensor
@@ -339,7 +351,8 @@ class Memory(nn.Module):
         self.strict = strict
         self.index = get_index(index) if isinstance(index, str) else index
         self.backend = backend if index is None else TorchBackend(backend.primitives, index=self.index)
-        self.projection = None if query_dim is None else nn.Linear(query_dim, config.key_dim, bias=False)
+        with torch.inference_mode(False):
+            self.projection = None if query_dim is None else nn.Linear(query_dim, config.key_dim, bias=False)
         for name, array in backend.init(config)._asdict().items():
             self.register_buffer(name, array)
 
@@ -377,12 +390,25 @@ class Memory(nn.Module):
         return report
 
     def extra_repr(self) -> str:
-        """The config, for `repr`."""
-        return repr(self.config)
+        """The config, for `repr`. (In words that a compiler takes: `torch.func.vmap` asks for them.)"""
+        return ", ".join([f"{name}={value!r}" for name, value in vars(self.config).items()])
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """What `copy` and `pickle` make."""
+        super().__setstate__(state)
+        self._keep_normal()
+
+    def _keep_normal(self) -> None:
+        """Have normal tensors whatever made them: those made in `torch.inference_mode` could not be written to outside it."""
+        with torch.inference_mode(False):
+            for name, buffer in self._buffers.items():
+                if buffer is not None and buffer.is_inference():
+                    self._buffers[name] = buffer.clone()
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
         """Load, and forget an index of what was there before."""
         super()._load_from_state_dict(*arguments)
+        self._keep_normal()
         if self.index is not None:
             self.index.drop()
 
@@ -392,6 +418,7 @@ class Memory(nn.Module):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.keys.dtype != torch.float32:
             self.keys = keys.to(self.keys.device)
+        self._keep_normal()
         return self
 
 

@@ -24,19 +24,25 @@ def traced() -> bool:
     )
 
 
+def transformed() -> bool:
+    """Whether this is in a transform of `torch.func`: vmap, grad, jvp. What is computed there may be wrapped, and then has no
+    content, even where it is computed from what is not. Not asked while compiling."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
 def wrapped(array: Tensor) -> bool:
-    """Whether a transform of `torch.func` has wrapped it, at any level: vmap, grad, jvp. Not asked while compiling."""
+    """Whether a transform of `torch.func` has wrapped it, at any level. Not asked while compiling."""
     return torch._C._functorch.is_functorch_wrapped_tensor(array)
 
 
 def seen(array: Tensor) -> bool:
-    """Whether the content of `array` may be looked at: nothing traces, and it is a plain tensor.
+    """Whether the content of `array` may be looked at: nothing traces or transforms, and it is a plain tensor.
 
-    Else its class takes operators over (a fake tensor), it has no content (meta), or a transform has wrapped it.
+    Else its class takes operators over (a fake tensor), or it has no content (meta).
     """
     return (
         not traced()
-        and not wrapped(array)
+        and not transformed()
         and not array.is_meta
         and type(array).__torch_dispatch__ is Tensor.__torch_dispatch__
     )
