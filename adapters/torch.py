@@ -23,7 +23,7 @@ from raremem.errors import DeviceError, StateError
 from raremem.index import LiveIndex
 from raremem.primitives import Primitives
 from raremem.registry import get_index
-from raremem.state import Lookup, MemoryState, UpdateReport, means_of_rows
+from raremem.state import Lookup, MemoryState, UpdateReport, means_of_rows, quietly
 
 KERNELS = torch.cuda.is_available() and find_spec("triton") is not None
 if KERNELS:
@@ -306,7 +306,7 @@ class TorchBackend(ArrayBackend):
         if not self.primitives.eager(state.keys):  # sharded, compiled, or on a GPU
             return super()._write(config, state, found, targets, mask)
         shadow, views, seen = torch_shadow.take(state), MemoryState(*map(_view, state)), Lookup(*map(_view, found))
-        after, report = algorithm.update(self.primitives.in_numpy(), config, views, seen, _view(targets), _view(mask))
+        after, report = quietly(algorithm.update)(self.primitives.in_numpy(), config, views, seen, _view(targets), _view(mask))
         if shadow is not None:
             shadow.write(state.keys, after.step, report.slots[report.written])
         to_tensor = partial(torch.as_tensor, device=state.keys.device)

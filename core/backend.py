@@ -209,7 +209,7 @@ class ArrayBackend(Backend):
         strict: bool = False,
     ) -> tuple[MemoryState, UpdateReport]:
         queries, targets, mask = self._checked(config, state, queries, targets, mask, strict)
-        check_to_write(targets, lookup, len(queries))
+        check_to_write(targets, lookup, queries.shape[0])
         with used(self.primitives.identity(state.keys), alone=True):
             state, report = self._update(config, state, queries, targets, mask, lookup)
             if self.index is not None:
