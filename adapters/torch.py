@@ -118,6 +118,8 @@ class TorchPrimitives(Primitives):
             return left @ right.T
 
     def score(self, queries: Tensor, keys: Tensor) -> Tensor:
+        if torch.compiler.is_compiling() and queries.requires_grad:
+            keys = torch_ops.computed_before(keys)  # else the way back may gather them anew, after an update
         if keys.is_cuda or torch_modes.rounded(keys):  # on CUDA as if always: nothing waits for a product to be tried
             return (keys * queries[:, None, :]).sum(2)
         with torch_modes.without_autocast(keys):  # MKL takes six times as long for keys times a column

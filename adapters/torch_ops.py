@@ -23,7 +23,7 @@ def computed_before(content: Tensor) -> Tensor:
     """`content`, computed in whole before anything is written: the compiler may not look into it.
 
     Else the compiler may work it out row by row in the loop that writes the rows, and what it then reads from the same array
-    is what an earlier row has written.
+    is what an earlier row has written; or work it out again for a gradient, from what an update has written.
     """
     return content.clone()
 
@@ -31,6 +31,11 @@ def computed_before(content: Tensor) -> Tensor:
 @computed_before.register_fake
 def _like(content: Tensor) -> Tensor:
     return torch.empty_like(content)
+
+
+@computed_before.register_vmap
+def _each_before(info: Any, in_dims: tuple[int | None], content: Tensor) -> tuple[Tensor, int | None]:
+    return computed_before(content), in_dims[0]
 
 
 @torch.library.custom_op("raremem::bits_as", mutates_args=())
