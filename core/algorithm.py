@@ -206,8 +206,8 @@ def _similarities(p: Primitives, state: MemoryState, unit: Array, slots: Array) 
     A gradient may be taken after the keys were written to (rule 11): it must find what it needs of them as it was.
     """
     keys, slots = p.constant(state.keys), p.xp.where(slots != NO_SLOT, slots, 0)
-    gathered = len(unit) * slots.shape[1] * keys.shape[1]
-    if p.eager(keys) and gathered >= GATHERED and 2 * len(unit) * len(state.values) <= gathered:
+    gathered = unit.shape[0] * slots.shape[1] * keys.shape[1]
+    if p.eager(keys) and gathered >= GATHERED and 2 * unit.shape[0] * len(state.values) <= gathered:
         return p.take_along(p.inner(unit, p.snapshot(keys, unit)), slots)
     return p.score(unit, p.gather_rows(keys, slots, unit))
 

@@ -215,7 +215,7 @@ class ArrayBackend(Backend):
         strict: bool = False,
     ) -> tuple[MemoryState, UpdateReport]:
         queries, targets, mask = self._checked(config, state, queries, targets, mask, strict)
-        check_to_write(targets, lookup, len(queries))
+        check_to_write(targets, lookup, queries.shape[0])
         return self.in_turn(state, True, self._updated, config, state, queries, targets, mask, lookup)
 
     def _updated(
