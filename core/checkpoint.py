@@ -18,7 +18,7 @@ import safetensors
 import safetensors.numpy
 
 from .backend import Backend
-from .config import MemoryConfig
+from .config import MemoryConfig, shown
 from .errors import CheckpointError, ConfigError, StateError
 from .files import replace_file as replace_file
 from .registry import get_backend
@@ -123,9 +123,11 @@ def _schema(path: Path, header: Any) -> int:
         raise ValueError("its header has no whole number as schema")
     schema: int = header["schema"]
     if not 1 <= schema <= SCHEMA:
-        raise CheckpointError(f"{path} has schema {schema}; expected 1 to {SCHEMA}. Update raremem.")
+        raise CheckpointError(f"{path} has schema {shown(schema)}; expected 1 to {SCHEMA}. Update raremem.")
     expected = ["config", "schema", "sha256"] if schema > 2 else ["config", "schema"]
-    if sorted(header) != expected or not isinstance(header["config"], dict):
+    if not isinstance(header["config"], dict):
+        raise ValueError(f"its config is a {type(header['config']).__name__}")
+    if sorted(header) != expected:
         raise ValueError(f"its header has {sorted(header)}, where {expected} is expected")
     return schema
 

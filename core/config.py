@@ -68,7 +68,7 @@ class MemoryConfig:
         for name, choices in (("loss", LOSSES), ("evict", EVICTIONS)):
             value = getattr(self, name)
             if not isinstance(value, str) or value not in choices:
-                raise ConfigError(f"{name}={_shown(value)}: expected one of {', '.join(choices)}.")
+                raise ConfigError(f"{name}={shown(value)}: expected one of {', '.join(choices)}.")
             object.__setattr__(self, name, choices[choices.index(value)])
 
     def _set_number(self, name: str, kind: type, accepted: type, low: float, high: float, expected: str) -> None:
@@ -79,7 +79,7 @@ class MemoryConfig:
             with suppress(ArithmeticError, TypeError, ValueError):
                 number = kind(value) + kind(0)
         if number is None or not low <= number <= high:
-            raise ConfigError(f"{name}={_shown(value)}: expected {expected} in [{low}, {high}].")
+            raise ConfigError(f"{name}={shown(value)}: expected {expected} in [{low}, {high}].")
         object.__setattr__(self, name, number)
 
     @property
@@ -88,7 +88,7 @@ class MemoryConfig:
         return min(self.neighbors, self.slots)
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """A value for a message: in one line, and not as long as it may be."""
     try:
         text = " ".join(repr(value).split())
