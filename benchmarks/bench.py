@@ -205,7 +205,7 @@ def run_task(name: str, setting: Setting) -> None:
     write_file(setting.out / f"{stem}.html", page(task.title, fact_list(facts) + notes + tables + plots))
     write_index(setting.out)
     for title, table in outcome.tables.items():
-        print(f"\n{title}\n{as_text(table)}")
+        print(f"\n{as_line(title)}\n{as_text(table)}")
     print(f"\n{setting.out / stem}.json and .html written after {wall / 60:.1f} minutes; see {setting.out / INDEX}")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import stat
 import tempfile
 import zlib
 from collections.abc import Iterable
@@ -77,7 +76,7 @@ def check_out(folder: Path, names: Iterable[str] = (), option: str = "--out") ->
         nearest = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
         if not nearest.is_dir():
             raise NotADirectoryError(f"{nearest} is no folder")
-        with tempfile.TemporaryDirectory(prefix=".raremem", dir=nearest) as trial:
+        with WRITING, tempfile.TemporaryDirectory(prefix=".raremem", dir=nearest) as trial:
             for name in (*folder.relative_to(nearest).parts, *names):
                 Path(trial, name).touch()
     except OSError as error:
@@ -94,14 +93,14 @@ def check_file(path: Path, option: str) -> None:
         ConfigError: it cannot.
     """
     try:
-        there = path.lstat()
+        path.lstat()
     except FileNotFoundError:
         if path.parent.is_dir():
             return check_out(path.parent, [path.name], option)
         raise raremem.ConfigError(f"{option} {path}: there is no folder {path.parent}; make it first.") from None
     except OSError as error:
         raise raremem.ConfigError(f"{option} {path} cannot be written ({error.strerror}); name a file that can.") from error
-    if stat.S_ISDIR(there.st_mode) or not os.access(path, os.W_OK):
+    if path.is_dir() or not os.access(path, os.W_OK):
         raise raremem.ConfigError(f"{option} {path} cannot be written; name a file that can.")
 
 
