@@ -153,8 +153,8 @@ def _go_to(device: str | None) -> None:
     import torch
 
     try:
+        torch.zeros(1, device=device).tolist()
         torch.set_default_device(device)
-        torch.zeros(1).tolist()
     except Exception as error:  # PyTorch raises all kinds
         why = str(error).partition("\n")[0]
         raise raremem.DeviceError(

@@ -62,7 +62,7 @@ WRONG = [
     *((f"bench symbols --seed={seed}", "--seed") for seed in ("-1", 10**20, 2**32, "10**20", "1.5", "x", "")),
     *((f"demo --seed={seed}", "--seed") for seed in ("-1", 10**20, "nan")),
     *((f"demo --out={out}", "--out") for out in ("file", "file/sub", "broken", "broken/sub", LONG, f"new/{LONG}", "")),
-    *((f"bench symbols --out={out}", "--out") for out in ("file", "broken", LONG, f"new/{LONG}", "x/" * 2000, "")),
+    *((f"bench symbols --out={out}", "--out") for out in ("file", "broken", LONG, f"new/{LONG}", "x/" * 3000, "")),
     ("demo --out demo", "report.html"),
     ("bench symbols --out bench", "index.html"),
     ("bench symbols --out bench2", "symbols-torch-0.json"),
