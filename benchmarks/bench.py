@@ -241,7 +241,11 @@ def _read_result(path: Path) -> dict[str, Any] | None:
     try:
         result = json.loads(path.read_bytes())
         minutes, headline = result["minutes"], result["headline"]
-        if _stem(result) != path.stem or result["backend"] not in TASKS[result["task"]].backends:
+        if (
+            _stem(result) != path.stem
+            or type(result["seed"]) is not int
+            or result["backend"] not in TASKS[result["task"]].backends
+        ):
             raise ValueError("its task, backend and seed are not those of its name")
         if not all(type(number) in (int, float) and math.isfinite(number) for number in (minutes, *headline.values())):
             raise ValueError("its figures are not numbers")

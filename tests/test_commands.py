@@ -183,6 +183,13 @@ def test_a_strangers_json_is_named_and_left_out(task, tmp_path, kind, capsys):
     assert "seed 7" not in (tmp_path / "index.html").read_text()
 
 
+def test_a_seed_is_a_number_even_where_the_files_name_agrees(task, tmp_path, capsys):
+    (tmp_path / "symbols-torch-<b>.json").write_text(json.dumps({**RESULT, "seed": "<b>"}))
+    assert cli.main(["bench", "symbols", "--out", str(tmp_path)]) == 0
+    assert "symbols-torch-<b>.json is no result" in capsys.readouterr().err
+    assert "<b>" not in (tmp_path / "index.html").read_text()
+
+
 def test_what_a_result_says_is_text_and_not_markup(task, tmp_path):
     name = "<img src=x onerror=alert(1)>\ud800"
     (tmp_path / "symbols-torch-7.json").write_text(json.dumps({**RESULT, "headline": {name: 2.5}}))
