@@ -13,6 +13,10 @@ import signal
 import sys
 import threading
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 LINES = {
     signal.SIGINT: "raremem: interrupted; no file is half-written.",
@@ -20,6 +24,8 @@ LINES = {
 }
 WRITING = threading.Lock()
 """Held while a file is written: the process ends after that."""
+CLEANING: list[Callable[[], object]] = []
+"""Called before the process ends: what removes its temporary folders."""
 PATIENCE = 1.0
 """Seconds that a file being written is waited for."""
 
@@ -53,6 +59,9 @@ def _wait(reader: int, said_to: int) -> None:
     for child in children():
         child.kill()
     WRITING.acquire(timeout=PATIENCE)
+    for clean in CLEANING:
+        with contextlib.suppress(OSError):
+            clean()
     os._exit(STATUS[signal.Signals(number)])
 
 

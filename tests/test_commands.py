@@ -398,9 +398,10 @@ def test_a_file_that_is_being_written_is_written(tmp_path):
 
 
 CHILDREN = """
-    import multiprocessing, os, signal, time
-    from raremem.benchmarks.signals import end_on_signal
+    import multiprocessing, os, signal, sys, tempfile, time
+    from raremem.benchmarks.signals import CLEANING, end_on_signal
     end_on_signal()
+    CLEANING.append(tempfile.TemporaryDirectory(dir=sys.argv[1]).cleanup)
     child = os.fork()
     if not child:
         time.sleep(20)
@@ -415,14 +416,15 @@ CHILDREN = """
 """
 
 
-def test_a_childs_signal_is_its_own_and_children_end_with_the_command():
-    process = start(code=CHILDREN)
+def test_a_childs_signal_is_its_own_and_children_and_folders_end_with_the_command(tmp_path):
+    process = start(str(tmp_path), code=CHILDREN)
     assert int(process.stdout.readline()) == signal.SIGTERM
     assert process.stdout.readline() == b"at work\n"
     sent = time.perf_counter()
     process.send_signal(signal.SIGINT)
     assert process.communicate()[1].decode() == LINES[signal.SIGINT][1]  # the worker has standard output too, until it ends
     assert time.perf_counter() - sent < 10
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_signal_that_is_ignored_stays_ignored():
