@@ -1,4 +1,4 @@
-"""A sample of mutants, each tried on the laws that reach it, several at a time; what comes out is kept line by line in a file."""
+"""A sample of mutants, each tried on the laws that reach it, several at a time. What comes out goes to a file, line by line."""
 
 from __future__ import annotations
 

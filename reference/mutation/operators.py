@@ -204,13 +204,10 @@ class _Walk:
             for value in _other_constants(node.value):
                 yield "constant", *self._span(node), value
         elif isinstance(node, ast.IfExp):
-            test, yes, no = map(self._tight, (node.test, node.body, node.orelse))
-            for operator, text in (
-                ("branches swapped", f"({no} if {test} else {yes})"),
-                ("one branch", yes),
-                ("one branch", no),
-            ):
-                yield operator, *self._span(node), text
+            asked, yes, no = map(self._tight, (node.test, node.body, node.orelse))
+            yield "branches swapped", *self._span(node), f"({no} if {asked} else {yes})"
+            yield "one branch", *self._span(node), yes
+            yield "one branch", *self._span(node), no
         elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load):
             yield from self._slice(node.slice)
         elif isinstance(node, ast.comprehension):

@@ -58,8 +58,8 @@ class Report:
             "# Mutants of the core, and what the laws make of them\n",
             f"Written by `raremem mutants --seed {run.sample.seed} --count {run.sample.count} --report docs/mutants.md` on "
             f"{date.today().isoformat()}, of {_commit()}: {len(run.mutants)} of the {run.total} changes that "
-            "`raremem.reference.mutation` makes of `core/` and of the NumPy table (an operator turned round, a constant one off, "
-            "a statement left out, arguments swapped, ...), drawn from every module. Each is tried on the laws of the conformance kit alone, "
+            "`raremem.reference.mutation` makes of `core/` and of the NumPy table (a comparison turned round, a constant one "
+            "off, a statement left out, arguments swapped, ...), drawn from every module. Each is tried on the laws alone, "
             f"{run.examples} cases each, until one is broken. It took {hours:.1f} hours of a core.\n",
             f"**{self.score()}.** Of those killed {how['hung']} hung and {how['crashed']} ended the process.\n",
             "| module | mutants | killed | survivors explained | unexplained |",
