@@ -158,6 +158,8 @@ class Results:
                 raise ConfigError(
                     f"{path} is of another run ({changed} differ); expected one to go on with. Name another file."
                 )
+            content = path.read_bytes()
+            path.write_bytes(content[: content.rindex(b"\n") + 1])
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(dict(head)) + "\n")

@@ -102,6 +102,10 @@ def _few_at_a_time() -> Any:
     return _with(lambda: ArrayBackend(FewAtATime()), (scan, {"WHOLE": 16, "CHUNK": 8, "FEW": 1, "MANY": 2}))
 
 
+def _no_blocks() -> Any:
+    return _with(lambda: ArrayBackend(Unblocked()), (scan, {"CHUNK": 8}))
+
+
 def _index(kind: Any) -> Any:
     every = {"shortlist": lambda k: 512}
     small = {"SMALLEST": 1, "FRESH": 2}
@@ -113,10 +117,10 @@ PLAYERS: dict[str, tuple[Callable[[], Any], bool]] = {
     "numpy, short lists": (_short_lists, True),
     "numpy, traced": (lambda: _with(lambda: ArrayBackend(Traced())), True),
     "numpy, traced, few at a time": (_few_at_a_time, False),
-    "numpy, traced, no blocks": (lambda: _with(lambda: ArrayBackend(Unblocked())), True),
-    "numpy, index": (lambda: _index(Everything), True),
-    "numpy, growing index": (lambda: _index(Growing), True),
-    "torch": (lambda: _with(lambda: get_backend("torch", compiled=False)), True),
+    "numpy, traced, no blocks": (_no_blocks, False),
+    "numpy, index": (lambda: _index(Everything), False),
+    "numpy, growing index": (lambda: _index(Growing), False),
+    "torch": (lambda: _with(lambda: get_backend("torch", compiled=False)), False),
 }
 """By name: how each is made ready, a context that gives the backend; and whether laws that are costly are tried on it."""
 

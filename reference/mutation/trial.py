@@ -1,8 +1,8 @@
 """One mutant tried: in a process of its own, in which raremem is imported anew with the mutant in the place of its module.
 
 `reference.faults` puts a changed module into a running program. Here that would not do: what others took of the module when
-they were imported (default arguments, base classes, the classes of instances) would still be the unchanged one, and a mutant of a
-class would be noticed for being another class. So a process that has imported all but raremem is forked for each mutant.
+they were imported (default arguments, base classes, the classes of instances) would still be the unchanged one, and a mutant of
+a class would be noticed for being another class. So for each mutant a process is forked that then imports raremem anew.
 """
 
 from __future__ import annotations
