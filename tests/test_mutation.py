@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import raremem
+from raremem.benchmarks.cli import main
 from raremem.reference.mutation import campaign, trial
 from raremem.reference.mutation.explained import EXPLAINED, Explained
 from raremem.reference.mutation.operators import mutants
@@ -295,6 +296,19 @@ def test_with_reasons_for_all_the_run_passes_and_a_reason_for_what_is_killed_fai
     made, _ = report("killed", "killed", explained=[1])
     assert made.failed
     assert "explained, but killed" in made.text()
+
+
+@pytest.mark.parametrize(("outcome", "status"), [("killed", 0), ("survived", 1)])
+def test_the_command_writes_the_page_and_says_whether_a_survivor_is_left(outcome, status, tmp_path, monkeypatch, capsys):
+    asked = []
+    made, _ = report("killed", outcome)
+    monkeypatch.setattr(campaign, "run", lambda *arguments: (asked.append(arguments), made.run)[1])
+    page = tmp_path / "mutants.md"
+    options = ["--seed", "5", "--count", "9", "--jobs", "3", "--results", str(tmp_path / "found.jsonl"), "--report", str(page)]
+    assert main(["mutants", *options]) == status
+    assert asked[0][:4] == (campaign.Sample(5, 9, None), 3, 50, tmp_path / "found.jsonl")
+    assert made.score() in page.read_text()
+    assert made.score() in capsys.readouterr().out
 
 
 def test_reasons_are_of_mutants_that_there_are(every):

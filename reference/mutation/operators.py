@@ -161,15 +161,18 @@ class _Walk:
 
     def _may_go(self, statement: ast.stmt) -> bool:
         """Whether the program without the statement is one that could have been written."""
-        if isinstance(statement, ast.Assign) and all(isinstance(target, ast.Name) for target in statement.targets):
-            return any(self._bound_before(target) for target in statement.targets)
-        kinds = (ast.Assign, ast.AugAssign, ast.Raise, ast.Delete, ast.Break, ast.Continue)
+        if isinstance(statement, ast.Assign):
+            inside = [node for target in statement.targets for node in ast.walk(target)]
+            return all(
+                self._bound_before(node) for node in inside if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+            )
+        kinds = (ast.AugAssign, ast.Raise, ast.Delete, ast.Break, ast.Continue)
         return isinstance(statement, kinds) or (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call))
 
-    def _bound_before(self, target: ast.expr) -> bool:
+    def _bound_before(self, target: ast.Name) -> bool:
         """Whether a name has a value already where this assigns to it: from a parameter, or from a line before."""
         around = [node for node in ast.walk(self.tree) if isinstance(node, ast.FunctionDef) and _holds(node, target)]
-        if not around or not isinstance(target, ast.Name):
+        if not around:
             return False
         function = around[-1]
         for node in ast.walk(function):
