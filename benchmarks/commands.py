@@ -16,6 +16,8 @@ NUMBERS = {
     "minutes": (0, 1_000_000, "more than 0, and at most 1,000,000"),
     "seed": (-1, 2**32 - 1, "0 to 4,294,967,295"),
     "examples": (0, 1_000_000, "1 to 1,000,000"),
+    "count": (0, 1_000_000, "1 to 1,000,000"),
+    "jobs": (0, 1_000, "1 to 1,000"),
 }
 """For each number that an option takes: it is more than the first, and at most the second; and how that is said."""
 
@@ -98,6 +100,24 @@ def _parser() -> argparse.ArgumentParser:
     conformance.add_argument("--device", metavar="NAME", help="PyTorch's, cuda say; JAX takes its own default")
     conformance.set_defaults(run=_conformance)
 
+    mutants = commands.add_parser(
+        "mutants", help="try the laws on small changes of raremem's own code, of which each must break one"
+    )
+    mutants.add_argument("--seed", type=int, default=0, help="of the sample; default: 0")
+    mutants.add_argument("--count", type=int, default=400, metavar="N", help="changes in the sample; default: 400")
+    mutants.add_argument("--examples", type=int, default=50, metavar="N", help="cases for each law; default: 50")
+    mutants.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N", help="tried at a time; default: one a core")
+    mutants.add_argument(
+        "--results",
+        type=_path,
+        default=Path("out/mutants.jsonl"),
+        metavar="FILE",
+        help="what comes out, line by line; a run that was stopped goes on from it; default: out/mutants.jsonl",
+    )
+    mutants.add_argument("--only", type=_path, metavar="FILE", help="instead of a sample, what survived by these results")
+    mutants.add_argument("--report", type=_path, metavar="FILE", help="write a page: docs/mutants.md")
+    mutants.set_defaults(run=_mutants)
+
     demo = commands.add_parser("demo", help="train a small network, then let it remember characters seen once")
     demo.add_argument("--backend", choices=("torch", "jax"), default="torch", help="default: torch")
     demo.add_argument(
@@ -162,12 +182,18 @@ def _go_to(device: str | None) -> None:
         ) from error
 
 
-def _conformance(options: argparse.Namespace) -> int:
+def _needs_the_kit() -> None:
     try:
         import hypothesis  # noqa: F401
-        import pytest
+        import pytest  # noqa: F401
     except ImportError as error:
         raise raremem.MissingPackageError(f"the laws need {error.name}: pip install 'raremem[conformance]'") from error
+
+
+def _conformance(options: argparse.Namespace) -> int:
+    _needs_the_kit()
+    import pytest
+
     from raremem.benchmarks.files import check_file
 
     if options.report is not None:
@@ -182,6 +208,24 @@ def _conformance(options: argparse.Namespace) -> int:
         if getattr(options, option) is not None:
             arguments += [f"--raremem-{option.replace('_', '-')}", str(getattr(options, option))]
     return min(int(pytest.main(arguments)), 2)
+
+
+def _mutants(options: argparse.Namespace) -> int:
+    """Status 1 if a change that some user could tell broke no law."""
+    _needs_the_kit()
+    from raremem.benchmarks.files import check_file
+    from raremem.reference.mutation import campaign
+    from raremem.reference.mutation.report import Report
+
+    if options.report is not None:
+        check_file(options.report, "--report")
+    sample = campaign.Sample(options.seed, options.count, options.only)
+    run = campaign.run(sample, options.jobs, options.examples, options.results, lambda line: print(line, flush=True))
+    report = Report(run)
+    if options.report is not None:
+        options.report.write_text(report.page())
+    print(report.text())
+    return int(report.failed)
 
 
 def _backends(options: argparse.Namespace) -> None:
