@@ -45,7 +45,7 @@ class TorchPrimitives(Primitives):
 
     def asarray(self, array: Any, like: Tensor) -> Tensor:
         if not isinstance(array, Tensor):
-            return torch.from_numpy(_native(array)).to(like.device)
+            return torch.as_tensor(array if torch.compiler.is_compiling() else torch_modes.native(array), device=like.device)
         if array.device != like.device:
             raise DeviceError(
                 f"an input is on {array.device}; expected {like.device}, where the memory is. "
@@ -54,10 +54,10 @@ class TorchPrimitives(Primitives):
         return array
 
     def to_numpy(self, array: Tensor) -> NDArray[Any]:
-        if not _has_content(array):
+        if not torch_modes.has_content(array):
             raise DeviceError(
-                "a tensor on meta, in a trace or in a transform of torch.func was asked for its content; expected one that has it. "
-                "Make the memory on a device (and load its state_dict), and call this outside the trace."
+                "a tensor on meta, in a trace or in a transform of torch.func was asked for its content; expected one that has "
+                "it. Make the memory on a device (and load its state_dict), and call this outside the trace."
             )
         return np.array(array.detach().cpu().numpy())
 
@@ -237,29 +237,6 @@ def _bits_as(array: Tensor, dtype: torch.dtype) -> Tensor:
     return torch_ops.bits_as(array, dtype) if operator else array.view(dtype)
 
 
-def _check_may_write(state: Any) -> None:
-    """A transform of `torch.func` may write to what it has wrapped, and to nothing else."""
-    if torch.compiler.is_compiling() or not torch_modes.transformed():
-        return
-    if isinstance(state, MemoryState) and not torch_modes.wrapped(state.values):
-        raise StateError(
-            "a memory was updated inside a transform of torch.func (vmap, grad, ...); expected a state that is mapped itself. "
-            "Return the lookup from the transform (has_aux=True of grad), and update after it."
-        )
-
-
-def _has_content(array: Tensor) -> bool:
-    return torch_modes.seen(array) or torch.compiler.is_compiling()
-
-
-def _native(array: Any) -> NDArray[Any]:
-    """An array that is not PyTorch's in memory of its own, as PyTorch takes it: in order, and of a dtype that both know."""
-    array = np.array(array, order="C")
-    if array.dtype.kind == "V" or array.dtype.itemsize > 8:
-        return array.astype(np.float32)
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
-
-
 def _rank_high_first(scores: Tensor, ties: Tensor) -> Tensor:
     """One i64 for each entry, largest where it comes first: highest score, then lowest tie-breaker of i32.
 
@@ -316,8 +293,10 @@ class TorchBackend(ArrayBackend):
         together = MemoryState(*(torch.stack(arrays) for arrays in zip(*states, strict=True)))
         return torch.func.vmap(partial(self.query, config))(together, *map(torch.as_tensor, (queries, targets, mask)))
 
-    def update(self, config: MemoryConfig, state: MemoryState, *arguments: Any, **options: Any) -> tuple[MemoryState, UpdateReport]:
-        _check_may_write(state)
+    def update(
+        self, config: MemoryConfig, state: MemoryState, *arguments: Any, **options: Any
+    ) -> tuple[MemoryState, UpdateReport]:
+        torch_modes.check_may_write(state)
         with torch.no_grad():
             return super().update(config, state, *arguments, **options)
 
@@ -416,7 +395,7 @@ class Memory(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """What `copy` and `pickle` make."""
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._keep_normal()
 
     def _keep_normal(self) -> None:

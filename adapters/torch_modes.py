@@ -1,12 +1,18 @@
-"""What PyTorch is doing at the moment: whether the content of a tensor may be looked at, and whether a product of f32 is one."""
+"""What PyTorch is doing: whether the content of a tensor may be looked at, and whether products are of the numbers given."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from raremem.errors import StateError
+from raremem.state import MemoryState
 
 _TRACERS = (
     torch._C._TorchDispatchModeKey.FAKE,
@@ -16,10 +22,10 @@ _TRACERS = (
 
 
 def traced() -> bool:
-    """Whether operators are written down, or only their shapes followed: what is seen of content would then be lost or frozen."""
+    """Whether operators are written down, or only shapes followed: what is seen of content would be lost or frozen."""
     return (
         torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
+        or torch._C._is_tracing()
         or (torch._C._len_torch_dispatch_stack() > 0 and any(map(torch._C._get_dispatch_mode, _TRACERS)))
     )
 
@@ -41,11 +47,32 @@ def seen(array: Tensor) -> bool:
     Else its class takes operators over (a fake tensor), or it has no content (meta).
     """
     return (
-        not traced()
-        and not transformed()
-        and not array.is_meta
-        and type(array).__torch_dispatch__ is Tensor.__torch_dispatch__
+        not traced() and not transformed() and not array.is_meta and type(array).__torch_dispatch__ is Tensor.__torch_dispatch__
     )
+
+
+def check_may_write(state: Any) -> None:
+    """A transform of `torch.func` may write to what it has wrapped, and to nothing else."""
+    if torch.compiler.is_compiling() or not transformed():
+        return
+    if isinstance(state, MemoryState) and not wrapped(state.values):
+        raise StateError(
+            "a memory was updated inside a transform of torch.func (vmap, grad, ...); expected a state that is mapped itself. "
+            "Return the lookup from the transform (has_aux=True of grad), and update after it."
+        )
+
+
+def has_content(array: Tensor) -> bool:
+    """Whether `array` may be copied to NumPy. (A compiler breaks its program there.)"""
+    return seen(array) or torch.compiler.is_compiling()
+
+
+def native(array: Any) -> NDArray[Any]:
+    """An array that is not PyTorch's in memory of its own, as PyTorch takes it: in order, and of a dtype that both know."""
+    array = np.array(array, order="C")
+    if array.dtype.kind == "V" or array.dtype.itemsize > 8:
+        return array.astype(np.float32)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def without_autocast(array: Tensor) -> AbstractContextManager[object]:

@@ -141,7 +141,7 @@ def _take_none_for_no_leaf(kind: type) -> None:
         return kind(**{**dict.fromkeys(kind._fields), **dict(zip(there, leaves, strict=True))})  # type: ignore[attr-defined]
 
     as_dict = kind._asdict  # type: ignore[attr-defined]
-    setattr(kind, "_asdict", property(lambda tree: partial(as_dict, tree)))
+    kind._asdict = property(lambda tree: partial(as_dict, tree))  # type: ignore[attr-defined]
     pytree.register_pytree_node(
         kind,
         flatten,

@@ -2,17 +2,17 @@
 
 What the frameworks spell alike (`where`, `sum`, `any`, `cumsum`, `argmax`, `sqrt`, `exp`, ...) the algorithm takes from the
 table's namespace `xp`. The rest of the table is what they do not: those few methods are all that a new backend writes. The last
-seventeen have a body here, which is right for every framework whose arrays support what follows; one that can do better, or whose
-arrays support less, has its own.
+seventeen have a body here, which is right for every framework whose arrays support what follows; one that can do better, or
+whose arrays support less, has its own.
 
 What is asked of arrays, beside what the table and `xp` do with them:
 
 - attributes: `shape`, a tuple; `dtype`, whose name `validation.dtype_name` can tell; `T`, of two dimensions
 - `len(x)`; where nothing is traced, `int(x)` of a whole number [], and `numpy.asarray(x)` for whoever reads results
 - `x.reshape(...)`, with one -1 at most; `x.sum(1)` in `Lookup.recall`
-- f32 and i32, with each other and with Python numbers: `+ - * / % == != < <= > >=`, broadcast as NumPy does. A Python number
-  leaves the dtype as it is. `/` is asked of f32 alone, and `%` of i32 that are not negative by a positive number. `+` and `-` of
-  i32 wrap at 32 bits.
+- f32 and i32, with their like and with Python numbers: `+ - * / % == != < <= > >=`, broadcast as NumPy does. A Python number
+  leaves the dtype as it is. `/` is asked of f32 alone, and `%` of i32 that are not negative by a positive number. `+` and `-`
+  of i32 wrap at 32 bits.
 - bool: `& | ~`
 - indexing: by int, slice, None and `...`; `x[rows]` with i32 of any shape chooses rows, of which -1 is the last, and so does
   `x[:, rows]`

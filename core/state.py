@@ -24,8 +24,8 @@ means_of_rows: dict[type, Callable[[Array, Array, Array], Array]] = {}
 """What `Lookup.recall` does with weights, values and an embedding where a framework has better: by the type of its arrays."""
 
 quietly = np.errstate(all="ignore")
-"""Decorates what works in NumPy: its errors and warnings of numbers that wrap, vanish or are not finite are left out there, since
-rules are stated for such numbers too. (Not what a compiler traces.)"""
+"""Decorates what works in NumPy: its errors and warnings of numbers that wrap, vanish or are not finite are left out there,
+since rules are stated for such numbers too. (Not for what a compiler traces.)"""
 
 NO_SLOT = -1
 """In `slots`: no such neighbor. In `values`: the slot is empty."""

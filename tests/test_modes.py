@@ -154,7 +154,16 @@ def test_a_module_trains_the_same_in_any_mode(mode, compiled):
     assert memory.step == before + 1
 
 
-@pytest.mark.parametrize("make", [Memory, lambda config: copy.deepcopy(Memory(config)), lambda config: Memory(config).to("cpu")])
+def copied(config):
+    return copy.deepcopy(Memory(config))
+
+
+def moved(config):
+    """By what replaces every buffer."""
+    return Memory(config)._apply(torch.clone)
+
+
+@pytest.mark.parametrize("make", [Memory, copied, moved])
 def test_a_module_made_in_inference_mode_has_normal_buffers(make):
     with torch.inference_mode():
         memory = make(CONFIG)
