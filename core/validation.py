@@ -41,9 +41,9 @@ def check_to_write(targets: Any, lookup: Any, batch: int) -> None:
     """Check that there are targets to be written, and that a lookup, if there is one, is of so many rows."""
     if targets is None:
         raise TargetError("there are no targets; expected one for each row, to be written. Mask rows that have none.")
-    if lookup is not None and len(lookup.accepted) != batch:
+    if lookup is not None and lookup.accepted.shape[0] != batch:
         raise ShapeError(
-            f"the lookup is of {len(lookup.accepted)} rows; expected {batch}, as the queries have. "
+            f"the lookup is of {lookup.accepted.shape[0]} rows; expected {batch}, as the queries have. "
             "Give the one that query answered for them, or leave it out."
         )
 
