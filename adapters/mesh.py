@@ -44,8 +44,8 @@ class MeshBackend(JaxBackend):
     """The functional interface over a mesh. Compiled; the state is donated to `update`.
 
     Args:
-        mesh: the devices. Its axes may be explicit or automatic. Where another mesh is around (`jax.set_mesh`), what goes in is
-            brought to this one, and answers are given on that one; inside `jax.jit` that cannot be, and is an error.
+        mesh: the devices. Its axes may be explicit or automatic. Outside `jax.jit`, where another mesh is around
+            (`jax.set_mesh`), what goes in is brought to this one, and answers are given on that one; inside, another is an error.
         axis: of the mesh, over which slots are spread.
     """
 
@@ -66,10 +66,14 @@ class MeshBackend(JaxBackend):
         *,
         strict: bool = False,
     ) -> Lookup:
+        state, given = usable_state(state), (queries, targets, mask)
         with self._around() as elsewhere:
-            given = (queries, targets, mask) if elsewhere is None else self._put((queries, targets, mask))
-            found = super().query(config, state, *given, strict=strict)
-        return found if elsewhere is None else jax.device_put(found, elsewhere)
+            if elsewhere is not None:
+                found = super().query(config, state, *self._put(given), strict=strict)
+                return jax.device_put(found, elsewhere)
+            if _nothing_around():
+                state, *given = jax.tree.map(self._untyped, (state, *given))
+            return super().query(config, state, *given, strict=strict)
 
     def update(
         self,
@@ -84,7 +88,7 @@ class MeshBackend(JaxBackend):
     ) -> tuple[MemoryState, UpdateReport]:
         with self._around() as elsewhere:
             given = (queries, targets, mask, lookup if lookup is None else usable_lookup(lookup))
-            given = given if elsewhere is None else self._put(given)
+            given = given if elsewhere is None and not _nothing_around() else self._put(given)
             state, report = super().update(config, state, *given, strict=strict)
         return state, report if elsewhere is None else jax.device_put(report, elsewhere)
 
@@ -110,18 +114,33 @@ class MeshBackend(JaxBackend):
         if around is None or around.empty or around == self.mesh.abstract_mesh:
             yield None
             return
-        if not jax.core.trace_state_clean():
+        try:
+            elsewhere = NamedSharding(jax.sharding.get_mesh(), spec())
+            own = jax.set_mesh(self.mesh)
+        except ValueError as error:  # inside jit
             raise DeviceError(
                 f"the mesh around (jax.set_mesh) is {around}; expected {self.mesh.abstract_mesh}, which the memory is on. "
-                "Make the MeshBackend with the mesh that is set, or call it outside jit."
-            )
-        elsewhere = NamedSharding(jax.sharding.get_mesh(), spec())
-        with jax.set_mesh(self.mesh):
+                "Make the MeshBackend with the mesh that is set, or call it outside jit and grad."
+            ) from error
+        with own:
             yield elsewhere
+
+    def _untyped(self, array: Any) -> Any:
+        """An array on this mesh, on the same with automatic axes: outside jit, and where no mesh is set, JAX has no gradients
+        by others."""
+        if not isinstance(array, jax.Array) or isinstance(array, jax.core.Tracer):
+            return array
+        if not isinstance(array.sharding, NamedSharding) or array.sharding.mesh != self.mesh:
+            return array
+        return jax.device_put(array, NamedSharding(Mesh(self.mesh.devices, self.mesh.axis_names), array.sharding.spec))
 
     def _put(self, arrays: Any) -> Any:
         """The arrays on every device of this mesh."""
         return jax.device_put(arrays, NamedSharding(self.mesh, spec()))
+
+
+def _nothing_around() -> bool:
+    return not KNOWN or jax.sharding.get_abstract_mesh().empty
 
 
 def _nearest(
@@ -136,17 +155,23 @@ def _nearest(
         return nearest_of_shards(p, part, first, queries, targets, k, partial(_gather, axis))
 
     none, rows = spec(), spec(axis)
-    around = jax.sharding.get_abstract_mesh() if KNOWN else None
     asked = jnp.zeros(len(queries), jnp.int32) if targets is None else targets
     found = jax.shard_map(
         of_a_device,
-        mesh=mesh if around is None or around.empty else around,
+        mesh=_mesh_for(mesh, state.keys),
         in_specs=(spec(axis, None), rows, none, none),
         out_specs=(none, none),
         check_vma=False,
     )
     slots, best = found(state.keys, values, queries, asked)
     return slots, None if targets is None else best
+
+
+def _mesh_for(mesh: Mesh, keys: Array) -> Any:
+    """The mesh that is around; else the memory's, with automatic axes if its keys are so."""
+    if not _nothing_around():
+        return jax.sharding.get_abstract_mesh()
+    return mesh if not KNOWN or jax.typeof(keys).sharding.mesh == mesh.abstract_mesh else Mesh(mesh.devices, mesh.axis_names)
 
 
 def _gather(axis: str, scores: Array, slots: Array, k: int) -> tuple[Array, Array]:
