@@ -42,11 +42,12 @@ def save(path: str | os.PathLike[str], config: MemoryConfig, state: Any, backend
 
     Raises:
         UnknownBackendError: no backend owns the state's arrays.
+        StateError: `load` would refuse it: a key is no unit vector (an optimizer's weight decay may have moved it), say.
         OSError: the file cannot be written; the older one is as it was.
     """
     if not isinstance(backend, Backend):
         backend = get_backend(getattr(state, "keys", state) if backend is None else backend)
-    portable = backend.to_numpy(state)
+    portable = check_portable(config, backend.to_numpy(state))
     arrays = {name: np.ascontiguousarray(portable[name]) for name in ARRAYS}
     arrays["step"] = np.asarray(portable["step"], np.int64)
     fields = dataclasses.asdict(config)

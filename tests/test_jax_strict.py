@@ -214,13 +214,11 @@ def test_a_donated_lookup_says_so():
 
 
 SYMBOLIC = {
-    "query": lambda config, state, queries, targets, mask: memory.query(config, state, queries),
-    "with targets": lambda config, state, queries, targets, mask: memory.query(config, state, queries, targets),
-    "with all": lambda config, state, queries, targets, mask: memory.query(config, state, queries, targets, mask),
-    "update": lambda config, state, queries, targets, mask: memory.update(config, state, queries, targets, mask),
-    "a step": lambda config, state, queries, targets, mask: memory.update(
-        config, state, queries, targets, mask, memory.query(config, state, queries, targets, mask)
-    ),
+    "query": lambda backend, config, state, queries, targets, mask: backend.query(config, state, queries),
+    "with targets": lambda backend, config, state, queries, targets, mask: backend.query(config, state, queries, targets),
+    "with all": lambda backend, config, state, *rows: backend.query(config, state, *rows),
+    "update": lambda backend, config, state, *rows: backend.update(config, state, *rows),
+    "a step": lambda backend, config, state, *rows: backend.update(config, state, *rows, backend.query(config, state, *rows)),
 }
 
 
@@ -228,13 +226,17 @@ SYMBOLIC = {
 def test_a_program_is_exported_for_batches_of_any_size(slots, name):
     from jax import export
 
-    config = configured(slots)
+    config, call = configured(slots), SYMBOLIC[name]
     state = memory.from_numpy(config, portable(slots))
-    function = partial(SYMBOLIC[name], config)
+    numpy = raremem.get_backend("numpy")
     (rows,) = export.symbolic_shape("rows")
     shapes = [jax.ShapeDtypeStruct((rows, *array.shape[1:]), array.dtype) for array in batch()]
-    exported = export.export(jax.jit(lambda leaves, *rows: tuple(jax.tree.leaves(function(raremem.MemoryState(*leaves), *rows)))))
-    program = export.deserialize(exported(tuple(state), *shapes).serialize())
+
+    @jax.jit
+    def leaves_of(leaves, *rows):
+        return tuple(jax.tree.leaves(call(memory, config, raremem.MemoryState(*leaves), *rows)))
+
+    program = export.deserialize(export.export(leaves_of)(tuple(state), *shapes).serialize())
     for count in (3, 40):
-        got = program.call(tuple(state), *batch(count))
-        same(got, jax.tree.leaves(function(state, *batch(count))), atol=1e-6)
+        expected = call(numpy, config, numpy.from_numpy(config, portable(slots)), *batch(count))
+        same(program.call(tuple(state), *batch(count)), jax.tree.leaves(expected), atol=1e-6)
