@@ -287,7 +287,8 @@ class ArrayBackend(Backend):
             targets = p.asarray(targets, state.keys)
             if dtype_name(targets) != "int64":
                 targets = p.cast(targets, "int32")
-        mask = p.arange(batch, state.keys) >= 0 if mask is None else p.asarray(mask, state.keys)
+        rows = p.arange(batch, state.keys)
+        mask = rows == rows if mask is None else p.asarray(mask, state.keys)  # a number would be a transfer to JAX's device
         if strict:
             rejected = mask & ~algorithm.sound_rows(p, queries)
             check_no_rejects(p.peek(rejected, wait=True))

@@ -47,7 +47,8 @@ def save(path: str | os.PathLike[str], config: MemoryConfig, state: Any, backend
     Raises:
         UnknownBackendError: no backend owns the state's arrays.
         ConfigError: the config is none.
-        StateError: the state could not be loaded again: it does not fit the config, or breaks an invariant.
+        StateError: `load` would refuse it: it does not fit the config, or a key is no unit vector (an optimizer's weight decay
+            may have moved it), say.
         OSError: the file cannot be written; the older one is as it was.
     """
     if not isinstance(config, MemoryConfig):

@@ -186,15 +186,20 @@ def check_portable(config: MemoryConfig, portable: Mapping[str, Any]) -> Portabl
     norms = np.sqrt((keys.astype(np.float64) ** 2).sum(axis=1))[filled]
     if not np.all(np.abs(norms - 1) <= 1e-3):
         worst = int(np.flatnonzero(filled)[np.argmax(np.nan_to_num(np.abs(norms - 1), nan=np.inf))])
-        raise StateError(f"the key of slot {worst} is not a finite unit vector; expected norm 1 in filled slots.")
+        raise StateError(
+            f"the key of slot {worst} has norm {norms[int(filled[:worst].sum())]:.4g}; expected a finite unit vector in filled "
+            "slots. Something beside update has changed it (weight decay, an average of parameters): leave keys out of that."
+        )
     return {"keys": keys, "values": values, "ages": ages, "filled": filled.copy(), "hits": hits, "step": step}
 
 
 def _whole(name: str, array: NDArray[Any], filled: NDArray[np.bool_], most: int, empty: int) -> NDArray[np.int32]:
     """An array of whole numbers of any width, [slots], as i32: those of the filled slots, and `empty` in the others."""
     there = array[filled]
-    if there.size and not (there.min() >= 0 and there.max() <= most):
-        raise StateError(f"{name} reach from {there.min()} to {there.max()}; expected [0, {most}].")
+    bad = (there < 0) | (there > most)
+    if bad.any():
+        slot = int(np.flatnonzero(filled)[np.argmax(bad)])
+        raise StateError(f"{name} have {array[slot]} in slot {slot}; expected [0, {most}].")
     whole = np.full(array.shape, empty, np.int32)
     whole[filled] = there
     return whole
