@@ -140,16 +140,16 @@ def arrays(**changes):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (arrays(keys=np.full((4, 2), np.nan, np.float32)), "not a finite unit vector"),
+        (arrays(keys=np.full((4, 2), np.nan, np.float32)), "expected a finite unit vector"),
         (arrays(keys=np.ones((5, 2), np.float32)), r"keys are F32 \[5, 2\], where F32 \[4, 2\]"),
         (arrays(keys=np.ones((8,), np.float32)), r"keys are F32 \[8\]"),
         (arrays(keys=np.ones((4, 2), np.int32)), "keys are I32"),
         (arrays(keys=np.ones((4, 2), np.float64)), "keys are F64"),
-        (arrays(values=np.full(4, -5, np.int32)), "values reach from"),
+        (arrays(values=np.full(4, -5, np.int32)), "values have -5 in slot 0"),
         (arrays(values=np.zeros(4, np.int64)), "values are I64"),
-        (arrays(ages=np.full(4, -1, np.int32)), "ages reach from"),
+        (arrays(ages=np.full(4, -1, np.int32)), "ages have -1 in slot 0"),
         (arrays(ages=np.zeros(4, np.float32)), "ages are F32"),
-        (arrays(hits=np.full(4, 200, np.int32)), "hits reach"),
+        (arrays(hits=np.full(4, 200, np.int32)), "hits have 200 in slot 0"),
         (arrays(filled=np.full(4, 2, np.uint8).view(np.bool_)), "filled holds bytes other than 0 and 1"),
         (arrays(filled=np.ones(4, np.uint8)), "filled are U8"),
         (arrays(step=np.asarray(-1)), "step is"),
@@ -216,10 +216,10 @@ def test_what_could_not_be_loaded_is_not_saved(tmp_path):
     raremem.save(path, config, state)
     before = path.read_bytes()
     for entry, change, message in (
-        ("keys", lambda keys: keys * np.float32(3), "the key of slot 0 is not a finite unit vector"),
+        ("keys", lambda keys: keys * np.float32(3), "the key of slot 0 has norm 3; expected a finite unit vector"),
         ("keys", lambda keys: np.where(np.arange(4)[:, None] == 1, np.float32(np.nan), keys), "the key of slot 1"),
-        ("values", lambda values: np.where(values == 8, np.int32(-7), values), "values reach from -7"),
-        ("hits", lambda hits: hits + np.int32(127), "hits reach from 127 to 128"),
+        ("values", lambda values: np.where(values == 8, np.int32(-7), values), "values have -7 in slot"),
+        ("hits", lambda hits: hits + np.int32(127), "hits have 128 in slot"),
     ):
         with pytest.raises(raremem.StateError, match=message):
             raremem.save(path, config, state._replace(**{entry: change(getattr(state, entry))}))
@@ -236,7 +236,7 @@ def test_of_no_backend_what_could_not_be_loaded_is_saved(tmp_path, name):
     backend = raremem.get_backend(name)
     config, state = a_memory()
     state = backend.from_numpy(config, BACKEND.to_numpy(state))
-    with pytest.raises(raremem.StateError, match="the key of slot 0 is not a finite unit vector"):
+    with pytest.raises(raremem.StateError, match="the key of slot 0 has norm 3; expected a finite unit vector"):
         raremem.save(tmp_path / "memory", config, state._replace(keys=state.keys * 3), backend)
     assert os.listdir(tmp_path) == []
 
