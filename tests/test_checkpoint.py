@@ -128,9 +128,22 @@ def test_a_file_that_states_the_impossible_is_refused(tmp_path, monkeypatch, nam
         def to_numpy(self, state):
             return portable
 
-    raremem.save(tmp_path / "memory.safetensors", config, state, Liar(BACKEND.primitives))
+    with monkeypatch.context() as patch:
+        patch.setattr("raremem.checkpoint.check_portable", lambda config, portable: portable)
+        raremem.save(tmp_path / "memory.safetensors", config, state, Liar(BACKEND.primitives))
     with pytest.raises(raremem.CheckpointError, match=message):
         raremem.load(tmp_path / "memory.safetensors")
+
+
+def test_what_cannot_be_loaded_is_not_saved(tmp_path):
+    config, state = a_memory()
+    raremem.save(tmp_path / "memory.safetensors", config, state)
+    before = (tmp_path / "memory.safetensors").read_bytes()
+    decayed = BACKEND.copy(state)
+    decayed.keys[1] *= 0.9
+    with pytest.raises(raremem.StateError, match=r"slot 1 .* norm 0.9; expected norm 1.*weight decay"):
+        raremem.save(tmp_path / "memory.safetensors", config, decayed)
+    assert (tmp_path / "memory.safetensors").read_bytes() == before
 
 
 def test_nothing_in_a_file_is_run(tmp_path):
