@@ -110,7 +110,7 @@ def test_strict_modes_change_nothing(slots):
 def test_without_jit_too(slots):
     expected = answers(slots)
     with set_to("jax_disable_jit", True), set_to("jax_numpy_rank_promotion", "raise"):
-        same(answers(slots, compiled=False), expected, atol=1e-6)
+        same(answers(slots, compiled=False), expected, atol=1e-5)  # of gradients: 40 roundings
 
 
 def test_no_infinity_is_in_the_program(slots):
