@@ -1,8 +1,8 @@
 """The JAX backend: pure functions over a pytree.
 
-`init`, `query`, `update`, `copy`, `to_numpy` and `from_numpy` of this module are pure: put them inside your own `jax.jit`, `grad`,
-`vmap`, `lax.scan` or `shard_map`, with the config static and the state donated. `get_backend("jax")` gives the same compiled,
-the state donated to `update`.
+`init`, `query`, `update`, `copy`, `to_numpy` and `from_numpy` of this module are pure: put them inside your own `jax.jit`,
+`grad`, `vmap`, `lax.scan` or `shard_map`, with the config static and the state donated. `get_backend("jax")` gives the same
+compiled, the state donated to `update`.
 
 >>> import jax
 >>> config = MemoryConfig(slots=100, key_dim=8)
@@ -219,7 +219,7 @@ def usable_state(state: MemoryState) -> MemoryState:
     for name, array in state._asdict().items():
         if _donated(array):
             raise StateError(
-                "the state was consumed by an update (its arrays were donated). Go on with the state which that update returned, "
+                "the state was consumed by an update (its arrays were donated). Go on with the state that it returned, "
                 "and keep an old one with copy, before the update."
             )
         expected = "float32" if name == "keys" else "int32"

@@ -55,7 +55,7 @@ def rows(function: Callable[..., Array]) -> Callable[..., Array]:
 
 
 def _automatic(function: Callable[..., Any], specs: Any, *arrays: Any) -> Any:
-    """`function(*arrays)`, its axes left to the compiler; how the results are then spread is `specs`, a prefix of their tree."""
+    """`function(*arrays)`, its axes left to the compiler; how results are then spread is `specs`, a prefix of their tree."""
     leaves = jax.tree.leaves(arrays)
     mesh = _mesh(leaves)
     if mesh is None:
@@ -64,7 +64,9 @@ def _automatic(function: Callable[..., Any], specs: Any, *arrays: Any) -> Any:
     if home is not None:
         everywhere = NamedSharding(home, spec())
         arrays = jax.tree.map(lambda leaf: jax.device_put(leaf, everywhere) if _is_elsewhere(leaf) else leaf, arrays)
-    shardings = jax.tree.map(lambda some: NamedSharding(mesh, some), specs, is_leaf=lambda some: isinstance(some, PartitionSpec))
+    shardings = jax.tree.map(
+        lambda some: NamedSharding(mesh, some), specs, is_leaf=lambda some: isinstance(some, PartitionSpec)
+    )
     return jax.sharding.auto_axes(function, axes=mesh.explicit_axes, out_sharding=shardings)(*arrays)
 
 

@@ -45,7 +45,7 @@ class MeshBackend(JaxBackend):
 
     Args:
         mesh: the devices. Its axes may be explicit or automatic. Outside `jax.jit`, where another mesh is around
-            (`jax.set_mesh`), what goes in is brought to this one, and answers are given on that one; inside, another is an error.
+            (`jax.set_mesh`), what goes in is brought to this one, and answers are given on that; inside, another is an error.
         axis: of the mesh, over which slots are spread.
     """
 

@@ -186,9 +186,10 @@ def check_portable(config: MemoryConfig, portable: Mapping[str, Any]) -> Portabl
     norms = np.sqrt((keys.astype(np.float64) ** 2).sum(axis=1))[filled]
     if not np.all(np.abs(norms - 1) <= 1e-3):
         worst = int(np.flatnonzero(filled)[np.argmax(np.nan_to_num(np.abs(norms - 1), nan=np.inf))])
+        norm = norms[int(filled[:worst].sum())]
         raise StateError(
-            f"the key of slot {worst} has norm {norms[int(filled[:worst].sum())]:.4g}; expected a finite unit vector in filled "
-            "slots. Something beside update has changed it (weight decay, an average of parameters): leave keys out of that."
+            f"the key of slot {worst} has norm {norm:.4g}; expected a finite unit vector in filled slots. "
+            "Something beside update has changed it (weight decay, an average of parameters): leave keys out of that."
         )
     return {"keys": keys, "values": values, "ages": ages, "filled": filled.copy(), "hits": hits, "step": step}
 

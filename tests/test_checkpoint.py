@@ -251,6 +251,17 @@ def test_what_is_missing_or_closed_is_the_systems_error(tmp_path):
     check_refused(tmp_path / "pipe", "a device or a pipe, where a file is expected")
 
 
+def test_what_cannot_be_loaded_is_not_saved(tmp_path):
+    config, state = a_memory()
+    raremem.save(tmp_path / "memory.safetensors", config, state)
+    before = (tmp_path / "memory.safetensors").read_bytes()
+    decayed = BACKEND.copy(state)
+    decayed.keys[1] *= 0.9
+    with pytest.raises(raremem.StateError, match=r"slot 1 .* norm 0.9; expected norm 1.*weight decay"):
+        raremem.save(tmp_path / "memory.safetensors", config, decayed)
+    assert (tmp_path / "memory.safetensors").read_bytes() == before
+
+
 def test_nothing_in_a_file_is_run(tmp_path):
     import pickle
 

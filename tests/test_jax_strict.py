@@ -1,4 +1,4 @@
-"""JAX's strict modes, exported programs, and states that come from elsewhere or are gone: the answer is the same, or one line."""
+"""JAX's strict modes, exported programs, and states that come from elsewhere or are gone: the same answer, or one line."""
 
 import contextlib
 import pickle
@@ -110,7 +110,7 @@ def test_strict_modes_change_nothing(slots):
 def test_without_jit_too(slots):
     expected = answers(slots)
     with set_to("jax_disable_jit", True), set_to("jax_numpy_rank_promotion", "raise"):
-        same(answers(slots, compiled=False), expected, atol=1e-6)
+        same(answers(slots, compiled=False), expected, atol=1e-5)  # of gradients: 40 roundings
 
 
 def test_no_infinity_is_in_the_program(slots):
@@ -168,7 +168,10 @@ def test_flax_restores_a_state():
     ("change", "words"),
     [
         (lambda state: state._replace(keys=state.keys.astype(jnp.bfloat16)), "keys are bfloat16; expected an array of float32"),
-        (lambda state: state._replace(values=state.values.astype(jnp.float32)), "values are float32; expected an array of int32"),
+        (
+            lambda state: state._replace(values=state.values.astype(jnp.float32)),
+            "values are float32; expected an array of int32",
+        ),
         (lambda state: state._replace(step=None), "step are NoneType; expected an array of int32"),
     ],
 )
@@ -239,4 +242,4 @@ def test_a_program_is_exported_for_batches_of_any_size(slots, name):
     program = export.deserialize(export.export(leaves_of)(tuple(state), *shapes).serialize())
     for count in (3, 40):
         expected = call(numpy, config, numpy.from_numpy(config, portable(slots)), *batch(count))
-        same(program.call(tuple(state), *batch(count)), jax.tree.leaves(expected), atol=1e-6)
+        same(program.call(tuple(state), *batch(count)), jax.tree.leaves(expected), atol=1e-5)  # of weights: 40 roundings
