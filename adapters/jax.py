@@ -146,15 +146,24 @@ def _traced(array: Any) -> bool:
 class JaxBackend(ArrayBackend):
     """`ArrayBackend` with gradients and vmap."""
 
-    capabilities = frozenset({"gradients", "vmap"})
+    capabilities = frozenset({"gradients", "vmap", "bfloat16"})
 
-    def loss_gradient(self, config: MemoryConfig, state: MemoryState, queries: Any, targets: Any, mask: Any = None) -> Array:
-        def total(rows: Array) -> Array:
-            loss = self.query(config, state, rows, targets, mask).loss
-            assert loss is not None
-            return jnp.sum(loss)
+    def gradient(
+        self,
+        config: MemoryConfig,
+        state: MemoryState,
+        queries: Any,
+        targets: Any,
+        mask: Any,
+        of: Callable[[Lookup], Array],
+        by: str = "queries",
+    ) -> tuple[Lookup, Callable[[], Array]]:
+        def answer(rows: Array, keys: Array) -> tuple[Array, Lookup]:
+            found = self.query(config, state._replace(keys=keys), rows, targets, mask)
+            return jnp.sum(of(found)), found
 
-        return jax.grad(total)(jnp.asarray(queries))
+        total, back, found = jax.vjp(answer, jnp.asarray(queries), state.keys, has_aux=True)
+        return found, lambda: back(jnp.ones_like(total))[0 if by == "queries" else 1]
 
     def query_many(self, config: MemoryConfig, states: Sequence[MemoryState], queries: Any, targets: Any, mask: Any) -> Lookup:
         together = jax.tree.map(lambda *arrays: jnp.stack(arrays), *states)

@@ -38,7 +38,7 @@ class MeshBackend(JaxBackend):
     """
 
     mode = "sharded"
-    capabilities = frozenset({"gradients"})
+    capabilities = frozenset({"gradients", "bfloat16"})
 
     def __init__(self, mesh: Mesh, axis: str = "slots") -> None:
         self.mesh, self.axis = Mesh(mesh.devices, mesh.axis_names), axis

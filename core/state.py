@@ -69,6 +69,7 @@ class Lookup(NamedTuple):
         targets: [B] i32, 0 where the row was not looked up; or None.
         rejected: [B] bool, rows refused by rule 1: not finite, no direction, or a target out of range.
         accepted: [B] bool, rows that were looked up: neither rejected nor masked.
+        origin: [B, 2] i32, of which memory the answer is (0: that cannot be told), and at which step; or None.
     """
 
     values: Array
@@ -81,6 +82,7 @@ class Lookup(NamedTuple):
     targets: Array | None
     rejected: Array
     accepted: Array
+    origin: Array | None = None
 
     def recall(self, embedding: Array) -> Array:
         """What was retrieved, embedded: the mean of the rows of the neighbors' values by their weights. Differentiable.
