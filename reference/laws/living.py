@@ -33,7 +33,7 @@ def a_memory_lives_long(backend: Backend, life: Life) -> None:
     Companion(backend, life).live()
 
 
-@law("1 to 8", lambda sizes: lives((GENERAL,), exact=False, most=6))
+@law("1 to 8", lambda sizes: lives((GENERAL,), exact=False))
 def a_memory_lives_on_any_rows(backend: Backend, life: Life) -> None:
     """The same on arbitrary rows, each call from the memory as the backend holds it, within the derived tolerance."""
     Companion(backend, life).live()
