@@ -40,6 +40,7 @@ class JaxPrimitives(Primitives):
     """The table for JAX."""
 
     name = "jax"
+    in_place = False
     xp: Any = jnp
 
     def asarray(self, array: Any, like: Array) -> Array:
@@ -64,12 +65,12 @@ class JaxPrimitives(Primitives):
         if isinstance(array, jax.Array):
             if _traced(array):
                 return None
-            if not wait and any(device.platform != "cpu" for device in array.devices()):
+            if not wait and (len(array.devices()) > 1 or any(device.platform != "cpu" for device in array.devices())):
                 return None
         return np.asarray(array)
 
-    def identity(self, array: Array) -> int | None:
-        return None
+    def identity(self, array: Array) -> Array | None:
+        return None if _traced(array) else array
 
     def cast(self, array: Array, dtype: str) -> Array:
         return array.astype(dtype)

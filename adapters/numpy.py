@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raremem.backend import ArrayBackend
-from raremem.primitives import Primitives
+from raremem.primitives import Primitives, set_all
 from raremem.state import MemoryState
 
 Array = NDArray[Any]
@@ -92,6 +92,10 @@ class NumpyPrimitives(Primitives):
     def put_rows(self, array: Array, rows: Array, content: Array) -> Array:
         array[rows] = content
         return array
+
+    def write(self, state: MemoryState, slots: Array, content: MemoryState) -> MemoryState:
+        set_all(state, (slots, slots, slots, slots, ...), content)
+        return state
 
 
 def _rank_low_first(scores: Array, ties: Array) -> Array:

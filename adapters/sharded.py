@@ -29,7 +29,7 @@ from raremem.adapters import torch_shadow
 from raremem.adapters.distributed import Group, gather_lookup, gather_rows
 from raremem.adapters.torch import TorchBackend, TorchPrimitives
 from raremem.config import MemoryConfig
-from raremem.primitives import Primitives
+from raremem.primitives import Primitives, set_all
 from raremem.scan import NOTHING
 from raremem.search import nearest_of_shards
 from raremem.state import NO_SLOT, Array, Lookup, MemoryState, PortableState, UpdateReport
@@ -52,11 +52,6 @@ class ShardedKeys:
         rows[there] = self.own[places[there]]
         dist.all_reduce(rows, group=self.group)
         return rows
-
-    def put(self, slots: Tensor, rows: Tensor) -> None:
-        """Write the rows that are this rank's."""
-        there, places = self.own_places(slots)
-        self.own.index_copy_(0, places[there], rows[there])
 
     def own_places(self, slots: Tensor) -> tuple[Tensor, Tensor]:
         """Which of these slots are this rank's, and where in its keys, or would be."""
@@ -92,11 +87,18 @@ class ShardedPrimitives(TorchPrimitives):
     def take_rows(self, array: Any, rows: Tensor, into: Tensor | None = None) -> Tensor:
         return array[rows] if isinstance(array, ShardedKeys) else super().take_rows(array, rows, into)
 
-    def put_rows(self, array: Any, rows: Tensor, content: Tensor) -> Any:
-        if isinstance(array, ShardedKeys):
-            array.put(rows, content)
-            return array
-        return super().put_rows(array, rows, content)
+    def write(self, state: MemoryState, slots: Tensor, content: MemoryState) -> MemoryState:
+        keys: ShardedKeys = state.keys
+        there, places = keys.own_places(slots)
+        rows, own = slots.long(), places[there]
+        set_all((keys.own, *state[1:]), (own, rows, rows, rows, ()), (content.keys[there], *content[1:]))
+        return state
+
+    def identity(self, array: Any) -> Tensor | None:
+        return super().identity(array.own if isinstance(array, ShardedKeys) else array)
+
+    def peek(self, array: Any, wait: bool = False) -> NDArray[Any] | None:
+        return None if isinstance(array, ShardedKeys) else super().peek(array, wait)
 
 
 class ShardedBackend(TorchBackend):
@@ -194,9 +196,7 @@ class ShardedMemory(nn.Module):
     def update(self, lookup: Lookup, mask: Tensor | None = None) -> UpdateReport:
         """Write the rows of all ranks' lookups, not those where `mask` [B] is False. The report is of the whole batch."""
         found = gather_lookup(lookup, mask, self.group)
-        state, report = self.backend.update(self.config, self.state, found.queries, found.targets, lookup=found)
-        self.step.copy_(state.step)
-        return report
+        return self.backend.update(self.config, self.state, found.queries, found.targets, lookup=found)[1]
 
     def fill(self, portable: PortableState) -> None:
         """Take the content of a memory of the same config, say from a checkpoint that another number of ranks has written.

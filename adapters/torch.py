@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cache, partial
@@ -21,7 +22,7 @@ from raremem.backend import ArrayBackend
 from raremem.config import MAX_INT32, MemoryConfig
 from raremem.errors import DeviceError, StateError
 from raremem.index import LiveIndex
-from raremem.primitives import Primitives
+from raremem.primitives import Primitives, set_all
 from raremem.registry import get_index
 from raremem.state import Lookup, MemoryState, UpdateReport, means_of_rows
 
@@ -71,8 +72,11 @@ class TorchPrimitives(Primitives):
             return None
         return array.detach().cpu().numpy() if wait or array.device.type == "cpu" else None
 
-    def identity(self, array: Tensor) -> int | None:
-        return None if torch.compiler.is_compiling() else id(array)
+    def identity(self, array: Tensor) -> Tensor | None:
+        return None if torch.compiler.is_compiling() else array
+
+    def writes(self, array: Tensor) -> int | None:
+        return None if array.is_inference() else array._version
 
     def eager(self, array: Tensor) -> bool:
         return array.device.type == "cpu" and not torch.compiler.is_compiling() and not _batched(array)
@@ -175,6 +179,23 @@ class TorchPrimitives(Primitives):
         if torch.compiler.is_compiling():
             content = torch_ops.computed_before(content)
         return array.index_copy_(0, rows.long(), content)
+
+    def write(self, state: MemoryState, slots: Tensor, content: MemoryState) -> MemoryState:
+        if torch.compiler.is_compiling():
+            after = super().write(state, slots, content)
+            return after._replace(step=state.step.copy_(after.step))
+        slots = slots.long()
+        set_all(state, (slots, slots, slots, slots, ()), content)
+        return state
+
+    def snapshot(self, array: Tensor, rows: Tensor) -> Tensor:
+        return array.clone() if rows.requires_grad and torch.is_grad_enabled() else array
+
+    def gather_rows(self, array: Tensor, rows: Tensor, unit: Tensor) -> Tensor:
+        """Compiled code would rather gather the keys again on the way back, and find them written to."""
+        if torch.compiler.is_compiling() and unit.requires_grad and torch.is_grad_enabled():
+            return torch_ops.gathered(array, rows)
+        return self.take_rows(array, rows)
 
     def compiled(self, query: Callable[..., Any], update: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
         return _compiled_for_each_config(query), torch.no_grad()(_compiled_for_each_config(update))
@@ -293,10 +314,12 @@ class TorchBackend(ArrayBackend):
             return super()._write(config, state, found, targets, mask)
         shadow, views, seen = torch_shadow.take(state), MemoryState(*map(_view, state)), Lookup(*map(_view, found))
         after, report = algorithm.update(self.primitives.in_numpy(), config, views, seen, _view(targets), _view(mask))
+        if not state.keys.is_inference():
+            torch.autograd.graph.increment_version(state.keys)
         if shadow is not None:
             shadow.write(state.keys, after.step, report.slots[report.written])
         to_tensor = partial(torch.as_tensor, device=state.keys.device)
-        return state._replace(step=to_tensor(after.step)), UpdateReport(*map(to_tensor, report))
+        return state, UpdateReport(*map(to_tensor, report))
 
 
 class Memory(nn.Module):
@@ -370,13 +393,29 @@ class Memory(nn.Module):
             warnings.warn("Memory.update was replayed by gradient checkpointing and left out.", stacklevel=2)
             unwritten = lookup.accepted & False
             lookup = lookup._replace(accepted=unwritten, rejected=unwritten)
-        state, report = self.backend.update(self.config, self.state, lookup.queries, target, mask, lookup)
-        self.step.copy_(state.step)
-        return report
+        return self.backend.update(self.config, self.state, lookup.queries, target, mask, lookup)[1]
 
     def extra_repr(self) -> str:
         """The config, for `repr`."""
         return repr(self.config)
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        """Copies, all of one time: what an update writes later, in this thread or another, is not in them."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if not keep_vars:
+            for name, array in self.backend.copy(self.state)._asdict().items():
+                destination[prefix + name] = array
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle, the same."""
+        return {**self.__dict__, "_buffers": {**self._buffers, **self.backend.copy(self.state)._asdict()}}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Memory:
+        """A module of its own, all of one time."""
+        copied = memo[id(self)] = type(self).__new__(type(self))
+        content = self.backend.in_turn(self.state, False, copy.deepcopy, self.__dict__, memo)
+        copied.__setstate__(content)  # type: ignore[no-untyped-call]
+        return copied
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
         """Load, and forget an index of what was there before."""

@@ -30,6 +30,17 @@ def _like(content: Tensor) -> Tensor:
     return torch.empty_like(content)
 
 
+@torch.library.custom_op("raremem::gathered", mutates_args=())
+def gathered(array: Tensor, rows: Tensor) -> Tensor:
+    """`array[rows]`, none of `rows` negative. The compiler may not look into it, and so keeps what it gave for the way back."""
+    return array.index_select(0, rows.reshape(-1)).reshape(*rows.shape, *array.shape[1:])
+
+
+@gathered.register_fake
+def _as_gathered(array: Tensor, rows: Tensor) -> Tensor:
+    return array.new_empty(*rows.shape, *array.shape[1:])
+
+
 @torch.library.custom_op("raremem::bits_as", mutates_args=())
 def bits_as(content: Tensor, dtype: torch.dtype) -> Tensor:
     """`content.view(dtype)`, of as many bits, for what is batched: some releases of PyTorch have no rule for that."""

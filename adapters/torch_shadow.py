@@ -2,7 +2,7 @@
 
 To convert all keys takes longer than to compare a few queries with them. So they are kept converted, which takes half their
 memory again, from the second search of a memory on that only our own updates have written to between: each converts the rows
-that it writes. Any other write makes all begin anew; it shows in PyTorch's count of writes to them, or in the step.
+that it writes. After any other write that `raremem.watch` notices, all begins anew.
 """
 
 from __future__ import annotations
@@ -16,30 +16,31 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from raremem.state import MemoryState
+from raremem.watch import Watch
 
 
 @dataclass
 class Shadow:
-    """What is kept beside keys: when they were last as we know them, and from the second search on the same in bf16."""
+    """What is kept beside keys: a watch over them, and from the second search on the same in bf16."""
 
-    time: tuple[int, int]
+    watch: Watch
     low: Tensor | None = None
 
     def write(self, keys: Tensor, step: Tensor | NDArray[np.int32], slots: Tensor | NDArray[np.int32]) -> None:
         """Follow an update of these slots [n], after which the step is this."""
+        rows = torch.as_tensor(slots).long()
         if self.low is not None:
-            rows = torch.as_tensor(slots).long()
             self.low[rows] = keys[rows].bfloat16()
-        self.time = _time(keys, step)
+        self.watch.follow(keys.detach().numpy(), _stamp(keys, step), rows.numpy())
         _shadows[keys] = self
 
 
 _shadows = WeakTensorKeyDictionary()
 
 
-def _time(keys: Tensor, step: Tensor | NDArray[np.int32]) -> tuple[int, int]:
-    """What changes when anything writes to the keys."""
-    return keys._version, int(step)
+def _stamp(keys: Tensor, step: Tensor | NDArray[np.int32]) -> tuple[int, int]:
+    """What changes when PyTorch writes to the keys, or when an update does."""
+    return 0 if keys.is_inference() else keys._version, int(step)
 
 
 def in_bf16(state: MemoryState) -> Tensor:
@@ -48,9 +49,9 @@ def in_bf16(state: MemoryState) -> Tensor:
     keys = first if first._base is None else first._base
     if keys.is_inference() or (keys.data_ptr(), keys.stride()) != (first.data_ptr(), first.stride()):
         return first
-    time, shadow = _time(keys, state.step), _shadows.get(keys)
-    if shadow is None or shadow.time != time:
-        _shadows[keys] = Shadow(time)
+    stamp, shadow, rows = _stamp(keys, state.step), _shadows.get(keys), keys.detach().numpy()
+    if shadow is None or not shadow.watch.holds(rows, stamp):
+        _shadows[keys] = Shadow(Watch(rows, stamp))
         return first
     if shadow.low is None:
         with torch.inference_mode(False):
@@ -59,11 +60,13 @@ def in_bf16(state: MemoryState) -> Tensor:
 
 
 def take(state: MemoryState) -> Shadow | None:
-    """What is kept beside the keys, if it is of this time. It is not kept any longer: if an update fails, all begins anew.
+    """What is kept beside the keys, if it is theirs. It is not kept any longer: if an update fails, all begins anew.
 
     Compiled code takes none.
     """
     if torch.compiler.is_compiling():
         return None
     shadow: Shadow | None = _shadows.pop(state.keys, None)
-    return None if shadow is None or shadow.time != _time(state.keys, state.step) else shadow
+    if shadow is None or not shadow.watch.holds(state.keys.detach().numpy(), _stamp(state.keys, state.step)):
+        return None
+    return shadow

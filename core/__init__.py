@@ -30,6 +30,7 @@ from .errors import (
     TargetError,
     UnknownBackendError,
 )
+from .guard import waiting
 from .index import LiveIndex
 from .registry import BackendInfo, backends, get_backend, get_index
 from .state import Lookup, MemoryState, UpdateReport
@@ -61,4 +62,5 @@ __all__ = [
     "get_index",
     "load",
     "save",
+    "waiting",
 ]

@@ -97,20 +97,25 @@ def query(
         targets=targets,
         rejected=mask & ~sound,
         accepted=accepted,
+        step=xp.where(accepted, state.step, 0),
     )
 
 
 def update(
     p: Primitives, config: MemoryConfig, state: MemoryState, found: Lookup, targets: Array, mask: Array
 ) -> tuple[MemoryState, UpdateReport]:
-    """Rules 4 to 8, on a lookup of the same state. The given state is consumed: its arrays may be written to."""
+    """Rules 4 to 8, on a lookup of the same state. The given state is consumed: its arrays may be written to.
+
+    Traced code cannot tell a lookup that came too late; there a row is a hit only if its slot still holds its value (rule 12).
+    """
     xp = p.xp
     in_range = (targets >= 0) & (targets <= MAX_INT32)
     targets = p.cast(xp.where(in_range, targets, 0), "int32")
     accepted = found.accepted & in_range & mask
     rejected = _count(p, (found.rejected | (found.accepted & ~in_range)) & mask)
     slot = found.slots[:, 0]
-    hit = accepted & (slot != NO_SLOT) & (found.values[:, 0] == targets)
+    still = state.values[xp.where(slot != NO_SLOT, slot, 0)] == targets
+    hit = accepted & (slot != NO_SLOT) & (found.values[:, 0] == targets) & still
     batch = _Batch(found.queries, targets, slot, hit, accepted & ~hit)
     rows = xp.where(accepted)[0] if p.eager(accepted) else None
     if rows is None or len(rows) == len(accepted):
@@ -196,12 +201,15 @@ def normalize(p: Primitives, rows: Array, largest: Array, accepted: Array) -> Ar
 
 
 def _similarities(p: Primitives, state: MemoryState, unit: Array, slots: Array) -> Array:
-    """Rule 2: cosine similarity [B, n] of each row with its own candidate slots [B, n]; the way back for gradients."""
+    """Rule 2: cosine similarity [B, n] of each row with its own candidate slots [B, n]; the way back for gradients.
+
+    A gradient may be taken after the keys were written to (rule 11): it must find what it needs of them as it was.
+    """
     keys, slots = p.constant(state.keys), p.xp.where(slots != NO_SLOT, slots, 0)
     gathered = len(unit) * slots.shape[1] * keys.shape[1]
     if p.eager(keys) and gathered >= GATHERED and 2 * len(unit) * len(state.values) <= gathered:
-        return p.take_along(p.inner(unit, keys), slots)
-    return p.score(unit, p.take_rows(keys, slots))
+        return p.take_along(p.inner(unit, p.snapshot(keys, unit)), slots)
+    return p.score(unit, p.gather_rows(keys, slots, unit))
 
 
 def _softmax(p: Primitives, logits: Array, present: Array) -> Array:
@@ -353,13 +361,14 @@ def _write(
     """Rules 4, 5 and 6: the rows that write, each to its slot, and the step if anything was written."""
     turns = _turns(p, writes, slot)
     step = state.step + p.cast(~turns.nobody, "int32")
-    return MemoryState(
-        keys=_put(p, state.keys, turns, keys),
-        values=_put(p, state.values, turns, values),
-        last_used=_put(p, state.last_used, turns, slot * 0 + step),
-        hits=_put(p, state.hits, turns, hits),
+    content = MemoryState(
+        keys=_content(p, state.keys, turns, keys),
+        values=_content(p, state.values, turns, values),
+        last_used=_content(p, state.last_used, turns, slot * 0 + step),
+        hits=_content(p, state.hits, turns, hits),
         step=step,
     )
+    return p.write(state, turns.slots, content)
 
 
 class _Turns(NamedTuple):
@@ -386,7 +395,12 @@ def _turns(p: Primitives, writes: Array, slot: Array) -> _Turns:
 
 def _put(p: Primitives, array: Array, turns: _Turns, content: Array) -> Array:
     """`array[slot] = content` for the rows that write."""
-    return p.put_rows(array, turns.slots, p.xp.where(turns.nobody, array[:1], content[turns.rows]))
+    return p.put_rows(array, turns.slots, _content(p, array, turns, content))
+
+
+def _content(p: Primitives, array: Array, turns: _Turns, content: Array) -> Array:
+    """What `array` holds at the slots of all turns afterwards [B]: the content of the rows that write."""
+    return p.xp.where(turns.nobody, array[:1], content[turns.rows])
 
 
 def _count(p: Primitives, rows: Array) -> Array:

@@ -9,11 +9,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from . import algorithm
+from . import algorithm, guard
 from .config import MemoryConfig
-from .guard import used
 from .index import LiveIndex
 from .primitives import Primitives
+from .provenance import Lineage, is_current, lineage_of, note
 from .search import Search, nearest
 from .state import (
     Array,
@@ -109,10 +109,13 @@ class Backend(ABC):
             queries: [B, key_dim], as for `query`.
             targets: [B], as for `query`.
             mask: [B] bool, as for `query`.
-            lookup: what `query` answered for the same queries and mask on the same state; saves a second search.
+            lookup: what `query` answered for the same queries on this memory; saves a second search. What it left out (rows
+                masked then, or rejected) is left out. If the memory has changed since, as where a label comes late, the rows
+                are looked up again; in traced code, which cannot tell, a row is a hit only if its slot still holds its value.
             strict: as for `query`.
 
-        Raises: as `query` does; the state is then as it was.
+        Raises: as `query` does, and StateError if the lookup was made on another memory, wherever that can be told; the state
+            is then as it was.
         """
 
     @abstractmethod
@@ -237,8 +240,11 @@ class ArrayBackend(Backend):
         strict: bool = False,
     ) -> Lookup:
         queries, targets, mask = self._checked(config, state, queries, targets, mask, strict)
-        with used(self.primitives.identity(state.keys), alone=self.index is not None):
-            return self._query(config, state, queries, targets, mask)
+        found = self.in_turn(state, self.index is not None, self._query, config, state, queries, targets, mask)
+        keys = self.primitives.identity(state.keys)
+        if keys is not None:
+            note(found.slots, lineage_of(keys))
+        return found
 
     def update(
         self,
@@ -253,11 +259,29 @@ class ArrayBackend(Backend):
     ) -> tuple[MemoryState, UpdateReport]:
         queries, targets, mask = self._checked(config, state, queries, targets, mask, strict)
         check_to_write(targets, lookup, len(queries))
-        with used(self.primitives.identity(state.keys), alone=True):
-            state, report = self._update(config, state, queries, targets, mask, lookup)
-            if self.index is not None:
-                self.index.note(self.primitives, state, report)
+        return self.in_turn(state, True, self._updated, config, state, queries, targets, mask, lookup)
+
+    def _updated(
+        self, config: MemoryConfig, state: MemoryState, queries: Array, targets: Array, mask: Array, lookup: Lookup | None
+    ) -> tuple[MemoryState, UpdateReport]:
+        """`update` of what was checked, when it is its turn."""
+        if lookup is not None and not is_current(self.primitives, config, state, lookup):
+            again = self._query(config, state, queries, None, mask & lookup.accepted)
+            lookup = again._replace(queries=lookup.queries, rejected=lookup.rejected)
+        keys = self.primitives.identity(state.keys)
+        state, report = self._update(config, state, queries, targets, mask, lookup)
+        if keys is not None:
+            self._follow(keys, state, report)
         return state, report
+
+    def _follow(self, keys: Any, state: MemoryState, report: UpdateReport) -> None:
+        """Let what is kept beside a memory with these keys know of an update that led to this state."""
+        lineage = lineage_of(keys)
+        if lineage is not None:
+            lineage.updates += 1
+            note(self.primitives.identity(state.keys), lineage)
+        if self.index is not None:
+            self.index.note(self.primitives, state, report)
 
     def _write(
         self, config: MemoryConfig, state: MemoryState, found: Lookup, targets: Array, mask: Array
@@ -265,14 +289,25 @@ class ArrayBackend(Backend):
         return algorithm.update(self.primitives, config, state, found, targets, mask)
 
     def to_numpy(self, state: MemoryState) -> PortableState:
-        keys, values, last_used, hits, step = (self.primitives.to_numpy(array) for array in state)
+        arrays = self.in_turn(state, False, lambda: [self.primitives.to_numpy(array) for array in state])
+        keys, values, last_used, hits, step = arrays
         return to_portable(keys, values, last_used, hits, int(step))
 
     def from_numpy(self, config: MemoryConfig, portable: Mapping[str, Any]) -> MemoryState:
-        return self.primitives.from_numpy(from_portable(check_portable(config, portable)))
+        state = self.primitives.from_numpy(from_portable(check_portable(config, portable)))
+        note(self.primitives.identity(state.keys), Lineage())
+        return state
 
     def copy(self, state: MemoryState) -> MemoryState:
-        return MemoryState(*(self.primitives.copy(array) for array in state))
+        arrays = self.in_turn(state, False, lambda: [self.primitives.copy(array) for array in state])
+        copied = MemoryState(*arrays)
+        note(self.primitives.identity(copied.keys), lineage_of(self.primitives.identity(state.keys)))
+        return copied
+
+    def in_turn(self, state: MemoryState, alone: bool, call: Callable[..., Any], *arguments: Any) -> Any:
+        """`call(*arguments)` when no other thread's call on this memory is in its way. See `raremem.guard`."""
+        keys = self.primitives.identity(state.keys) if self.primitives.in_place else None
+        return guard.in_turn(None if keys is None else id(keys), alone, call, *arguments)
 
     def own(self, array: NDArray[Any], state: MemoryState, dtype: str | None = None) -> Array:
         own = self.primitives.asarray(array, state.keys)

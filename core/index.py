@@ -22,6 +22,7 @@ from .errors import DeviceError
 from .primitives import Primitives
 from .scan import NOTHING
 from .state import NO_SLOT, Array, MemoryState, UpdateReport
+from .watch import Watch
 
 SMALLEST = 20_000
 """Filled slots from which on there is an index: fewer are searched exactly in less time."""
@@ -86,7 +87,8 @@ class LiveIndex:
     """Approximate search in one memory, as it changes. Give it to a backend or a module with `index=`.
 
     Of a memory with fewer than 20,000 filled slots, and until a first index is built, every search is exact. It follows the
-    state that is queried; another state, or one that something else has written to, makes it begin anew. It is for one thread.
+    state that is queried; another state, or one that something else is seen to have written to (`raremem.watch`), makes it
+    begin anew. It is for one thread.
 
     Args:
         build: makes an index.
@@ -113,7 +115,7 @@ class LiveIndex:
         self._built: _Built | None = None
         self._building: Future[_Built] | None = None
         self._followed: Array = None
-        self._step = 0
+        self._watch: Watch | None = None
 
     def rebuild(self) -> None:
         """Build an index of the memory that was last queried, and wait for it. Does nothing if there is none."""
@@ -148,17 +150,20 @@ class LiveIndex:
         slots = p.to_numpy(report.slots)[p.to_numpy(report.written)]
         for flags in (self._fresh, self._changed, self._since):
             flags[slots] = True
-        self._newest, self._step = slots, int(state.step)
+        self._newest = slots
+        assert self._watch is not None
+        self._watch.follow(self._keys, _stamp(p, state), slots)
 
     def _follow(self, p: Primitives, state: MemoryState) -> None:
         """See that the index is of this memory, as it is now. (Not in `note`: what fails here has changed nothing.)"""
-        if state.keys is not self._followed or int(state.step) != self._step:
+        stamp = _stamp(p, state)
+        if state.keys is not self._followed or not self._is_as_seen(stamp):
             self.drop()
-            self._followed, self._step = state.keys, int(state.step)
+            self._followed = state.keys
             keys, values = p.peek(state.keys), p.peek(state.values)
             assert keys is not None, "eager"
             assert values is not None, "eager"
-            self._keys, self._values = keys, values
+            self._keys, self._values, self._watch = keys, values, Watch(keys, stamp)
             self._fresh, self._changed, self._since = (np.zeros(len(self._values), np.bool_) for _ in range(3))
             self._newest = np.zeros(0, np.int32)
         if self._building is not None and self._building.done():
@@ -170,6 +175,10 @@ class LiveIndex:
             self._fresh[slots] = False
         if self._building is None and self._is_due():
             self._start()
+
+    def _is_as_seen(self, stamp: tuple[int | None, int]) -> bool:
+        """Whether nothing but the updates that were noted is seen to have written to the keys."""
+        return self._watch is not None and self._watch.holds(self._keys, stamp)
 
     def _is_due(self) -> bool:
         """Whether to build an index: a first one, or another because enough has changed."""
@@ -240,6 +249,11 @@ class LiveIndex:
         fresh = fresh[np.isin(self._values[fresh], wanted)]
         slots = np.concatenate([built.slots.having(wanted), built.changed.having(wanted), fresh])
         return np.unique(slots).astype(np.int32)
+
+
+def _stamp(p: Primitives, state: MemoryState) -> tuple[int | None, int]:
+    """What changes when the framework writes to the keys, or an update does."""
+    return p.writes(state.keys), int(state.step)
 
 
 def _build(build: Build, keys: Rows, values: NDArray[np.int32], seed: int) -> _Built:

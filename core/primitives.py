@@ -7,7 +7,10 @@ fourteen have a body here, which is right for every framework; one that can do b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import operator
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from numpy.typing import NDArray
@@ -18,11 +21,21 @@ from .state import Array, MemoryState
 Carry = TypeVar("Carry")
 
 
+def set_all(arrays: Iterable[Any], places: Iterable[Any], contents: Iterable[Any]) -> None:
+    """`array[place] = content` for each, for arrays whose item assignment is written in C.
+
+    It is one call into C: Python runs the handler of a signal between two of its own instructions, and so not in between.
+    """
+    deque(map(operator.setitem, arrays, places, contents), maxlen=0)
+
+
 class Primitives(Protocol):
     """One framework's operations. Arrays are [rows, columns] unless a method says otherwise."""
 
     name: str
     """What `raremem.get_backend` calls it."""
+    in_place: bool = True
+    """Whether an update writes to the arrays of the state that it is given; else arrays never change."""
     xp: Any
     """A namespace that follows NumPy: where, sum, amax, any, all, cumsum, argmax, abs, sqrt, exp, log, concatenate,
     full_like; if arrays may be `eager`, also amin, maximum, unique, searchsorted, broadcast_to, empty_like"""
@@ -40,7 +53,7 @@ class Primitives(Protocol):
         """An array of the same content in memory of its own."""
 
     def peek(self, array: Array, wait: bool = False) -> NDArray[Any] | None:
-        """`array` in NumPy, or None if its content is unknown (traced) or would make an accelerator wait.
+        """`array` in NumPy, or None if its content is unknown (traced), is not all here, or would make an accelerator wait.
 
         With `wait`, only a traced array gives None.
         """
@@ -81,9 +94,34 @@ class Primitives(Protocol):
     def put_rows(self, array: Array, rows: Array, content: Array) -> Array:
         """`array` with `array[rows] = content`; in place where the framework can. Equal rows bring equal content."""
 
-    def identity(self, array: Array) -> int | None:
-        """What tells this array from all others while it lives; None while compiling, or if arrays never change."""
-        return id(array)
+    def write(self, state: MemoryState, slots: Array, content: MemoryState) -> MemoryState:
+        """The state with its rows at slots [n] as in `content` (rows [n, ...] of each array, and the step). Equal slots bring
+        equal content. Where arrays are written in place, in one call into C, so that no signal leaves half of it (rule 11)."""
+        put = partial(self.put_rows, rows=slots)
+        return MemoryState(
+            keys=put(state.keys, content=content.keys),
+            values=put(state.values, content=content.values),
+            last_used=put(state.last_used, content=content.last_used),
+            hits=put(state.hits, content=content.hits),
+            step=content.step,
+        )
+
+    def snapshot(self, array: Array, rows: Array) -> Array:
+        """`array`, or a copy where a gradient by `rows` will need its content and it may be written to before. Only asked where
+        `eager`."""
+        return array
+
+    def gather_rows(self, array: Array, rows: Array, unit: Array) -> Array:
+        """`take_rows(array, rows)`, of which a gradient by `unit` keeps what this call has read, whatever is written later."""
+        return self.take_rows(array, rows)
+
+    def identity(self, array: Array) -> Any | None:
+        """The object that stands for this array while it lives; None while it is traced."""
+        return array
+
+    def writes(self, array: Array) -> int | None:
+        """How often the framework has written to the array, or None if it does not count."""
+        return None
 
     def eager(self, array: Array) -> bool:
         """Whether shapes may depend on the content of `array`: it is there to be seen, at no cost, and nothing is compiled."""

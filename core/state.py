@@ -69,7 +69,8 @@ class Lookup(NamedTuple):
         targets: [B] i32, 0 where the row was not looked up; or None.
         rejected: [B] bool, rows refused by rule 1: not finite, no direction, or a target out of range.
         accepted: [B] bool, rows that were looked up: neither rejected nor masked.
-        origin: [B, 2] i32, of which memory the answer is (0: that cannot be told), and at which step; or None.
+        step: [B] i32, the memory's step when the row was looked up; 0 where it was not. An update by a lookup of another step
+            looks the rows up again (rule 12), and so does one by a lookup without steps: None, in one made by hand.
     """
 
     values: Array
@@ -82,7 +83,7 @@ class Lookup(NamedTuple):
     targets: Array | None
     rejected: Array
     accepted: Array
-    origin: Array | None = None
+    step: Array | None = None
 
     def recall(self, embedding: Array) -> Array:
         """What was retrieved, embedded: the mean of the rows of the neighbors' values by their weights. Differentiable.

@@ -27,7 +27,7 @@ from raremem.state import Lookup, PortableState, UpdateReport
 
 DTYPES = {
     "values": "int32", "slots": "int32", "similarities": "float32", "weights": "float32", "found": "bool", "loss": "float32",
-    "queries": "float32", "targets": "int32", "rejected": "bool", "accepted": "bool",
+    "queries": "float32", "targets": "int32", "rejected": "bool", "accepted": "bool", "step": "int32",
 }  # fmt: skip
 """What `Lookup` promises."""
 REPORT_DTYPES = {

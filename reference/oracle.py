@@ -64,6 +64,12 @@ class OracleState:
     """Rule 12: which memory this is a state of. What an update leaves is a state of the same."""
 
 
+class OracleLookup(Lookup):
+    """A lookup that knows its memory (rule 12); 0: that cannot be told."""
+
+    memory: int = 0
+
+
 @dataclass(frozen=True)
 class Neighbor:
     """A slot as a query sees it."""
@@ -288,7 +294,7 @@ class Oracle(Backend):
                 similarities[row, place], weights[row, place] = neighbor.similarity, weight
             if targets is not None:
                 loss[row] = loss_of(config, everyone, int(targets[row]))
-        return Lookup(
+        found = OracleLookup(
             values=values,
             slots=slots,
             similarities=similarities,
@@ -299,8 +305,10 @@ class Oracle(Backend):
             targets=None if targets is None else np.where(accepted, targets, 0).astype(np.int32),
             rejected=rejected,
             accepted=accepted,
-            origin=np.tile(np.array([state.memory, wrap_int32(state.step)], np.int32), (batch, 1)),
+            step=np.where(accepted, wrap_int32(state.step), 0).astype(np.int32),
         )
+        found.memory = state.memory
+        return found
 
     def update(
         self,
@@ -399,9 +407,10 @@ def _of_lookup(
     state: OracleState, lookup: Lookup, mask: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
     """Rule 12: what a lookup says of its rows, as `_units`. What it left out stays out; its neighbors are looked up again."""
-    if lookup.origin is not None and not np.isin(lookup.origin[:, 0], (0, state.memory)).all():
+    memory = getattr(lookup, "memory", 0)
+    if memory not in (0, state.memory):
         raise StateError(
-            f"the lookup is of memory {lookup.origin[0, 0]}; expected one of memory {state.memory}, which is updated. "
+            f"the lookup is of memory {memory}; expected one of memory {state.memory}, which is updated. "
             "Give the one that query answered on it, or leave it out."
         )
     return lookup.queries, lookup.accepted & mask, lookup.rejected & mask

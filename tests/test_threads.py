@@ -54,11 +54,15 @@ def update(backend, state):
 @pytest.mark.parametrize(("first", "second"), [(update, query), (update, update), (query, update)])
 def test_a_call_beside_an_update_is_an_error(backend, held, first, second):
     state, _ = backend.update(CONFIG, backend.init(CONFIG), ROWS, TARGETS + 1)
-    before = backend.to_numpy(state)
+    before, other = backend.to_numpy(state), backend.copy(state)
     with held(first, backend, state):
         with pytest.raises(raremem.ConcurrencyError, match="another thread's call on this memory is under way"):
             second(backend, state)
-        query(backend, backend.copy(state)), update(backend, backend.init(CONFIG))
+        query(backend, other), update(backend, backend.init(CONFIG))
+        if first is update:
+            for read in (backend.to_numpy, backend.copy):
+                with pytest.raises(raremem.ConcurrencyError, match="is under way"):
+                    read(state)
         if first is query:
             query(backend, state)
             for name, array in backend.to_numpy(state).items():

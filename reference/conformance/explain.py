@@ -9,7 +9,7 @@ import numpy as np
 
 from raremem.backend import Backend
 from raremem.reference.companion import Companion, as_code
-from raremem.reference.comparison import ANSWER, run_query, run_update
+from raremem.reference.comparison import run_query, run_update
 from raremem.reference.lives import Life
 from raremem.reference.oracle import backend as oracle
 from raremem.reference.strategies import Case
@@ -121,10 +121,9 @@ def _differences(backend: Backend, case: Case) -> Iterator[str]:
 
 
 def _outcome(backend: Backend, case: Case) -> dict[str, dict[str, np.ndarray]]:
-    found = run_query(backend, case)
     memory, report = run_update(backend, case)
     parts: dict[str, dict[str, Any]] = {
-        "query": {name: getattr(found, name) for name in ANSWER},
+        "query": run_query(backend, case)._asdict(),
         "report": report._asdict(),
         "memory": memory,
     }

@@ -10,7 +10,6 @@ import raremem
 from raremem.backend import Backend
 from raremem.reference import tolerance
 from raremem.reference.comparison import (
-    ANSWER,
     as_numpy,
     check_query,
     check_query_closely,
@@ -73,7 +72,7 @@ def many_memories_in_one_call(backend: Backend, case: Case) -> None:
     rows = (np.stack([getattr(one, name) for one in each]) for name in ("queries", "targets", "mask"))
     together = backend.query_many(case.config, states, *rows)
     for place, one in enumerate(each):
-        got = Lookup(**{name: as_numpy(getattr(together, name))[place] for name in ANSWER})
+        got = Lookup(**{name: as_numpy(getattr(together, name))[place] for name in Lookup._fields})
         same_lookup(got, run_query(backend, one), case.config)
 
 

@@ -1,0 +1,116 @@
+"""Which memory a lookup is of, and whether it still is of that memory as it stands (rule 12).
+
+What the host knows is kept beside arrays, by weak reference: the `Lineage` of a state's keys, and of a lookup's slots.
+Traced code leaves none. Then the step in the lookup, and what it says of its nearest slots, must do.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .config import MemoryConfig
+from .errors import StateError
+from .primitives import Primitives
+from .state import NO_SLOT, Lookup, MemoryState
+
+F32 = 2.0**-24
+"""Unit roundoff of f32."""
+
+
+@dataclass(eq=False)
+class Lineage:
+    """One memory through all its states, copies included; `updates` counts those made outside traced code."""
+
+    updates: int = 0
+
+
+_lineages: dict[int, tuple[weakref.ref[Any], Lineage, int]] = {}
+"""By the `id` of an array: the array, its lineage, and how many updates that had when the array was noted."""
+
+
+def note(array: Any, lineage: Lineage | None) -> None:
+    """Remember, while this array lives, that it is of this lineage as it stands. Does nothing where either is None."""
+    if lineage is None or array is None:
+        return
+    key = id(array)
+    try:
+        reference = weakref.ref(array, lambda gone: _forget(key, gone))
+    except TypeError:  # some frameworks' arrays allow no weak reference
+        return
+    _lineages[key] = reference, lineage, lineage.updates
+
+
+def _forget(key: int, gone: weakref.ref[Any]) -> None:
+    if key in _lineages and _lineages[key][0] is gone:
+        del _lineages[key]
+
+
+def lineage_of(array: Any) -> Lineage | None:
+    """The lineage that this array was noted for, or None."""
+    return _noted(array)[0]
+
+
+def _noted(array: Any) -> tuple[Lineage | None, int]:
+    reference, lineage, updates = _lineages.get(id(array), (None, None, 0))
+    return (lineage, updates) if reference is not None and reference() is array else (None, 0)
+
+
+def is_current(p: Primitives, config: MemoryConfig, state: MemoryState, lookup: Lookup) -> bool:
+    """Whether a lookup may be used on this state as it is; if not, its rows must be looked up again.
+
+    Equal steps are not enough: another memory may have taken as many, and keys may have been written by hand. So what the
+    lookup says of its nearest slots is held against the state, wherever that can be seen without waiting.
+
+    Raises:
+        StateError: the lookup was made on another memory.
+    """
+    own, (of, updates) = lineage_of(p.identity(state.keys)), _noted(lookup.slots)
+    known = own is not None and of is not None
+    if (known and own is not of) or lookup.queries.shape[1] != config.key_dim:
+        raise _another_memory()
+    if lookup.step is None:
+        return False
+    made_at, accepted, now = p.peek(lookup.step), p.peek(lookup.accepted), p.peek(state.step)
+    if made_at is None or accepted is None or now is None:
+        return own is None or (known and updates == own.updates)
+    if (made_at[accepted] != now).any():
+        return False
+    if _holds(p, state, lookup, accepted):
+        return True
+    if known:
+        return False
+    raise _another_memory()
+
+
+def _holds(p: Primitives, state: MemoryState, lookup: Lookup, accepted: NDArray[np.bool_]) -> bool:
+    """Whether nearest slots have the values and, within rounding, the similarities that the lookup says.
+
+    Both are sums of key_dim products of two unit rows in f32: each is off by key_dim units, and some for the norms.
+    """
+    slots, values, answered = p.peek(lookup.slots), p.peek(state.values), p.peek(lookup.values)
+    similarities, queries, keys = p.peek(lookup.similarities), p.peek(lookup.queries), p.peek(state.keys)
+    if slots is None or values is None or answered is None:
+        return True
+    rows = np.flatnonzero(accepted & (slots[:, 0] != NO_SLOT))
+    nearest = slots[rows, 0]
+    if len(rows) < np.count_nonzero(accepted) and (values != NO_SLOT).any():
+        return False
+    if (nearest >= len(values)).any() or not np.array_equal(values[nearest], answered[rows, 0]):
+        return False
+    if similarities is None or queries is None or keys is None:
+        return True
+    with np.errstate(all="ignore"):
+        off = np.abs(np.einsum("bd,bd->b", keys[nearest], queries[rows]) - similarities[rows, 0])
+    return bool((off <= 4 * (keys.shape[1] + 4) * F32).all())
+
+
+def _another_memory() -> StateError:
+    return StateError(
+        "the lookup was made on another memory; expected one that a query of this memory gave. "
+        "Query this memory with the rows, or leave out lookup=."
+    )
