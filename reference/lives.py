@@ -78,7 +78,7 @@ class Step:
         bad: how many rows have no direction.
         own: arrays are the framework's own, else NumPy's.
         strict: as the argument.
-        scale: exponent of two that rows are multiplied with.
+        scale: exponent of two that rows are multiplied with; eight times as much where it has room.
         times: how often.
     """
 
@@ -126,7 +126,7 @@ def exact_batch(life: Life, step: Step, turn: int) -> Batch:
     pool = life.directions()
     fit = [place for place, value in enumerate(VALUES) if value <= np.iinfo(step.targets).max]
     chosen = np.array(fit)[generator.integers(0, len(fit), step.batch)] if step.seed else np.zeros(step.batch, np.int64)
-    rows = pool[chosen % len(pool)].astype(np.float64) * 2.0**step.scale
+    rows = pool[chosen % len(pool)].astype(np.float64) * 2.0 ** (step.scale if step.rows == "float16" else 8 * step.scale)
     return Batch(_with_bad(rows, step, generator), np.array(VALUES, np.int64)[chosen], _mask(step, generator))
 
 

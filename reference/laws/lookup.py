@@ -16,7 +16,6 @@ from raremem.reference.comparison import (
     check_update,
     close,
     run_query,
-    run_update,
     same,
     same_lookup,
     same_state,
@@ -192,17 +191,3 @@ def recall_is_the_mean_by_weight(backend: Backend, case: Case) -> None:
         neighbors = nearest_first(unit, memory)[: config.k] if unit is not None and accepted[row] else []
         expected = recall(config, neighbors, table)
         close(f"recall of row {row}", recalled[row], expected, relative * np.abs(table).max() if neighbors else 0.0)
-
-
-@law("8")
-def no_mask_is_every_row(backend: Backend, case: Case) -> None:
-    """Without a mask every row counts: to the bit as with one that is True everywhere; rows without a direction too."""
-    case = case.everyone()
-    if case.targets[0] % 2:
-        case.queries[0] = np.nan
-    left_out = dataclasses.replace(case, mask=None)
-    same_lookup(run_query(backend, left_out), run_query(backend, case), case.config)
-    (state, report), (expected, expected_report) = run_update(backend, left_out), run_update(backend, case)
-    same_state(state, expected)
-    for name, got, right in zip(report._fields, report, expected_report, strict=True):
-        same(name, got, right)

@@ -20,7 +20,7 @@ from raremem.reference.oracle import backend as oracle
 from raremem.reference.oracle import noise
 from raremem.reference.strategies import Case, Size, cases, direction
 from raremem.scan import CHUNK, WHOLE
-from raremem.state import NO_SLOT, Lookup, empty_portable
+from raremem.state import NO_SLOT, Lookup
 
 LARGE = Size(MemoryConfig(20_003, 4, neighbors=5, margin=0.125, softmax_temperature=4.0), 3)
 """Larger than one chunk of a scan, and not of whole blocks; with 5 neighbors a short list may be enough, with 1,000 not."""
@@ -106,15 +106,6 @@ def far_slots_are_written(backend: Backend, case: Case) -> None:
     expected["keys"][written], expected["values"][written], expected["ages"][written] = queries, targets, 0
     expected["hits"][last] = 1
     same_state(after, expected)
-
-
-@law("state")
-def init_is_empty_and_new(backend: Backend, case: Case) -> None:
-    """Every `init` gives a memory that has seen nothing, whatever became of those before."""
-    for _ in range(2):
-        state, other = backend.init(case.config), backend.init(case.config)
-        backend.update(case.config, state, case.queries, case.targets)
-        same_state(backend.to_numpy(other), empty_portable(case.config))
 
 
 @law("state")
