@@ -45,6 +45,14 @@ class Asked(NamedTuple):
     batch: Batch
 
 
+class Parted(AssertionError):
+    """Backend and oracle are not alike: in which life, at which step, and why."""
+
+    def __init__(self, life: Life, at: int, reason: Exception) -> None:
+        super().__init__(f"at step {at + 1} of {len(life.steps)}: {type(reason).__name__}: {reason}")
+        self.life = life
+
+
 class Companion:
     """Both memories, and what has happened.
 
@@ -70,7 +78,17 @@ class Companion:
         self.copies: list[tuple[Any, PortableState]] = []
 
     def live(self) -> None:
-        """Take every step, then look back."""
+        """Take every step, then look back.
+
+        Raises:
+            Parted: whatever a call raises, or a comparison.
+        """
+        try:
+            self._live()
+        except Exception as error:
+            raise Parted(self.life, self.at, error) from error
+
+    def _live(self) -> None:
         random_states = self._random_states()
         same_state(self.backend.to_numpy(self.state), oracle.to_numpy(self.expected))
         for self.at, step in enumerate(self.life.steps):

@@ -258,9 +258,10 @@ def _replaced(old: ModuleType, new: ModuleType) -> Iterator[None]:
     changed = []
     for module in [module for name, module in sys.modules.items() if name.startswith("raremem")]:
         for name, value in list(vars(module).items()):
+            stays = inspect.isclass(value) and old.__name__ == _BACKEND
             ours = value is old or getattr(value, "__module__", None) == old.__name__ or module is old
             replacement = new if value is old else vars(new).get(name)
-            if ours and replacement is not None and replacement is not value and not name.startswith("__"):
+            if ours and not stays and replacement is not None and replacement is not value and not name.startswith("__"):
                 changed.append((module, name, value))
                 setattr(module, name, replacement)
     try:

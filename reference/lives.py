@@ -13,7 +13,6 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from raremem.backend import Backend
 from raremem.config import MemoryConfig
 from raremem.reference.strategies import Draw, codes, direction
 
@@ -56,12 +55,7 @@ MANY_WORLDS = (
     World(MemoryConfig(23, 20, neighbors=99, softmax_temperature=100.0, loss="nll", evict="least_hit", seed=9), (2, 6)),
     World(MemoryConfig(210, 33, neighbors=5, margin=0.5, softmax_temperature=8.0, age_noise=0), (1,)),
 )
-GENERAL = World(MemoryConfig(24, 19, neighbors=4, softmax_temperature=50.0, age_noise=3, seed=11), (5,), ("float32", "float64"))
-
-
-def worlds(backend: Backend) -> tuple[World, ...]:
-    """Those for a backend."""
-    return FEW_WORLDS if backend.compiled or backend.name == "jax" else MANY_WORLDS
+GENERAL = World(MemoryConfig(24, 19, neighbors=4, softmax_temperature=50.0, age_noise=3, seed=11), (5,), ("float32", "float64"), ("int64",))
 
 
 @dataclass(frozen=True)
@@ -104,6 +98,8 @@ class Life:
     config: MemoryConfig
     pool: tuple[int, ...]
     """Codes of the directions of its rows; none for arbitrary rows."""
+    values: tuple[int, ...]
+    """Of its labels, each of which stands for one direction."""
     steps: tuple[Step, ...]
 
     def directions(self) -> NDArray[np.float32]:
@@ -124,10 +120,10 @@ def exact_batch(life: Life, step: Step, turn: int) -> Batch:
     """Directions of the pool, each with a value that stands for it and for no other."""
     generator = np.random.default_rng([step.seed, turn])
     pool = life.directions()
-    fit = [place for place, value in enumerate(VALUES) if value <= np.iinfo(step.targets).max]
+    fit = [place for place, value in enumerate(life.values) if value <= np.iinfo(step.targets).max]
     chosen = np.array(fit)[generator.integers(0, len(fit), step.batch)] if step.seed else np.zeros(step.batch, np.int64)
     rows = pool[chosen % len(pool)].astype(np.float64) * 2.0 ** (step.scale if step.rows == "float16" else 8 * step.scale)
-    return Batch(_with_bad(rows, step, generator), np.array(VALUES, np.int64)[chosen], _mask(step, generator))
+    return Batch(_with_bad(rows, step, generator), np.array(life.values, np.int64)[chosen], _mask(step, generator))
 
 
 def general_batch(life: Life, step: Step, turn: int, keys: NDArray[np.float32], values: NDArray[np.int32]) -> Batch:
@@ -158,16 +154,20 @@ def _mask(step: Step, generator: np.random.Generator) -> NDArray[np.bool_] | Non
 
 
 @st.composite
-def lives(draw: Draw, worlds: tuple[World, ...], exact: bool = True) -> Life:
-    """Lives in one of these worlds."""
-    world = draw(st.sampled_from(worlds))
+def lives(draw: Draw, worlds: tuple[World, ...], exact: bool = True) -> tuple[Life, ...]:
+    """The same calls in each of these worlds: whichever are drawn, none of the worlds is left out."""
     pool = draw(st.lists(codes(), min_size=2, max_size=8)) if exact else ()
-    taken = draw(st.lists(steps(world, exact), min_size=FEWEST, max_size=MOST))
-    return Life(world.config, tuple(pool), tuple(step for step in taken if step.action != "nothing"))
+    first = draw(st.integers(0, len(VALUES) - 4))
+    values = (0, 5, *VALUES[first : first + 4])
+    taken = draw(st.lists(steps(exact), min_size=FEWEST, max_size=MOST))
+    return tuple(
+        Life(world.config, tuple(pool), values, tuple(of_world(step, world) for step in taken if step.action != "nothing"))
+        for world in worlds
+    )
 
 
 @st.composite
-def steps(draw: Draw, world: World, exact: bool) -> Step:
+def steps(draw: Draw, exact: bool) -> Step:
     """One step. What is drawn first, and first in a list, is what a failure is shown with if it can be."""
     action = draw(st.sampled_from(ACTIONS + ACTIONS[1:2] * 6))
     if action == "nothing":
@@ -175,18 +175,15 @@ def steps(draw: Draw, world: World, exact: bool) -> Step:
     seed = draw(st.integers(0, 2**16))
     if action not in ("update", "query"):
         return Step(action, seed=seed)
-    lookup = draw(st.sampled_from(LOOKUPS)) if action == "update" else "none"
-    rows = draw(st.sampled_from(world.rows))
-    mask = draw(st.sampled_from(("none", "some", "all", "some", "nothing")))
     return Step(
         action,
-        draw(st.sampled_from(world.batches)),
+        draw(st.integers(0, 5)),
         seed,
-        lookup,
-        rows,
-        draw(st.sampled_from(world.targets)) if exact else "int64",
-        draw(st.sampled_from(world.layouts)),
-        mask,
+        draw(st.sampled_from(LOOKUPS)) if action == "update" else "none",
+        draw(st.sampled_from(ROWS)),
+        draw(st.sampled_from(TARGETS)) if exact else "int64",
+        draw(st.sampled_from(LAYOUTS)),
+        draw(st.sampled_from(("none", "some", "all", "some", "nothing"))),
         bad=draw(st.sampled_from((0, 0, 1, 2))),
         own=draw(st.booleans()),
         strict=draw(st.sampled_from((False, False, True))),
@@ -195,11 +192,26 @@ def steps(draw: Draw, world: World, exact: bool) -> Step:
     )
 
 
-def long_lives(worlds: tuple[World, ...]) -> st.SearchStrategy[Life]:
+def of_world(step: Step, world: World) -> Step:
+    """The step with what this world has: its batch sizes, of which `step.batch` is one's place, dtypes and layouts."""
+
+    def one(choices: tuple[str, ...], drawn: str) -> str:
+        return drawn if drawn in choices else choices[len(drawn) % len(choices)]
+
+    return replace(
+        step,
+        batch=world.batches[step.batch % len(world.batches)],
+        rows=one(world.rows, step.rows),
+        targets=one(world.targets, step.targets),
+        layout=one(world.layouts, step.layout),
+    )
+
+
+def long_lives(worlds: tuple[World, ...]) -> st.SearchStrategy[tuple[Life, ...]]:
     """Lives of hundreds of updates, in the first of the worlds."""
 
-    def of(pool: list[int], parts: list[Step]) -> Life:
-        return Life(worlds[0].config, tuple(pool), tuple(replace(step, action="update", times=70) for step in parts))
+    def of(pool: list[int], parts: list[Step]) -> tuple[Life, ...]:
+        return (Life(worlds[0].config, tuple(pool), VALUES, tuple(replace(step, times=70) for step in parts)),)
 
     pools = st.lists(st.integers(0, 2**20), min_size=5, max_size=16)
     part = st.builds(

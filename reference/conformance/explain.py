@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from raremem.backend import Backend
-from raremem.reference.companion import Companion, as_code
+from raremem.reference.companion import Companion, Parted, as_code
 from raremem.reference.comparison import run_query, run_update
 from raremem.reference.lives import Life
 from raremem.reference.oracle import backend as oracle
@@ -24,10 +24,11 @@ MOST_CALLS = 300
 """Lines of a life that are still printed."""
 
 
-def explain(law: Law, backend: Backend, case: Case | Life, error: BaseException, called: str) -> str:
+def explain(law: Law, backend: Backend, case: Case | tuple[Life, ...], error: BaseException, called: str) -> str:
     """The whole message, for the smallest case that was found."""
-    if isinstance(case, Life):
-        return _explain_life(law, backend, case, called, error)
+    if isinstance(error, Parted):
+        return _explain_life(law, backend, error.life, called, error)
+    assert isinstance(case, Case)
     differences = list(_differences(backend, case))
     shown = differences[:MOST_LINES] + [f"... and {len(differences) - MOST_LINES} more"] * (len(differences) > MOST_LINES)
     held = "\n    ".join(shown) if shown else "equal: the law compares other calls than a query and an update of this case"
@@ -45,13 +46,13 @@ def _explain_life(law: Law, backend: Backend, life: Life, called: str, error: Ba
     again = "nowhere, when the same calls are made once more"
     try:
         companion.live()
-    except Exception as raised:
-        again = f"at step {companion.at + 1} of {len(life.steps)}:\n    {type(raised).__name__}: {raised}"
+    except Parted as parted:
+        again = str(parted)
     return (
         f"{called} ({backend.mode}) breaks the law {law.name}, rule {law.rule}:\n    {(law.check.__doc__ or '').strip()}\n\n"
         f"Paste this into Python:\n\n{_program_of_life(backend, life, called, companion.lines)}\n"
         f"Backend and oracle part {again}\n\n"
-        f"What the law said: {type(error).__name__}: {error}"
+        f"What the law said: {error}"
     )
 
 

@@ -72,12 +72,11 @@ class Retrieved:
         return float((np.abs(self.table) @ factors).max() if self.what == "recall" else factors.max())
 
 
-def retrieved(case: Case) -> Retrieved:
-    """One kind or another, by the case."""
+def retrieved(case: Case, what: str) -> Retrieved:
+    """One of `RETRIEVED`, weighed by numbers that belong to the case."""
     generator = np.random.default_rng(case.state["step"])
-    what = RETRIEVED[case.state["step"] % 3]
     columns = 3 if what == "recall" else case.config.k
-    values = max(case.state["values"].max(), case.targets.max() + 20) + 1
+    values = max(case.state["values"].max(), case.targets.max() + 30) + 1
     table = generator.normal(size=(int(values), 3)).astype(np.float32)
     return Retrieved(what, generator.normal(size=(len(case.queries), columns)).astype(np.float32), table)
 
@@ -85,9 +84,15 @@ def retrieved(case: Case) -> Retrieved:
 @law("2, 3", general, needs="gradients")
 def gradient_of_what_is_retrieved_agrees(backend: Backend, case: Case) -> None:
     """The gradients of similarities, weights and recall by rows in f32 and in f64, against the oracle's formula."""
-    config, what = case.config, retrieved(case)
-    queries = case.queries.astype(np.float64 if case.state["step"] % 2 else np.float32)
-    queries[-1] = np.nan if case.targets[0] % 2 else 0.0
+    for place, kind in enumerate(RETRIEVED):
+        wide = (case.state["step"] + place) % 2
+        queries = case.queries.astype(np.float64 if wide else np.float32)
+        queries[-1] = np.nan if case.targets[0] % 2 else 0.0
+        _check_gradient(backend, dataclasses.replace(case, queries=queries), retrieved(case, kind))
+
+
+def _check_gradient(backend: Backend, case: Case, what: Retrieved) -> None:
+    config, queries = case.config, case.queries
     state = backend.from_numpy(config, case.state)
     _, back = backend.gradient(config, state, queries, None, case.mask, what.of(backend, state))
     got = as_numpy(back())
@@ -112,8 +117,13 @@ def gradient_of_what_is_retrieved_is_the_slope(backend: Backend, case: Case) -> 
     """
     case = dataclasses.replace(case, config=dataclasses.replace(case.config, softmax_temperature=2.0))
     norms = np.linalg.norm(case.queries.astype(np.float64), axis=1, keepdims=True)
-    queries = (case.queries / norms).astype(np.float32)
-    config, what, h = case.config, retrieved(case), 2.0**-12
+    case = dataclasses.replace(case, queries=(case.queries / norms).astype(np.float32))
+    for kind in RETRIEVED:
+        _check_slope(backend, case, retrieved(case, kind))
+
+
+def _check_slope(backend: Backend, case: Case, what: Retrieved) -> None:
+    config, queries, h = case.config, case.queries, 2.0**-12
     state = backend.from_numpy(config, case.state)
     _, back = backend.gradient(config, state, queries, None, None, what.of(backend, state))
     got = as_numpy(back()).astype(np.float64)
@@ -153,24 +163,24 @@ def _value(config: MemoryConfig, case: Case, what: Retrieved, row: int, slots: l
 @law("11", lambda sizes: cases(sizes, exact=False), needs="gradients")
 def gradient_belongs_to_its_query(backend: Backend, case: Case) -> None:
     """Taken after updates at each of several time steps it is what it was before them, to the bit; so is what was found."""
-    _gradients_wait(backend, case, retrieved(case))
+    _gradients_wait(backend, case)
 
 
 @law("11", lambda sizes: cases((WIDE,), exact=False, full=True, masked=False), needs="gradients", costly=True)
 def gradient_of_many_rows_belongs_to_its_query(backend: Backend, case: Case) -> None:
     """The same of so many rows and neighbors that a backend may want to go another way."""
-    _gradients_wait(backend, case, retrieved(case))
+    _gradients_wait(backend, case)
 
 
-def _gradients_wait(backend: Backend, case: Case, what: Retrieved) -> None:
-    """Three time steps, each with a query and an update; gradients are taken at once, or at the end."""
-    config, outcomes = case.config, []
+def _gradients_wait(backend: Backend, case: Case) -> None:
+    """At each of several time steps a query and an update; gradients are taken at once, or at the end."""
+    config, outcomes, kinds = case.config, [], ("loss", *RETRIEVED)
     for at_once in (True, False):
         state = backend.from_numpy(config, case.state)
         waiting: list[tuple[Lookup, Callable[[], Any]]] = []
         taken: list[NDArray[Any]] = []
-        for time in range(3):
-            of = what.of(backend, state) if time else (lambda found: found.loss)
+        for time, kind in enumerate(kinds):
+            of = retrieved(case, kind).of(backend, state) if time else (lambda found: found.loss)
             targets = case.targets + 10 * time
             waiting.append(backend.gradient(config, state, case.queries + np.float32(time), targets, case.mask, of))
             if at_once:
@@ -187,12 +197,11 @@ def _gradients_wait(backend: Backend, case: Case, what: Retrieved) -> None:
 @law("3", general, needs="gradients")
 def no_gradient_reaches_the_keys(backend: Backend, case: Case) -> None:
     """Keys are constants: by them the gradient of the loss, and of all that is retrieved, is 0."""
-    what = retrieved(case)
     state = backend.from_numpy(case.config, case.state)
-    of = what.of(backend, state) if case.targets[0] % 2 else (lambda found: found.loss)
-    _, back = backend.gradient(case.config, state, case.queries, case.targets, case.mask, of, by="keys")
-    got = as_numpy(back())
-    assert not got.any(), f"a gradient reaches the keys: {got[got.any(axis=1)][:3]}"
+    for of in (lambda found: found.loss, retrieved(case, "recall").of(backend, state)):
+        _, back = backend.gradient(case.config, state, case.queries, case.targets, case.mask, of, by="keys")
+        got = as_numpy(back())
+        assert not got.any(), f"a gradient reaches the keys: {got[got.any(axis=1)][:3]}"
 
 
 @law("11", cases, costly=True)

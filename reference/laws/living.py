@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from raremem.backend import Backend
 from raremem.reference.companion import Companion
 from raremem.reference.laws.registry import law
-from raremem.reference.lives import FEW_WORLDS, GENERAL, MANY_WORLDS, Life, World, lives, long_lives
+from raremem.reference.lives import FEW_WORLDS, GENERAL, MANY_WORLDS, Life, World, long_lives
+from raremem.reference.lives import lives as lives_in
 from raremem.reference.strategies import FEW_SIZES, Size
 
 
@@ -16,24 +17,27 @@ def worlds(sizes: tuple[Size, ...]) -> tuple[World, ...]:
     return FEW_WORLDS if sizes is FEW_SIZES else MANY_WORLDS
 
 
-def living(sizes: tuple[Size, ...]) -> st.SearchStrategy[Life]:
+def living(sizes: tuple[Size, ...]) -> st.SearchStrategy[tuple[Life, ...]]:
     """Exact lives."""
-    return lives(worlds(sizes))
+    return lives_in(worlds(sizes))
 
 
 @law("1 to 8, 11, 12", living)
-def a_memory_lives(backend: Backend, life: Life) -> None:
+def a_memory_lives(backend: Backend, lives: tuple[Life, ...]) -> None:
     """Every call answers as the oracle's, from `init` on; what was handed out stays as it was, and what was given too."""
-    Companion(backend, life).live()
+    for life in lives:
+        Companion(backend, life).live()
 
 
 @law("4 to 8, 11", lambda sizes: long_lives(worlds(sizes)), costly=True)
-def a_memory_lives_long(backend: Backend, life: Life) -> None:
+def a_memory_lives_long(backend: Backend, lives: tuple[Life, ...]) -> None:
     """The same over hundreds of updates."""
-    Companion(backend, life).live()
+    for life in lives:
+        Companion(backend, life).live()
 
 
-@law("1 to 8", lambda sizes: lives((GENERAL,), exact=False))
-def a_memory_lives_on_any_rows(backend: Backend, life: Life) -> None:
+@law("1 to 8", lambda sizes: lives_in((GENERAL,), exact=False))
+def a_memory_lives_on_any_rows(backend: Backend, lives: tuple[Life, ...]) -> None:
     """The same on arbitrary rows, each call from the memory as the backend holds it, within the derived tolerance."""
-    Companion(backend, life).live()
+    for life in lives:
+        Companion(backend, life).live()

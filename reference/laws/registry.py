@@ -73,7 +73,7 @@ def run(
         AssertionError: the law does not hold. It says so for the smallest case that was found; see `conformance.explain`.
     """
     tried = 0
-    broken: list[tuple[Case | Life, Exception]] = []
+    broken: list[tuple[Case | tuple[Life, ...], Exception]] = []
     phases = [Phase.generate] + [Phase.shrink] * (shrink and not law.costly) + [Phase.reuse] * fuzz
     sizes = FEW_SIZES if backend.compiled or backend.name == "jax" else MANY_SIZES
 
@@ -87,7 +87,7 @@ def run(
         suppress_health_check=list(HealthCheck),
     )
     @given(law.strategy(sizes))
-    def check(case: Case | Life) -> None:
+    def check(case: Case | tuple[Life, ...]) -> None:
         nonlocal tried
         tried += 1
         try:
