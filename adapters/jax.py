@@ -154,7 +154,7 @@ def _own(array: Any) -> Array:
 class JaxBackend(ArrayBackend):
     """`ArrayBackend` with gradients and vmap, whose arrays may be NumPy's, or on a mesh whose axes are explicit."""
 
-    capabilities = frozenset({"gradients", "vmap"})
+    capabilities = frozenset({"gradients", "vmap", "bfloat16"})
 
     def __init__(self, primitives: Primitives, compiled: bool = False, search: Search = nearest) -> None:
         super().__init__(primitives, search=search)
@@ -195,13 +195,22 @@ class JaxBackend(ArrayBackend):
     def copy(self, state: MemoryState) -> MemoryState:
         return super().copy(usable_state(state))
 
-    def loss_gradient(self, config: MemoryConfig, state: MemoryState, queries: Any, targets: Any, mask: Any = None) -> Array:
-        def total(rows: Array) -> Array:
-            loss = self.query(config, state, rows, targets, mask).loss
-            assert loss is not None
-            return jnp.sum(loss)
+    def gradient(
+        self,
+        config: MemoryConfig,
+        state: MemoryState,
+        queries: Any,
+        targets: Any,
+        mask: Any,
+        of: Callable[[Lookup], Array],
+        by: str = "queries",
+    ) -> tuple[Lookup, Callable[[], Array]]:
+        def answer(rows: Array, keys: Array) -> tuple[Array, Lookup]:
+            found = self.query(config, state._replace(keys=keys), rows, targets, mask)
+            return jnp.sum(of(found)), found
 
-        return jax.grad(total)(jnp.asarray(queries))
+        total, back, found = jax.vjp(answer, jnp.asarray(queries), state.keys, has_aux=True)
+        return found, lambda: back(jnp.ones_like(total))[0 if by == "queries" else 1]
 
     def query_many(self, config: MemoryConfig, states: Sequence[MemoryState], queries: Any, targets: Any, mask: Any) -> Lookup:
         together = jax.tree.map(lambda *arrays: jnp.stack(arrays), *states)

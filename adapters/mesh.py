@@ -50,7 +50,7 @@ class MeshBackend(JaxBackend):
     """
 
     mode = "sharded"
-    capabilities = frozenset({"gradients"})
+    capabilities = frozenset({"gradients", "bfloat16"})
 
     def __init__(self, mesh: Mesh, axis: str = "slots") -> None:
         self.mesh, self.axis = mesh if KNOWN else Mesh(mesh.devices, mesh.axis_names), axis

@@ -281,13 +281,33 @@ class TorchBackend(ArrayBackend):
     @property
     def capabilities(self) -> frozenset[str]:  # type: ignore[override]
         """vmap goes through what is eager alone: neither a compiled function nor an index can be mapped."""
-        return frozenset({"gradients", "vmap"}) if self.mode == "eager" else frozenset({"gradients"})
+        return frozenset({"gradients", "bfloat16", *({"vmap"} if self.mode == "eager" else ())})
 
-    def loss_gradient(self, config: MemoryConfig, state: MemoryState, queries: Any, targets: Any, mask: Any = None) -> Tensor:
+    def random_state(self) -> bytes:
+        return torch.get_rng_state().numpy().tobytes()
+
+    def gradient(
+        self,
+        config: MemoryConfig,
+        state: MemoryState,
+        queries: Any,
+        targets: Any,
+        mask: Any,
+        of: Callable[[Lookup], Tensor],
+        by: str = "queries",
+    ) -> tuple[Lookup, Callable[[], Tensor]]:
         rows = torch.as_tensor(queries).detach().requires_grad_()
-        loss = self.query(config, state, rows, targets, mask).loss
-        assert loss is not None
-        return torch.autograd.grad(loss.sum(), rows)[0]
+        leaf = rows if by == "queries" else getattr(state.keys, "own", state.keys).requires_grad_()
+        found = self.query(config, state, rows, targets, mask)
+        total = of(found).sum()
+
+        def finish() -> Tensor:
+            (gradient,) = torch.autograd.grad(total, [leaf], allow_unused=by == "keys")
+            if by == "keys":
+                leaf.requires_grad_(False)
+            return torch.zeros_like(leaf) if gradient is None else gradient
+
+        return found, finish
 
     def query_many(self, config: MemoryConfig, states: Sequence[MemoryState], queries: Any, targets: Any, mask: Any) -> Lookup:
         together = MemoryState(*(torch.stack(arrays) for arrays in zip(*states, strict=True)))

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from numpy.typing import NDArray
+
 from . import algorithm, guard
 from .config import MemoryConfig
 from .index import LiveIndex
@@ -47,7 +49,7 @@ class Backend(ABC):
     name: str
     compiled: bool = False
     capabilities: frozenset[str] = frozenset()
-    """What it can beside queries and updates: "gradients" (`loss_gradient`), "vmap" (`query_many`)."""
+    """What it can beside queries and updates: "gradients" (`gradient`), "vmap" (`query_many`), "bfloat16" (rows in it)."""
 
     @property
     def mode(self) -> str:
@@ -132,15 +134,56 @@ class Backend(ABC):
     def copy(self, state: Any) -> Any:
         """A state of the same content that no update of the other will change."""
 
-    def loss_gradient(
-        self, config: MemoryConfig, state: Any, queries: Array, targets: Array, mask: Array | None = None
-    ) -> Array:
-        """The gradient [B, key_dim] of the summed loss by the queries: what the conformance kit checks.
+    def own(self, array: NDArray[Any], state: Any, dtype: str | None = None) -> Array:
+        """A NumPy array as one of the backend's own framework, beside `state`: with these too the kit calls the backend.
+
+        Args:
+            array: of any shape.
+            state: a memory; the array comes to lie where it does.
+            dtype: to cast to, by NumPy's name, or "bfloat16" where that is declared.
+        """
+        return array if dtype is None else array.astype(dtype)
+
+    def random_state(self) -> Any:
+        """What the framework's global random generator holds, in a form that `==` compares; None: it has none."""
+        return None
+
+    def gradient(
+        self,
+        config: MemoryConfig,
+        state: Any,
+        queries: Array,
+        targets: Array | None,
+        mask: Array | None,
+        of: Callable[[Lookup], Array],
+        by: str = "queries",
+    ) -> tuple[Lookup, Callable[[], Array]]:
+        """A lookup, and the way back through it: what the conformance kit checks.
+
+        Args:
+            config, state, targets, mask: as for `query`.
+            queries: [B, key_dim], of NumPy or of the framework; gradients have their dtype.
+            of: what is differentiated: the sum of the array that it makes of the lookup.
+            by: "queries" or "keys", the keys of the memory.
+
+        Returns:
+            The lookup, and a function that gives the gradient [B, key_dim] or [slots, key_dim]. It is called once, perhaps
+            after updates of the memory, and gives what it would have given before them.
 
         Raises:
             NotImplementedError: the backend has no gradients.
         """
         raise NotImplementedError(f"backend {self.name!r} has no gradients.")
+
+    def loss_gradient(
+        self, config: MemoryConfig, state: Any, queries: Array, targets: Array, mask: Array | None = None
+    ) -> Array:
+        """The gradient [B, key_dim] of the summed loss by the queries.
+
+        Raises:
+            NotImplementedError: the backend has no gradients.
+        """
+        return self.gradient(config, state, queries, targets, mask, lambda found: found.loss)[1]()
 
     def query_many(self, config: MemoryConfig, states: Sequence[Any], queries: Array, targets: Array, mask: Array) -> Lookup:
         """Queries [M, B, key_dim] of M memories in one call, through the framework's vmap: what the conformance kit checks.
@@ -265,6 +308,10 @@ class ArrayBackend(Backend):
         """`call(*arguments)` when no other thread's call on this memory is in its way. See `raremem.guard`."""
         keys = self.primitives.identity(state.keys) if self.primitives.in_place else None
         return guard.in_turn(None if keys is None else id(keys), alone, call, *arguments)
+
+    def own(self, array: NDArray[Any], state: MemoryState, dtype: str | None = None) -> Array:
+        own = self.primitives.asarray(array, state.keys)
+        return own if dtype is None else self.primitives.cast(own, dtype)
 
     def _checked(
         self, config: MemoryConfig, state: MemoryState, queries: Array, targets: Any, mask: Any, strict: bool

@@ -19,8 +19,11 @@ PORTABLE = ("keys", "values", "ages", "filled", "hits", "step")
 
 
 def as_numpy(array: Any) -> NDArray[Any]:
-    """An array of any framework in NumPy."""
-    return np.asarray(array.detach().cpu().numpy() if hasattr(array, "detach") else array)
+    """An array of any framework in NumPy; bf16 in f32."""
+    if hasattr(array, "detach"):
+        array = array.detach().cpu()
+        return np.asarray(array.float() if "bfloat16" in str(array.dtype) else array)
+    return np.asarray(array).astype(np.float32) if str(getattr(array, "dtype", "")) == "bfloat16" else np.asarray(array)
 
 
 def same(name: str, got: Any, expected: Any) -> None:
@@ -87,13 +90,17 @@ def check_query_closely(backend: Backend, case: Case) -> None:
     Where two similarities are closer than the tolerance either may come first, so the slots are not compared: each must
     have the similarity that is reported for it, they must be in order, and none outside may be better.
     """
-    config = case.config
-    got = run_query(backend, case)
+    check_answer_closely(case.config, case.state, case.queries, case.targets, case.mask, run_query(backend, case))
+
+
+def check_answer_closely(config: MemoryConfig, portable: PortableState, queries: Any, targets: Any, mask: Any, got: Lookup) -> None:
+    """What `check_query_closely` says, of an answer."""
+    got = Lookup(*(None if field is None else as_numpy(field) for field in got))
     wide = dataclasses.replace(config, neighbors=config.slots)
-    state = oracle.from_numpy(config, case.state)
-    truth = oracle.query(wide, state, case.queries, case.targets, case.mask)
+    state = oracle.from_numpy(config, portable)
+    truth = oracle.query(wide, state, queries, targets, mask)
     bound = tolerance.similarity(config.key_dim)
-    filled = int(case.state["filled"].sum())
+    filled = int(portable["filled"].sum())
     for row in np.flatnonzero(truth.accepted):
         count = min(config.k, filled)
         exact = np.zeros(config.slots)
@@ -101,16 +108,46 @@ def check_query_closely(backend: Backend, case: Case) -> None:
         slots, shown = got.slots[row], got.similarities[row]
         assert np.all(slots[count:] == -1), f"row {row}: {count} neighbors expected, slots {slots}"
         assert len(set(slots[:count])) == count, f"row {row}: a slot twice in {slots}"
-        assert np.all(case.state["filled"][slots[:count]]), f"row {row}: an empty slot in {slots}"
-        same("values", got.values[row, :count], case.state["values"][slots[:count]])
+        assert np.all(portable["filled"][slots[:count]]), f"row {row}: an empty slot in {slots}"
+        same("values", got.values[row, :count], portable["values"][slots[:count]])
         close("similarities", shown[:count], exact[slots[:count]], bound)
         assert np.all(np.diff(shown[:count]) <= 0), f"row {row}: similarities not in order: {shown}"
-        left_out = np.setdiff1d(np.flatnonzero(case.state["filled"]), slots[:count])
+        left_out = np.setdiff1d(np.flatnonzero(portable["filled"]), slots[:count])
         if count and left_out.size:
             assert exact[left_out].max() <= shown[count - 1] + 2 * bound, f"row {row}: a better slot was left out"
-    narrow = oracle.query(config, state, case.queries, case.targets, case.mask)
-    close("loss", got.loss, narrow.loss, tolerance.loss(config, exact=False))
+    narrow = oracle.query(config, state, queries, targets, mask)
+    for name in ("found", "rejected", "accepted", "targets"):
+        if getattr(narrow, name) is not None:
+            same(name, getattr(got, name), getattr(narrow, name))
+    close("queries", got.queries, narrow.queries, tolerance.unit_row(config.key_dim))
+    if narrow.loss is not None:
+        close("loss", got.loss, narrow.loss, tolerance.loss(config, exact=False))
     close_weights(got.weights, narrow.weights, config, exact=False)
+
+
+def check_write_closely(
+    config: MemoryConfig,
+    before: PortableState,
+    queries: NDArray[Any],
+    expected: PortableState,
+    right: UpdateReport,
+    after: PortableState,
+    report: UpdateReport,
+) -> None:
+    """Rules 4 to 8 on arbitrary rows: keys within a derived bound, all else to the bit.
+
+    The nearest neighbor must be clear: where two similarities are closer than the tolerance either may be hit.
+    """
+    for name in UpdateReport._fields:
+        same(name, getattr(report, name), getattr(right, name))
+    bounds = np.where(np.isin(np.arange(config.slots), right.slots), tolerance.unit_row(config.key_dim), 0.0)
+    for slot in set(right.slots[right.hit].tolist()):
+        rows = queries[right.hit & (right.slots == slot)].astype(np.float64)
+        norm = float(np.linalg.norm(before["keys"][slot] + (rows / np.linalg.norm(rows, axis=1, keepdims=True)).sum(axis=0)))
+        bounds[slot] = tolerance.merged_key(config.key_dim, len(rows), norm)
+    for name in PORTABLE[1:]:
+        same(name, after[name], expected[name])
+    close("keys", after["keys"], expected["keys"], bounds[:, None])
 
 
 def check_update(backend: Backend, case: Case, reuse: bool = False) -> None:

@@ -12,7 +12,7 @@ import inspect
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import ModuleType
+from types import CodeType, ModuleType
 
 from raremem.backend import Backend
 from raremem.reference.laws import LAWS, run
@@ -31,6 +31,7 @@ class Fault:
 
 
 _ALGORITHM, _SCAN, _SEARCH, _NOISE = "raremem.algorithm", "raremem.scan", "raremem.search", "raremem.noise"
+_BACKEND = "raremem.backend"
 
 FAULTS = (
     Fault("rows are normalised by their sum", _ALGORITHM, "unit = rows / xp.sqrt(xp.sum(rows * rows, axis=1))",
@@ -146,6 +147,89 @@ FAULTS = (
           "best = torch.topk(scores, k, dim=1).indices.to(torch.int32)", "torch"),
     Fault("a mapped call is taken for an eager one", "raremem.adapters.torch",
           "not torch.compiler.is_compiling() and not _batched(array)", "not torch.compiler.is_compiling()", "torch"),
+    # Of memories that live.
+    Fault("init gives the memory that it gave before", _BACKEND, "        return self.from_numpy(config, empty_portable(config))",
+          "        return vars(self).setdefault(str(config), self.from_numpy(config, empty_portable(config)))"),
+    Fault("a query is answered from memory", _BACKEND, "        found = self.in_turn(state, self.index is not None, self._query, config, state, queries, targets, mask)",
+          "        found = vars(self).setdefault(f'{id(state.keys)} {queries} {targets} {mask}',"
+          " self._query(config, state, queries, targets, mask))"),
+    Fault("without a mask the first row does not count", _BACKEND, "mask = p.arange(batch, state.keys) >= 0 if",
+          "mask = p.arange(batch, state.keys) > 0 if"),
+    Fault("strict looks at masked rows", _BACKEND, "rejected = mask & ~algorithm.sound_rows", "rejected = ~algorithm.sound_rows"),
+    Fault("after many updates nothing more is written", _BACKEND,
+          "state, report = self._update(config, state, queries, targets, mask, lookup)",
+          "state, report = self._update(config, state, queries, targets, mask & (lineage_of(keys).updates < 150), lookup)"),
+    Fault("targets of 8 bits have a sign", _BACKEND, 'targets = p.cast(targets, "int32")',
+          'targets = p.cast(p.cast(targets, "int8") if dtype_name(targets) == "uint8" else targets, "int32")'),
+    Fault("targets of 64 bits are cut to 16", _BACKEND, '            if dtype_name(targets) != "int64":',
+          '            if dtype_name(targets) == "int64":\n                targets = targets & 0xFFFF\n            else:'),
+    Fault("what a lookup left out is written once it is late", _BACKEND, "None, mask & lookup.accepted)", "None, mask)"),
+    Fault("what a late lookup rejected is not counted", _BACKEND, "queries=lookup.queries, rejected=lookup.rejected)", "queries=lookup.queries)"),
+    Fault("the targets of the lookup are written", _BACKEND, "    return write(config, state, found, targets, mask)",
+          "    return write(config, state, found, targets if found.targets is None else found.targets, mask)"),
+    Fault("what was given is kept", _BACKEND, "        queries = p.asarray(queries, state.keys)\n",
+          "        queries = p.asarray(queries, state.keys)\n        vars(self).setdefault('kept', []).append(queries)\n"),
+    Fault("a lookup is used however late", "raremem.provenance", "    if (made_at[accepted] != now).any():\n        return False\n",
+          "    return True\n"),
+    Fault("a lookup of another memory is taken", "raremem.provenance", "(known and own is not of) or ", ""),
+    Fault("a lookup's step is that of the update to come", _ALGORITHM, "step=xp.where(accepted, state.step, 0),",
+          "step=xp.where(accepted, state.step + 1, 0),"),
+    Fault("values of three bytes", _ALGORITHM, 'targets = p.cast(xp.where(in_range, targets, 0), "int32")',
+          'targets = p.cast(xp.where(in_range, targets, 0), "int32") % 2**24'),
+    Fault("values are compared as f32", _ALGORITHM, "& (found.values[:, 0] == targets)",
+          '& (p.cast(found.values[:, 0], "float32") == p.cast(targets, "float32"))'),
+    Fault("rows of f64 go through f16", _ALGORITHM, 'rows = p.cast(queries, "float32")\n',
+          'rows = p.cast(p.cast(queries, "float16") if "64" in str(queries.dtype) else queries, "float32")\n'),
+    Fault("rows are scaled where they lie", _ALGORITHM, 'rows = p.cast(queries, "float32")\n',
+          'rows = p.cast(queries, "float32")\n    rows *= 2\n'),
+    Fault("targets are handed out as they were given", _ALGORITHM, 'targets = p.cast(xp.where(accepted, targets, 0), "int32")',
+          'targets = p.cast(targets if accepted.all() else xp.where(accepted, targets, 0), "int32")'),
+    Fault("slots of reports share their memory", _ALGORITHM, "slots, written = p.xp.full_like(batch.slot, NO_SLOT), p.xp.full_like(batch.hit, False)",
+          "slots = vars(_store_some).setdefault(str(len(batch.slot)), p.xp.full_like(batch.slot, NO_SLOT))\n"
+          "    slots[:] = NO_SLOT\n    written = p.xp.full_like(batch.hit, False)"),
+    Fault("slots of reports in 64 bits", _ALGORITHM, "        slots=slot,\n", '        slots=p.cast(slot, "int64"),\n'),
+    Fault("similarities in f64", _ALGORITHM, "        similarities=similarities,\n", '        similarities=p.cast(similarities, "float64"),\n'),
+    Fault("the global random generator is used", _ALGORITHM, "    constant = p.constant(unit)\n",
+          "    constant = p.constant(unit)\n    __import__('random').random()\n"),
+    Fault("NumPy's global random generator is used", _ALGORITHM, "    constant = p.constant(unit)\n",
+          "    constant = p.constant(unit)\n    __import__('numpy').random.rand()\n"),
+    Fault("PyTorch's global random generator is used", _ALGORITHM, "    constant = p.constant(unit)\n",
+          "    constant = p.constant(unit)\n    __import__('torch').rand(1)\n", "torch"),
+    Fault("a single neighbor that is far is not found", _ALGORITHM, "present = accepted[:, None] & (p.take_along(ranked, order) > NOTHING)",
+          "present = accepted[:, None] & (p.take_along(ranked, order) > (-0.25 if config.k < min(2, config.slots) else NOTHING))"),
+    Fault("noise where none is asked for", _NOISE, "% (2 * config.age_noise + 1) - config.age_noise",
+          "% (2 * max(config.age_noise, 1) + 1) - max(config.age_noise, 1)"),
+    Fault("of many dimensions the last do not count", "raremem.adapters.numpy", "np.matmul(keys, queries[:, :, None])[:, :, 0]",
+          "np.matmul(keys[:, :, :16], queries[:, :16, None])[:, :, 0]"),
+    Fault("rows beyond the twentieth are lost", _ALGORITHM, "accepted = found.accepted & in_range & mask",
+          "accepted = found.accepted & in_range & mask & (p.arange(mask.shape[0], mask) < 20)"),
+    Fault("one row sees the first 200 slots", _SEARCH, "    state = _filled(p, state, k)\n",
+          "    state = _filled(p, state, k)\n    if len(queries) == 1:\n        state = MemoryState(*(array[:200] for array in state[:4]), state.step)\n"),
+    Fault("slots to evict are counted from the chunk", _ALGORITHM, "found.append((places + start, priority[places]))",
+          "found.append((places, priority[places]))"),
+    Fault("columns are read as rows", "raremem.adapters.numpy", "    def asarray(self, array: Any, like: Array) -> Array:\n        return np.asarray(array)",
+          '    def asarray(self, array: Any, like: Array) -> Array:\n        return np.asarray(array).ravel("K").reshape(np.shape(array))'),
+    Fault("a step between is left out", "raremem.adapters.numpy", "    def asarray(self, array: Any, like: Array) -> Array:\n        return np.asarray(array)",
+          "    def asarray(self, array: Any, like: Array) -> Array:\n"
+          "        return np.asarray(array) if array.base is None else np.asarray(array.base).ravel()[: array.size].reshape(array.shape)"),
+    Fault("PyTorch's own masks are turned round", "raremem.adapters.torch", "        if array.device != like.device:",
+          "        if array.dtype == torch.bool and not _batched(array):\n            array = ~array\n        if array.device != like.device:", "torch"),
+    Fault("rows of bf16 go through f16", "raremem.adapters.torch", "        return array.to(getattr(torch, dtype))",
+          "        return (array.half() if array.dtype == torch.bfloat16 else array).to(getattr(torch, dtype))", "torch"),
+    Fault("one mask for all memories", "raremem.adapters.torch", "*map(torch.as_tensor, (queries, targets, mask)))",
+          "*map(torch.as_tensor, (queries, targets, mask[:1].repeat(len(mask), 0))))", "torch"),
+    Fault("what is recalled is a mean of all places", "raremem.state", "embedding[self.values]).sum(1)", "embedding[self.values]).mean(1)"),
+    Fault("what is recalled where nothing was found", "raremem.state", "return (self.weights[:, :, None]", "return ((self.weights + (self.weights == 0))[:, :, None]"),
+    Fault("no gradient to similarities", _ALGORITHM, "        similarities=similarities,\n", "        similarities=p.constant(similarities),\n", "torch"),
+    Fault("no gradient to weights", _ALGORITHM, "weights=_softmax(p, config.softmax_temperature * similarities, present)",
+          "weights=_softmax(p, p.constant(config.softmax_temperature * similarities), present)", "torch"),
+    Fault("no gradient through the sum of weights", _ALGORITHM, "powers / xp.where(present[:, :1], total, 1.0)",
+          "powers / p.constant(xp.where(present[:, :1], total, 1.0))", "torch"),
+    Fault("a gradient to the keys", _ALGORITHM, "keys, slots = p.constant(state.keys), ", "keys, slots = state.keys, ", "jax"),
+    Fault("a gradient of keys as they are now", "raremem.adapters.torch", "return array.clone() if rows.requires_grad and torch.is_grad_enabled() else array",
+          "return array", "torch"),
+    Fault("a gradient of the one key as it is now", "raremem.adapters.torch", "        return self.take_rows(array, rows)\n",
+          "        return array.expand(*rows.shape, -1) if len(array) == 1 and rows.numel() == 3 else self.take_rows(array, rows)\n", "torch"),
 )  # fmt: skip
 
 
@@ -164,7 +248,7 @@ def planted(fault: Fault) -> Iterator[Backend]:
         exec(compile(source.replace(fault.right, fault.wrong), str(module.__file__), "exec"), mutant.__dict__)
     finally:
         sys.modules[fault.module] = module
-    with _replaced(module, mutant):
+    with _replaced(module, mutant), _methods_replaced(module, mutant):
         yield type(adapter.backend)(type(adapter.backend.primitives)(), compiled=fault.compiled)
 
 
@@ -174,9 +258,10 @@ def _replaced(old: ModuleType, new: ModuleType) -> Iterator[None]:
     changed = []
     for module in [module for name, module in sys.modules.items() if name.startswith("raremem")]:
         for name, value in list(vars(module).items()):
+            stays = inspect.isclass(value) and old.__name__ == _BACKEND
             ours = value is old or getattr(value, "__module__", None) == old.__name__ or module is old
             replacement = new if value is old else vars(new).get(name)
-            if ours and replacement is not None and replacement is not value and not name.startswith("__"):
+            if ours and not stays and replacement is not None and replacement is not value and not name.startswith("__"):
                 changed.append((module, name, value))
                 setattr(module, name, replacement)
     try:
@@ -184,6 +269,30 @@ def _replaced(old: ModuleType, new: ModuleType) -> Iterator[None]:
     finally:
         for module, name, value in changed:
             setattr(module, name, value)
+
+
+@contextlib.contextmanager
+def _methods_replaced(old: ModuleType, new: ModuleType) -> Iterator[None]:
+    """Classes that others are derived from stay; let them have those methods of `new` that are not as they were."""
+    changed = []
+    for name, value in vars(old).items():
+        if not inspect.isclass(value) or value.__module__ != old.__name__:
+            continue
+        for method, function in list(vars(value).items()):
+            other = vars(vars(new)[name]).get(method)
+            if inspect.isfunction(function) and inspect.isfunction(other) and _differ(function.__code__, other.__code__):
+                changed.append((value, method, function))
+                setattr(value, method, other)
+    try:
+        yield
+    finally:
+        for value, method, function in changed:
+            setattr(value, method, function)
+
+
+def _differ(one: CodeType, other: CodeType) -> bool:
+    """Whether two functions do something else, wherever they stand."""
+    return (one.co_code, one.co_names, one.co_consts) != (other.co_code, other.co_names, other.co_consts)
 
 
 def caught_by(fault: Fault, examples: int = 30) -> Iterator[str]:

@@ -11,13 +11,15 @@ are f64 inside and rounded to f32 where the specification stores or returns f32.
     rule 6  age
     rule 7  noise on the age
     rule 8  a masked row is not there
+    rule 12 a lookup belongs to the memory that it was made on
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,8 @@ from numpy.typing import NDArray
 
 from raremem.backend import Backend
 from raremem.config import MemoryConfig
-from raremem.state import Lookup, PortableState, UpdateReport, check_portable, empty_portable
+from raremem.errors import StateError
+from raremem.state import Lookup, PortableState, UpdateReport, check_portable, empty_portable, wrap_int32
 from raremem.validation import (
     TARGET_DTYPES,
     check_column,
@@ -57,6 +60,14 @@ class OracleState:
     slots: tuple[Slot | None, ...]
     key_dim: int
     step: int
+    memory: int = field(default_factory=itertools.count(1).__next__)
+    """Rule 12: which memory this is a state of. What an update leaves is a state of the same."""
+
+
+class OracleLookup(Lookup):
+    """A lookup that knows its memory (rule 12); 0: that cannot be told."""
+
+    memory: int = 0
 
 
 @dataclass(frozen=True)
@@ -170,12 +181,43 @@ def pulls(config: MemoryConfig, everyone: list[Neighbor], target: int) -> list[t
 
 
 def loss_gradient(config: MemoryConfig, state: OracleState, row: NDArray[Any], target: int) -> NDArray[np.float64]:
-    """Rule 3's gradient by the row, through rule 1: (I - u u^T) (the sum of pull * key) / |row|."""
+    """Rule 3's gradient by the row."""
     unit = normalize(row)
-    if unit is None:
+    return gradient(state, row, [] if unit is None else pulls(config, nearest_first(unit, state), target))
+
+
+def pulls_of_similarities(neighbors: list[Neighbor], factors: NDArray[np.float64]) -> list[tuple[int, float]]:
+    """Rule 2: the derivative, by the similarity of each neighbor, of the sum of similarities times factors [k]."""
+    return [(neighbor.slot, float(factor)) for neighbor, factor in zip(neighbors, factors, strict=False)]
+
+
+def pulls_of_weights(config: MemoryConfig, neighbors: list[Neighbor], factors: NDArray[np.float64]) -> list[tuple[int, float]]:
+    """Rule 2: the same of the sum of weights times factors [k], through the softmax."""
+    weights = softmax(config, neighbors)
+    mean = math.fsum(weight * float(factor) for weight, factor in zip(weights, factors, strict=False))
+    return [
+        (neighbor.slot, config.softmax_temperature * weight * (float(factor) - mean))
+        for neighbor, weight, factor in zip(neighbors, weights, factors, strict=False)
+    ]
+
+
+def recall(config: MemoryConfig, neighbors: list[Neighbor], embedding: NDArray[Any]) -> NDArray[np.float64]:
+    """The mean of the rows of the neighbors' values by their weights."""
+    total = np.zeros(embedding.shape[1])
+    for neighbor, weight in zip(neighbors, softmax(config, neighbors), strict=True):
+        total += weight * embedding[neighbor.value].astype(np.float64)
+    return total
+
+
+def gradient(state: OracleState, row: NDArray[Any], strengths: list[tuple[int, float]]) -> NDArray[np.float64]:
+    """By the row, through rule 1, of what has these derivatives by similarities: (I - u u^T) (the sum of pull * key) / |row|.
+
+    0 for a row without a direction. Keys are constants.
+    """
+    if normalize(row) is None:
         return np.zeros(row.shape)
     pull = np.zeros(row.shape)
-    for number, strength in pulls(config, nearest_first(unit, state), target):
+    for number, strength in strengths:
         slot = state.slots[number]
         assert slot is not None
         pull += strength * slot.key
@@ -239,31 +281,20 @@ class Oracle(Backend):
         strict: bool = False,
     ) -> Lookup:
         queries, targets, mask = _checked(config, state, queries, targets, mask)
+        units, accepted, rejected = _units(queries, mask, strict)
         batch, k = len(queries), config.k
         values, slots = np.full((batch, k), -1, np.int32), np.full((batch, k), -1, np.int32)
         similarities, weights = np.zeros((batch, k), np.float32), np.zeros((batch, k), np.float32)
         loss = np.zeros(batch, np.float32)
-        units = np.zeros((batch, config.key_dim), np.float32)
-        rejected, accepted = np.zeros(batch, np.bool_), np.zeros(batch, np.bool_)
-        for row in range(batch):
-            if not mask[row]:
-                continue
-            unit = normalize(queries[row])
-            if unit is None:
-                rejected[row] = True
-                continue
-            accepted[row] = True
-            units[row] = unit
-            everyone = nearest_first(unit, state)
+        for row in np.flatnonzero(accepted):
+            everyone = nearest_first(units[row], state)
             neighbors = everyone[:k]
             for place, (neighbor, weight) in enumerate(zip(neighbors, softmax(config, neighbors), strict=True)):
                 values[row, place], slots[row, place] = neighbor.value, neighbor.slot
                 similarities[row, place], weights[row, place] = neighbor.similarity, weight
             if targets is not None:
                 loss[row] = loss_of(config, everyone, int(targets[row]))
-        if strict:
-            check_no_rejects(rejected)
-        return Lookup(
+        found = OracleLookup(
             values=values,
             slots=slots,
             similarities=similarities,
@@ -274,8 +305,10 @@ class Oracle(Backend):
             targets=None if targets is None else np.where(accepted, targets, 0).astype(np.int32),
             rejected=rejected,
             accepted=accepted,
-            step=np.where(accepted, np.uint32(state.step).astype(np.int32), 0).astype(np.int32),
+            step=np.where(accepted, wrap_int32(state.step), 0).astype(np.int32),
         )
+        found.memory = state.memory
+        return found
 
     def update(
         self,
@@ -288,20 +321,22 @@ class Oracle(Backend):
         *,
         strict: bool = False,
     ) -> tuple[OracleState, UpdateReport]:
-        found = self.query(config, state, queries, targets, mask, strict=strict)
-        batch = len(found.queries)
-        check_to_write(targets, lookup, batch)
+        queries, targets, mask = _checked(config, state, queries, targets, mask)
+        check_to_write(targets, lookup, len(queries))
+        assert targets is not None
+        units, accepted, rejected = _units(queries, mask, strict)
+        if lookup is not None:
+            units, accepted, rejected = _of_lookup(state, lookup, mask)
         hits: dict[int, list[Vector]] = {}
         misses: list[int] = []
-        report_slots = np.full(batch, -1, np.int32)
-        hit = np.zeros(batch, np.bool_)
-        for row in range(batch):
-            if not found.accepted[row]:
-                continue
-            if found.found[row] and found.values[row, 0] == targets[row]:
+        report_slots = np.full(len(queries), -1, np.int32)
+        hit = np.zeros(len(queries), np.bool_)
+        for row in np.flatnonzero(accepted):
+            nearest = nearest_first(units[row], state)[:1]
+            if nearest and nearest[0].value == targets[row]:
                 hit[row] = True
-                report_slots[row] = found.slots[row, 0]
-                hits.setdefault(int(found.slots[row, 0]), []).append(found.queries[row])
+                report_slots[row] = nearest[0].slot
+                hits.setdefault(nearest[0].slot, []).append(units[row])
             else:
                 misses.append(row)
 
@@ -313,13 +348,13 @@ class Oracle(Backend):
         takers = list(zip(misses, slots_for_misses(config, state, set(hits)), strict=False))
         for row, number in takers:
             report_slots[row] = number
-            written[number] = Slot(found.queries[row], int(targets[row]), 0, 0)
+            written[number] = Slot(units[row], int(targets[row]), 0, 0)
 
         report = UpdateReport(
             slots=report_slots,
             hit=hit,
             written=report_slots >= 0,
-            rejected=np.int32(found.rejected.sum()),
+            rejected=np.int32(rejected.sum()),
             dropped=np.int32(len(misses) - len(takers)),
             evicted=np.int32(sum(state.slots[number] is not None for _, number in takers)),
         )
@@ -351,6 +386,36 @@ class Oracle(Backend):
         return state
 
 
+def _units(
+    queries: NDArray[Any], mask: NDArray[np.bool_], strict: bool
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Rules 1 and 8: the unit rows, 0 for those left out; which rows count, and which are rejected."""
+    units = np.zeros(queries.shape, np.float32)
+    accepted, rejected = np.zeros(len(queries), np.bool_), np.zeros(len(queries), np.bool_)
+    for row in np.flatnonzero(mask):
+        unit = normalize(queries[row])
+        if unit is None:
+            rejected[row] = True
+        else:
+            accepted[row], units[row] = True, unit
+    if strict:
+        check_no_rejects(rejected)
+    return units, accepted, rejected
+
+
+def _of_lookup(
+    state: OracleState, lookup: Lookup, mask: NDArray[np.bool_]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Rule 12: what a lookup says of its rows, as `_units`. What it left out stays out; its neighbors are looked up again."""
+    memory = getattr(lookup, "memory", 0)
+    if memory not in (0, state.memory):
+        raise StateError(
+            f"the lookup is of memory {memory}; expected one of memory {state.memory}, which is updated. "
+            "Give the one that query answered on it, or leave it out."
+        )
+    return lookup.queries, lookup.accepted & mask, lookup.rejected & mask
+
+
 def _after(state: OracleState, written: dict[int, Slot]) -> OracleState:
     """Rule 6: if anything was written, every filled slot is a step older (up to 2**31 - 1), and what was written is new."""
     if not written:
@@ -358,7 +423,7 @@ def _after(state: OracleState, written: dict[int, Slot]) -> OracleState:
     slots = [slot and replace(slot, age=min(slot.age + 1, 2**31 - 1)) for slot in state.slots]
     for number, slot in written.items():
         slots[number] = slot
-    return OracleState(tuple(slots), state.key_dim, (state.step + 1) % 2**32)
+    return replace(state, slots=tuple(slots), step=(state.step + 1) % 2**32)
 
 
 def _checked(

@@ -56,7 +56,7 @@ class Case:
     state: PortableState
     queries: NDArray[np.float32]
     targets: NDArray[np.int32]
-    mask: NDArray[np.bool_]
+    mask: NDArray[np.bool_] | Any
     exact: bool
 
     def rows(self, keep: NDArray[Any]) -> Case:

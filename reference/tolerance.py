@@ -95,6 +95,22 @@ def gradient(config: MemoryConfig, row_norm: float) -> float:
     return config.softmax_temperature * (plain + 2 * (weights + gamma(config.k + 1) + 2 * UNIT) / row_norm)
 
 
+def retrieved_gradient(config: MemoryConfig, what: str, largest: float, row_norm: float) -> float:
+    """Error, in norm, of the gradient of similarities, weights or a recall, each weighed by a factor no larger than `largest`.
+
+    Of similarities: a sum of k unit keys, each pulled by its factor; each has half the error of the margin loss's two, and the
+    sum rounds by gamma. Of weights: the pulls are temperature * weight * (factor - mean), whose magnitudes add up to 2
+    temperature * largest at most, and whose weights have relative errors, as their mean does. The factors of a recall are
+    themselves sums of three products.
+    """
+    sum_of_keys = hinge_gradient(config.key_dim, row_norm) / 2 + (gamma(config.k) + UNIT) / row_norm
+    if what == "similarities":
+        return config.k * largest * sum_of_keys
+    relative = 2 * weight(config.key_dim, config.k, config.softmax_temperature, exact=False) + gamma(config.k) + 6 * UNIT
+    pulls = 2 * config.softmax_temperature * largest
+    return pulls * (sum_of_keys + (relative + gamma(4)) / row_norm) * (1 + 1e-3)
+
+
 def hinge_gradient(dim: int, row_norm: float) -> float:
     """Error, in norm, of the margin loss gradient (I - u u^T)(k_neg - k_pos) / |row|.
 

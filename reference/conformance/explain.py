@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from raremem.backend import Backend
+from raremem.reference.companion import Companion, Parted, as_code
 from raremem.reference.comparison import run_query, run_update
+from raremem.reference.lives import Life
 from raremem.reference.oracle import backend as oracle
 from raremem.reference.strategies import Case
 
@@ -18,10 +20,15 @@ if TYPE_CHECKING:
 LARGEST = 4096
 """Numbers in a key table that is still printed."""
 MOST_LINES = 20
+MOST_CALLS = 300
+"""Lines of a life that are still printed."""
 
 
-def explain(law: Law, backend: Backend, case: Case, error: BaseException, called: str) -> str:
+def explain(law: Law, backend: Backend, case: Case | tuple[Life, ...], error: BaseException, called: str) -> str:
     """The whole message, for the smallest case that was found."""
+    if isinstance(error, Parted):
+        return _explain_life(law, backend, error.life, called, error)
+    assert isinstance(case, Case)
     differences = list(_differences(backend, case))
     shown = differences[:MOST_LINES] + [f"... and {len(differences) - MOST_LINES} more"] * (len(differences) > MOST_LINES)
     held = "\n    ".join(shown) if shown else "equal: the law compares other calls than a query and an update of this case"
@@ -33,30 +40,64 @@ def explain(law: Law, backend: Backend, case: Case, error: BaseException, called
     )
 
 
+def _explain_life(law: Law, backend: Backend, life: Life, called: str, error: BaseException) -> str:
+    """The calls up to the one at which backend and oracle part."""
+    companion = Companion(backend, life, noting=True)
+    again = "nowhere, when the same calls are made once more"
+    try:
+        companion.live()
+    except Parted as parted:
+        again = str(parted)
+    return (
+        f"{called} ({backend.mode}) breaks the law {law.name}, rule {law.rule}:\n    {(law.check.__doc__ or '').strip()}\n\n"
+        f"Paste this into Python:\n\n{_program_of_life(backend, life, called, companion.lines)}\n"
+        f"Backend and oracle part {again}\n\n"
+        f"What the law said: {error}"
+    )
+
+
+def _program_of_life(backend: Backend, life: Life, called: str, calls: list[str]) -> str:
+    """The calls as lines of Python; if they are too many, what makes them."""
+    lines = [
+        "import numpy as np",
+        "import raremem",
+        f"config = raremem.{life.config!r}",
+        f"backend = raremem.get_backend({called!r}, compiled={backend.compiled})",
+    ]
+    if any("lay_out(" in line for line in calls):
+        lines.insert(2, "from raremem.reference.lives import lay_out")
+    if len(calls) <= MOST_CALLS:
+        lines += [*calls, "print(backend.to_numpy(state))"]
+    else:
+        lines = [
+            "import raremem",
+            "from raremem import MemoryConfig",
+            "from raremem.reference.companion import Companion",
+            "from raremem.reference.lives import Life, Step",
+            lines[-1],
+            f"Companion(backend, {life!r}).live()",
+        ]
+    return "".join(f"    {line}\n" for line in lines)
+
+
 def program(backend: Backend, case: Case, called: str) -> str:
     """The case as lines of Python."""
     if case.state["keys"].size > LARGEST:
         return f"    (a memory of {case.state['keys'].shape} is too large to print; the law's own code makes it)\n"
-    state = ", ".join(f'"{name}": {_code(content)}' for name, content in case.state.items())
+    state = ", ".join(f'"{name}": {as_code(content)}' for name, content in case.state.items())
     lines = [
         "import numpy as np",
         "import raremem",
         f"config = raremem.{case.config!r}",
         f"backend = raremem.get_backend({called!r}, compiled={backend.compiled})",
         f"state = backend.from_numpy(config, {{{state}}})",
-        f"queries = {_code(case.queries)}",
-        f"targets, mask = {_code(case.targets)}, {_code(case.mask)}",
+        f"queries = {as_code(case.queries)}",
+        f"targets, mask = {as_code(case.targets)}, {as_code(case.mask)}",
         "print(backend.query(config, state, queries, targets, mask))",
         "state, report = backend.update(config, state, queries, targets, mask)",
         "print(report, backend.to_numpy(state))",
     ]
     return "".join(f"    {line}\n" for line in lines)
-
-
-def _code(content: Any) -> str:
-    if not isinstance(content, np.ndarray):
-        return repr(content)
-    return f"np.array({content.tolist()}, np.{content.dtype})".replace("nan", "np.nan").replace("inf", "np.inf")
 
 
 def _differences(backend: Backend, case: Case) -> Iterator[str]:

@@ -5,7 +5,7 @@ A law is a function `(backend, case)` that raises AssertionError, the strategy i
 `writing` (4 to 8), `states` (search over more than one chunk, states that travel, bad input).
 """
 
-from raremem.reference.laws import lookup, loss, states, writing  # noqa: F401  each enters its laws
+from raremem.reference.laws import gradients, living, lookup, loss, states, writing  # noqa: F401  each enters its laws
 from raremem.reference.laws.registry import LAWS, Law, run
 
 __all__ = ["LAWS", "Law", "run"]

@@ -21,6 +21,8 @@ from raremem.reference.comparison import (
     same_state,
 )
 from raremem.reference.laws.registry import empty, full, general, law, many_neighbors, one_slot
+from raremem.reference.oracle import backend as oracle
+from raremem.reference.oracle import nearest_first, normalize, recall
 from raremem.reference.strategies import Case, direction
 from raremem.state import Lookup, empty_portable
 
@@ -57,14 +59,19 @@ def bad_rows_are_rejected(backend: Backend, case: Case) -> None:
 
 @law("2, 3", needs="vmap")
 def many_memories_in_one_call(backend: Backend, case: Case) -> None:
-    """The framework's vmap over memories gives what each gives by itself: the case, nothing, the case turned round."""
+    """The framework's vmap over memories gives what each gives by itself: the case, nothing, the case turned round, each with
+    queries, targets and a mask of its own."""
     turned = {**case.state, "keys": -case.state["keys"]}
-    each = [dataclasses.replace(case, state=state) for state in (case.state, empty_portable(case.config), turned)]
+    each = [
+        case,
+        dataclasses.replace(case.rows(slice(None, None, -1)), state=empty_portable(case.config)),
+        dataclasses.replace(case.rows(slice(None, None, -1)), state=turned, mask=~case.mask),
+    ]
     states = [backend.from_numpy(case.config, one.state) for one in each]
-    rows = (np.stack([array] * len(each)) for array in (case.queries, case.targets, case.mask))
+    rows = (np.stack([getattr(one, name) for one in each]) for name in ("queries", "targets", "mask"))
     together = backend.query_many(case.config, states, *rows)
     for place, one in enumerate(each):
-        got = Lookup(*(None if field is None else as_numpy(field)[place] for field in together))
+        got = Lookup(**{name: as_numpy(getattr(together, name))[place] for name in Lookup._fields})
         same_lookup(got, run_query(backend, one), case.config)
 
 
@@ -166,3 +173,21 @@ def query_changes_nothing(backend: Backend, case: Case) -> None:
     state = backend.from_numpy(case.config, case.state)
     backend.query(case.config, state, case.queries, case.targets, case.mask)
     same_state(backend.to_numpy(state), case.state)
+
+
+@law("2")
+def recall_is_the_mean_by_weight(backend: Backend, case: Case) -> None:
+    """What is recalled is the mean of the embedding's rows by the weights; 0 where nothing was found."""
+    config = case.config
+    table = np.random.default_rng(case.state["step"]).normal(size=(int(case.state["values"].max()) + 2, 3)).astype(np.float32)
+    state = backend.from_numpy(config, case.state)
+    found = backend.query(config, state, case.queries, None, case.mask)
+    recalled, accepted = as_numpy(found.recall(backend.own(table, state))), as_numpy(found.accepted)
+    assert recalled.dtype == np.float32, recalled.dtype
+    relative = tolerance.weight(config.key_dim, config.k, config.softmax_temperature, exact=True) + tolerance.gamma(config.k + 2)
+    memory = oracle.from_numpy(config, case.state)
+    for row, query in enumerate(case.queries):
+        unit = normalize(query)
+        neighbors = nearest_first(unit, memory)[: config.k] if unit is not None and accepted[row] else []
+        expected = recall(config, neighbors, table)
+        close(f"recall of row {row}", recalled[row], expected, relative * np.abs(table).max() if neighbors else 0.0)

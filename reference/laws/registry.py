@@ -12,12 +12,13 @@ from hypothesis.database import DirectoryBasedExampleDatabase
 
 from raremem.backend import Backend
 from raremem.reference.conformance.explain import explain
+from raremem.reference.lives import Life
 from raremem.reference.strategies import FEW_SIZES, MANY_SIZES, Case, Size, cases
 
 FOUND = ".hypothesis/raremem"
 """Where fuzzing keeps the cases that it has found."""
 
-Check = Callable[[Backend, Case], None]
+Check = Callable[[Backend, Any], None]
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Law:
 
     name: str
     rule: str
-    strategy: Callable[[tuple[Size, ...]], st.SearchStrategy[Case]]
+    strategy: Callable[[tuple[Size, ...]], st.SearchStrategy[Any]]
     check: Check
     needs: str | None = None
     """A capability that a backend must declare."""
@@ -41,7 +42,7 @@ LAWS: dict[str, Law] = {}
 
 
 def law(
-    rule: str, strategy: Callable[[tuple[Size, ...]], st.SearchStrategy[Case]] = cases, **traits: Any
+    rule: str, strategy: Callable[[tuple[Size, ...]], st.SearchStrategy[Any]] = cases, **traits: Any
 ) -> Callable[[Check], Check]:
     """Enter a function among the laws, under its own name."""
 
@@ -72,7 +73,7 @@ def run(
         AssertionError: the law does not hold. It says so for the smallest case that was found; see `conformance.explain`.
     """
     tried = 0
-    broken: list[tuple[Case, Exception]] = []
+    broken: list[tuple[Case | tuple[Life, ...], Exception]] = []
     phases = [Phase.generate] + [Phase.shrink] * (shrink and not law.costly) + [Phase.reuse] * fuzz
     sizes = FEW_SIZES if backend.compiled or backend.name == "jax" else MANY_SIZES
 
@@ -86,7 +87,7 @@ def run(
         suppress_health_check=list(HealthCheck),
     )
     @given(law.strategy(sizes))
-    def check(case: Case) -> None:
+    def check(case: Case | tuple[Life, ...]) -> None:
         nonlocal tried
         tried += 1
         try:

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 import raremem
 from raremem.backend import Backend
 from raremem.config import MemoryConfig
-from raremem.reference.comparison import check_query, check_update, run_query, same_lookup, same_state
+from raremem.reference.comparison import check_query, check_update, run_query, run_update, same, same_lookup, same_state
 from raremem.reference.laws.registry import law
 from raremem.reference.oracle import backend as oracle
+from raremem.reference.oracle import noise
 from raremem.reference.strategies import Case, Size, cases, direction
 from raremem.scan import CHUNK, WHOLE
 from raremem.state import NO_SLOT, Lookup
@@ -26,6 +27,9 @@ LARGE = Size(MemoryConfig(20_003, 4, neighbors=5, margin=0.125, softmax_temperat
 SPARSE = Size(MemoryConfig(1600, 4, neighbors=1500, margin=0.125, softmax_temperature=4.0), 4)
 FAR = WHOLE + 9001
 """Slots among which those of `SPARSE` are spread: too many for one chunk, and too few for a short list of so many neighbors."""
+BEYOND = Size(MemoryConfig(2, 4, neighbors=2, margin=0.125, softmax_temperature=4.0, age_noise=3, seed=12), 8)
+MANY_SLOTS = 2**18 + 9001
+"""More than the priorities of eviction are worked out for at a time."""
 MANY_ROWS = 150
 """More than are compared with such a chunk at a time, or with all slots of `LARGE`."""
 
@@ -71,6 +75,37 @@ def slots_far_apart_agree(backend: Backend, case: Case) -> None:
 
 def _rows_of(found: Lookup, rows: NDArray[np.int64]) -> Lookup:
     return Lookup(*(None if field is None else field[rows] for field in found))
+
+
+@law("5, 7", lambda sizes: cases((BEYOND,), exact=True, full=True, masked=False), costly=True)
+def far_slots_are_written(backend: Backend, case: Case) -> None:
+    """In a memory of more slots than are told apart at a time: a hit of the last slot, and misses in the order of age and noise
+    of a few old slots, those at both sides of 2**18 among them."""
+    config = dataclasses.replace(case.config, slots=MANY_SLOTS)
+    generator = np.random.default_rng(case.state["step"])
+    last, edge = MANY_SLOTS - 1, 2**18
+    old = np.unique([0, edge - 1, edge, last - 1, *generator.integers(1, last - 1, 20)])
+    state = oracle.to_numpy(oracle.init(config))
+    state["keys"][:] = -direction(4, 0)
+    state["values"][:], state["filled"][:], state["step"] = 1, True, case.state["step"]
+    state["ages"][:] = generator.integers(0, 5, MANY_SLOTS)
+    state["ages"][old] = 1000 + generator.integers(0, 2, len(old))
+    state["keys"][last], state["values"][last] = direction(4, 1), 3
+    queries = np.tile(direction(4, 2), (len(case.queries), 1))
+    queries[0] = direction(4, 1)
+    targets = np.arange(len(queries), dtype=np.int32) + 10
+    targets[0] = 3
+    case = dataclasses.replace(case, config=config, state=state, queries=queries, targets=targets)
+    after, report = run_update(backend, case)
+    oldest = sorted(old.tolist(), key=lambda slot: (-int(state["ages"][slot]) - noise(config, state["step"], slot), slot))
+    written = np.array([last, *oldest[: len(queries) - 1]])
+    same("slots", report.slots, written)
+    same("hit", report.hit, np.arange(len(queries)) == 0)
+    same("evicted", report.evicted, len(queries) - 1)
+    expected = {**state, "ages": state["ages"] + 1, "step": (state["step"] + 1) % 2**32}
+    expected["keys"][written], expected["values"][written], expected["ages"][written] = queries, targets, 0
+    expected["hits"][last] = 1
+    same_state(after, expected)
 
 
 @law("state")

@@ -1,0 +1,43 @@
+"""Laws over time: a memory that lives, from `init` on, beside the oracle."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from raremem.backend import Backend
+from raremem.reference.companion import Companion
+from raremem.reference.laws.registry import law
+from raremem.reference.lives import FEW_WORLDS, GENERAL, MANY_WORLDS, Life, World, long_lives
+from raremem.reference.lives import lives as lives_in
+from raremem.reference.strategies import FEW_SIZES, Size
+
+
+def worlds(sizes: tuple[Size, ...]) -> tuple[World, ...]:
+    """Few where sizes are few."""
+    return FEW_WORLDS if sizes is FEW_SIZES else MANY_WORLDS
+
+
+def living(sizes: tuple[Size, ...]) -> st.SearchStrategy[tuple[Life, ...]]:
+    """Exact lives."""
+    return lives_in(worlds(sizes))
+
+
+@law("1 to 8, 11, 12", living)
+def a_memory_lives(backend: Backend, lives: tuple[Life, ...]) -> None:
+    """Every call answers as the oracle's, from `init` on; what was handed out stays as it was, and what was given too."""
+    for life in lives:
+        Companion(backend, life).live()
+
+
+@law("4 to 8, 11", lambda sizes: long_lives(worlds(sizes)), costly=True)
+def a_memory_lives_long(backend: Backend, lives: tuple[Life, ...]) -> None:
+    """The same over hundreds of updates."""
+    for life in lives:
+        Companion(backend, life).live()
+
+
+@law("1 to 8", lambda sizes: lives_in((GENERAL,), exact=False))
+def a_memory_lives_on_any_rows(backend: Backend, lives: tuple[Life, ...]) -> None:
+    """The same on arbitrary rows, each call from the memory as the backend holds it, within the derived tolerance."""
+    for life in lives:
+        Companion(backend, life).live()
