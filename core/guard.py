@@ -128,7 +128,7 @@ def _wait(me: object, turn: _Turn) -> None:
     try:
         while _is_blocked(turn):
             left = deadline - time.monotonic()
-            own = any(other.memory == turn.memory and other.thread == turn.thread for other in _turns.values())
+            own = any(other.memory == turn.memory and other.thread == turn.thread for other in list(_turns.values()))
             if left <= 0 or own:
                 raise ConcurrencyError(
                     "another thread's call on this memory is under way; expected no other call while a memory is updated, or "
