@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 from flax import nnx
 
 from raremem.adapters import jax as functional
 from raremem.config import MemoryConfig
+from raremem.guard import wholly
 from raremem.state import Lookup, MemoryState, UpdateReport
 
 
@@ -48,6 +51,9 @@ class Memory(nnx.Module):
         targets = lookup.targets if targets is None else targets
         queries = jax.lax.stop_gradient(lookup.queries)
         state, report = functional.update(self.config, self.state, queries, targets, mask, lookup)
-        for name, array in state._asdict().items():
-            getattr(self, name)[...] = jax.lax.stop_gradient(array)
+        wholly(partial(self._set, jax.lax.stop_gradient(state)))
         return report
+
+    def _set(self, state: MemoryState) -> None:
+        for name, array in state._asdict().items():
+            getattr(self, name)[...] = array

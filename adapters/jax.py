@@ -1,8 +1,8 @@
 """The JAX backend: pure functions over a pytree.
 
-`init`, `query`, `update`, `to_numpy` and `from_numpy` of this module are pure: put them inside your own `jax.jit`, `grad`,
-`vmap`, `lax.scan` or `shard_map`, with the config static and the state donated. `get_backend("jax")` gives the same compiled,
-the state donated to `update`.
+`init`, `query`, `update`, `copy`, `to_numpy` and `from_numpy` of this module are pure: put them inside your own `jax.jit`,
+`grad`, `vmap`, `lax.scan` or `shard_map`, with the config static and the state donated. `get_backend("jax")` gives the same
+compiled, the state donated to `update`.
 
 >>> import jax
 >>> config = MemoryConfig(slots=100, key_dim=8)
@@ -23,11 +23,13 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from raremem.adapters import jax_explicit as explicit
 from raremem.backend import ArrayBackend
 from raremem.config import MemoryConfig
-from raremem.errors import DeviceError
+from raremem.errors import DeviceError, StateError
 from raremem.primitives import Primitives
-from raremem.state import Lookup, MemoryState
+from raremem.search import Search, nearest
+from raremem.state import Lookup, MemoryState, PortableState, UpdateReport, means_of_rows
 
 Array = jax.Array
 Carry = TypeVar("Carry")
@@ -50,13 +52,13 @@ class JaxPrimitives(Primitives):
                 f"an input is on {array.devices()}; expected {like.devices()}, where the memory is. "
                 "Move one of them with jax.device_put."
             )
-        return jnp.asarray(array)
+        return _own(array)
 
     def to_numpy(self, array: Array) -> NDArray[Any]:
-        return np.array(array)
+        return np.array(jax.device_get(array))
 
     def from_numpy(self, state: MemoryState) -> MemoryState:
-        return MemoryState(*(jnp.array(array) for array in state))
+        return MemoryState(*map(_own, state))
 
     def copy(self, array: Array) -> Array:
         return jnp.array(array)
@@ -67,7 +69,7 @@ class JaxPrimitives(Primitives):
                 return None
             if not wait and (len(array.devices()) > 1 or any(device.platform != "cpu" for device in array.devices())):
                 return None
-        return np.asarray(array)
+        return np.asarray(jax.device_get(array))
 
     def identity(self, array: Array) -> Array | None:
         return None if _traced(array) else array
@@ -144,10 +146,54 @@ def _traced(array: Any) -> bool:
     return isinstance(array, jax.core.Tracer)
 
 
+def _own(array: Any) -> Array:
+    """An array of JAX's; what is none yet is copied, and put where JAX does so by an explicit transfer."""
+    return array if isinstance(array, jax.Array) else jax.device_put(np.array(array))
+
+
 class JaxBackend(ArrayBackend):
-    """`ArrayBackend` with gradients and vmap."""
+    """`ArrayBackend` with gradients and vmap, whose arrays may be NumPy's, or on a mesh whose axes are explicit."""
 
     capabilities = frozenset({"gradients", "vmap", "bfloat16"})
+
+    def __init__(self, primitives: Primitives, compiled: bool = False, search: Search = nearest) -> None:
+        super().__init__(primitives, search=search)
+        self.compiled = compiled
+        self._query, self._update = explicit.query(self._query), explicit.update(self._update)
+        if compiled:
+            self._query, self._update = primitives.compiled(self._query, self._update)
+
+    def query(
+        self,
+        config: MemoryConfig,
+        state: MemoryState,
+        queries: Any,
+        targets: Any = None,
+        mask: Any = None,
+        *,
+        strict: bool = False,
+    ) -> Lookup:
+        return super().query(config, usable_state(state), queries, targets, mask, strict=strict)
+
+    def update(
+        self,
+        config: MemoryConfig,
+        state: MemoryState,
+        queries: Any,
+        targets: Any,
+        mask: Any = None,
+        lookup: Lookup | None = None,
+        *,
+        strict: bool = False,
+    ) -> tuple[MemoryState, UpdateReport]:
+        lookup = None if lookup is None else usable_lookup(lookup)
+        return super().update(config, usable_state(state), queries, targets, mask, lookup, strict=strict)
+
+    def to_numpy(self, state: MemoryState) -> PortableState:
+        return super().to_numpy(usable_state(state))
+
+    def copy(self, state: MemoryState) -> MemoryState:
+        return super().copy(usable_state(state))
 
     def gradient(
         self,
@@ -171,6 +217,52 @@ class JaxBackend(ArrayBackend):
         return jax.vmap(partial(self.query, config))(together, *map(jnp.asarray, (queries, targets, mask)))
 
 
+def usable_state(state: MemoryState) -> MemoryState:
+    """The state in arrays of JAX's, of the dtypes it should have.
+
+    Raises:
+        StateError: an array was donated, is none, or has another dtype.
+    """
+    if not isinstance(state, MemoryState):
+        return state  # what is wrong with it is said where kinds are checked
+    for name, array in state._asdict().items():
+        if _donated(array):
+            raise StateError(
+                "the state was consumed by an update (its arrays were donated). Go on with the state that it returned, "
+                "and keep an old one with copy, before the update."
+            )
+        expected = "float32" if name == "keys" else "int32"
+        if not hasattr(array, "dtype") or array.dtype != expected:
+            raise StateError(
+                f"the state's {name} are {getattr(array, 'dtype', type(array).__name__)}; expected an array of {expected}. "
+                "Leave the state out of what casts or splits a network's parameters."
+            )
+    return MemoryState(*map(_own, state))
+
+
+def usable_lookup(lookup: Lookup) -> Lookup:
+    """The lookup in arrays of JAX's.
+
+    Raises:
+        StateError: an array was donated.
+    """
+    if any(map(_donated, lookup)):
+        raise StateError("the lookup was consumed by a compiled function (its arrays were donated). Look its rows up again.")
+    return jax.tree.map(_own, lookup)
+
+
+def _donated(array: Any) -> bool:
+    return isinstance(array, jax.Array) and not _traced(array) and array.is_deleted()
+
+
+def _mean_of_rows(weights: Array, values: Array, embedding: Array) -> Array:
+    """See `Lookup.recall`."""
+    return (weights[:, :, None] * embedding[values]).sum(1)
+
+
+means_of_rows[jax.Array] = explicit.rows(_mean_of_rows)
+
+
 def default_device() -> str:
     """Where arrays go by default."""
     return str(jax.devices()[0])
@@ -183,5 +275,6 @@ BACKENDS = {None: compiled_backend, False: backend, True: compiled_backend}
 init = backend.init
 query = backend.query
 update = backend.update
+copy = backend.copy
 to_numpy = backend.to_numpy
 from_numpy = backend.from_numpy

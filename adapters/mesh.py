@@ -13,27 +13,39 @@ some (`PartitionSpec("batch")`), and call the functions of `raremem.adapters.jax
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 
-from raremem.adapters.jax import Array, JaxBackend, JaxPrimitives
+from raremem.adapters.jax import Array, JaxBackend, JaxPrimitives, usable_lookup, usable_state
+from raremem.adapters.jax_explicit import KNOWN, spec
 from raremem.config import MemoryConfig
+from raremem.errors import DeviceError
 from raremem.primitives import Primitives
 from raremem.search import nearest_of_shards
-from raremem.state import NO_SLOT, MemoryState, PortableState, check_portable, from_portable
+from raremem.state import (
+    NO_SLOT,
+    Lookup,
+    MemoryState,
+    PortableState,
+    UpdateReport,
+    check_portable,
+    from_portable,
+)
 
 
 class MeshBackend(JaxBackend):
     """The functional interface over a mesh. Compiled; the state is donated to `update`.
 
     Args:
-        mesh: the devices. (Axes are taken as automatic: what is not searched is spread by the compiler.)
+        mesh: the devices. Its axes may be explicit or automatic. Outside `jax.jit`, where another mesh is around
+            (`jax.set_mesh`), what goes in is brought to this one, and answers are given on that; inside, another is an error.
         axis: of the mesh, over which slots are spread.
     """
 
@@ -41,22 +53,94 @@ class MeshBackend(JaxBackend):
     capabilities = frozenset({"gradients", "bfloat16"})
 
     def __init__(self, mesh: Mesh, axis: str = "slots") -> None:
-        self.mesh, self.axis = Mesh(mesh.devices, mesh.axis_names), axis
+        self.mesh, self.axis = mesh if KNOWN else Mesh(mesh.devices, mesh.axis_names), axis
         super().__init__(JaxPrimitives(), compiled=True, search=partial(_nearest, self.mesh, axis))
+
+    def query(
+        self,
+        config: MemoryConfig,
+        state: MemoryState,
+        queries: Any,
+        targets: Any = None,
+        mask: Any = None,
+        *,
+        strict: bool = False,
+    ) -> Lookup:
+        state, given = usable_state(state), (queries, targets, mask)
+        with self._around() as elsewhere:
+            if elsewhere is not None:
+                found = super().query(config, state, *self._put(given), strict=strict)
+                return jax.device_put(found, elsewhere)
+            if _nothing_around():
+                state, *given = jax.tree.map(self._untyped, (state, *given))
+            return super().query(config, state, *given, strict=strict)
+
+    def update(
+        self,
+        config: MemoryConfig,
+        state: MemoryState,
+        queries: Any,
+        targets: Any,
+        mask: Any = None,
+        lookup: Lookup | None = None,
+        *,
+        strict: bool = False,
+    ) -> tuple[MemoryState, UpdateReport]:
+        with self._around() as elsewhere:
+            given = (queries, targets, mask, lookup if lookup is None else usable_lookup(lookup))
+            given = given if elsewhere is None and not _nothing_around() else self._put(given)
+            state, report = super().update(config, state, *given, strict=strict)
+        return state, report if elsewhere is None else jax.device_put(report, elsewhere)
 
     def from_numpy(self, config: MemoryConfig, portable: Mapping[str, Any]) -> MemoryState:
         """See `Backend.from_numpy`. Keys are padded to as many rows as every device can have alike."""
         state = from_portable(check_portable(config, portable))
         keys = np.pad(state.keys, ((0, -config.slots % self.mesh.shape[self.axis]), (0, 0)))
-        everywhere, spread = NamedSharding(self.mesh, _spec()), NamedSharding(self.mesh, _spec(self.axis, None))
+        everywhere, spread = NamedSharding(self.mesh, spec()), NamedSharding(self.mesh, spec(self.axis, None))
         return MemoryState(jax.device_put(keys, spread), *(jax.device_put(np.array(array), everywhere) for array in state[1:]))
 
     def to_numpy(self, state: MemoryState) -> PortableState:
-        return super().to_numpy(state._replace(keys=np.asarray(state.keys)[: len(state.values)]))
+        state = usable_state(state)
+        return super().to_numpy(state._replace(keys=jax.device_get(state.keys)[: len(state.values)]))
+
+    def copy(self, state: MemoryState) -> MemoryState:
+        with self._around():
+            return super().copy(state)
+
+    @contextmanager
+    def _around(self) -> Iterator[NamedSharding | None]:
+        """While this lasts no other mesh is around than this memory's. Gives "everywhere" on the one that is around else."""
+        around = jax.sharding.get_abstract_mesh() if KNOWN else None
+        if around is None or around.empty or around == self.mesh.abstract_mesh:
+            yield None
+            return
+        try:
+            elsewhere = NamedSharding(jax.sharding.get_mesh(), spec())
+            own = jax.set_mesh(self.mesh)
+        except ValueError as error:  # inside jit
+            raise DeviceError(
+                f"the mesh around (jax.set_mesh) is {around}; expected {self.mesh.abstract_mesh}, which the memory is on. "
+                "Make the MeshBackend with the mesh that is set, or call it outside jit and grad."
+            ) from error
+        with own:
+            yield elsewhere
+
+    def _untyped(self, array: Any) -> Any:
+        """An array on this mesh, on the same with automatic axes: outside jit, and where no mesh is set, JAX has no gradients
+        by others."""
+        if not isinstance(array, jax.Array) or isinstance(array, jax.core.Tracer):
+            return array
+        if not isinstance(array.sharding, NamedSharding) or array.sharding.mesh != self.mesh:
+            return array
+        return jax.device_put(array, NamedSharding(Mesh(self.mesh.devices, self.mesh.axis_names), array.sharding.spec))
+
+    def _put(self, arrays: Any) -> Any:
+        """The arrays on every device of this mesh."""
+        return jax.device_put(arrays, NamedSharding(self.mesh, spec()))
 
 
-def _spec(*axes: str | None) -> PartitionSpec:
-    return PartitionSpec(*axes)  # type: ignore[no-untyped-call]
+def _nothing_around() -> bool:
+    return not KNOWN or jax.sharding.get_abstract_mesh().empty
 
 
 def _nearest(
@@ -70,13 +154,24 @@ def _nearest(
         part, first = MemoryState(keys, values, values, values, state.step), jax.lax.axis_index(axis) * size
         return nearest_of_shards(p, part, first, queries, targets, k, partial(_gather, axis))
 
-    none, rows = _spec(), _spec(axis)
+    none, rows = spec(), spec(axis)
     asked = jnp.zeros(len(queries), jnp.int32) if targets is None else targets
     found = jax.shard_map(
-        of_a_device, mesh=mesh, in_specs=(_spec(axis, None), rows, none, none), out_specs=(none, none), check_vma=False
+        of_a_device,
+        mesh=_mesh_for(mesh, state.keys),
+        in_specs=(spec(axis, None), rows, none, none),
+        out_specs=(none, none),
+        check_vma=False,
     )
     slots, best = found(state.keys, values, queries, asked)
     return slots, None if targets is None else best
+
+
+def _mesh_for(mesh: Mesh, keys: Array) -> Any:
+    """The mesh that is around; else the memory's, with automatic axes if its keys are so."""
+    if not _nothing_around():
+        return jax.sharding.get_abstract_mesh()
+    return mesh if not KNOWN or jax.typeof(keys).sharding.mesh == mesh.abstract_mesh else Mesh(mesh.devices, mesh.axis_names)
 
 
 def _gather(axis: str, scores: Array, slots: Array, k: int) -> tuple[Array, Array]:

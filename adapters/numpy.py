@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from raremem.backend import ArrayBackend
 from raremem.primitives import Primitives, set_all
-from raremem.state import MemoryState
+from raremem.state import MemoryState, means_of_rows, quietly
 
 Array = NDArray[Any]
 Carry = TypeVar("Carry")
@@ -40,8 +40,7 @@ class NumpyPrimitives(Primitives):
         return True
 
     def cast(self, array: Array, dtype: str) -> Array:
-        with np.errstate(over="ignore", invalid="ignore"):
-            return array.astype(dtype, copy=False)
+        return array.astype(dtype, copy=False)
 
     def constant(self, array: Array) -> Array:
         return array
@@ -109,10 +108,30 @@ def _rank_low_first(scores: Array, ties: Array) -> Array:
     return (~scores.astype(np.int64) << 32) | (ties.astype(np.int64) & 0xFFFFFFFF)
 
 
+class NumpyBackend(ArrayBackend):
+    """`ArrayBackend` in NumPy, whatever `numpy.seterr` or warnings that are errors ask for.
+
+    Steps wrap by design, small weights vanish, and rows that are not finite are worked out before they are refused: NumPy's own
+    errors would be of what is right.
+    """
+
+    query = quietly(ArrayBackend.query)
+    update = quietly(ArrayBackend.update)
+    to_numpy = quietly(ArrayBackend.to_numpy)
+
+
+@quietly
+def _mean_of_rows(weights: Array, values: Array, embedding: Array) -> Array:
+    return (weights[:, :, None] * embedding[values]).sum(1)
+
+
+means_of_rows[np.ndarray] = _mean_of_rows
+
+
 def default_device() -> str:
     """Where arrays go."""
     return "cpu"
 
 
-backend = ArrayBackend(NumpyPrimitives())
+backend = NumpyBackend(NumpyPrimitives())
 BACKENDS = {None: backend, False: backend}

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from raremem import algorithm
-from raremem.adapters import torch_ops, torch_shadow
+from raremem.adapters import torch_modes, torch_ops, torch_shadow
 from raremem.adapters.numpy import NumpyPrimitives
 from raremem.backend import ArrayBackend
 from raremem.config import MAX_INT32, MemoryConfig
@@ -24,7 +24,7 @@ from raremem.errors import DeviceError, StateError
 from raremem.index import LiveIndex
 from raremem.primitives import Primitives, set_all
 from raremem.registry import get_index
-from raremem.state import Lookup, MemoryState, UpdateReport, means_of_rows
+from raremem.state import Lookup, MemoryState, UpdateReport, means_of_rows, quietly
 
 KERNELS = torch.cuda.is_available() and find_spec("triton") is not None
 if KERNELS:
@@ -45,9 +45,7 @@ class TorchPrimitives(Primitives):
 
     def asarray(self, array: Any, like: Tensor) -> Tensor:
         if not isinstance(array, Tensor):
-            if isinstance(array, np.ndarray) and (min(array.strides, default=0) < 0 or not array.flags.writeable):
-                array = array.copy()  # what PyTorch cannot share, or warns of
-            return torch.as_tensor(array, device=like.device)
+            return torch.as_tensor(array if torch.compiler.is_compiling() else torch_modes.native(array), device=like.device)
         if array.device != like.device:
             raise DeviceError(
                 f"an input is on {array.device}; expected {like.device}, where the memory is. "
@@ -56,30 +54,37 @@ class TorchPrimitives(Primitives):
         return array
 
     def to_numpy(self, array: Tensor) -> NDArray[Any]:
+        if not torch_modes.has_content(array):
+            raise DeviceError(
+                "a tensor on meta, in a trace or in a transform of torch.func was asked for its content; expected one that has "
+                "it. Make the memory on a device (and load its state_dict), and call this outside the trace."
+            )
         return np.array(array.detach().cpu().numpy())
 
     def from_numpy(self, state: MemoryState) -> MemoryState:
-        device = torch.get_default_device()
-        return MemoryState(*(torch.tensor(array, device=device) for array in state))
+        with torch.inference_mode(False):
+            device = torch.get_default_device()
+            return MemoryState(*(torch.tensor(array, device=device) for array in state))
 
     def copy(self, array: Tensor) -> Tensor:
-        return array.detach().clone()
+        with torch.inference_mode(False):
+            return array.detach().clone()
 
     def peek(self, array: Any, wait: bool = False) -> NDArray[Any] | None:
         if not isinstance(array, Tensor):
             return np.asarray(array)
-        if torch.compiler.is_compiling() or _batched(array):
+        if not torch_modes.seen(array):
             return None
         return array.detach().cpu().numpy() if wait or array.device.type == "cpu" else None
 
     def identity(self, array: Tensor) -> Tensor | None:
-        return None if torch.compiler.is_compiling() else array
+        return None if torch_modes.traced() else array
 
     def writes(self, array: Tensor) -> int | None:
         return None if array.is_inference() else array._version
 
     def eager(self, array: Tensor) -> bool:
-        return array.device.type == "cpu" and not torch.compiler.is_compiling() and not _batched(array)
+        return array.device.type == "cpu" and torch_modes.seen(array)
 
     def in_numpy(self) -> Primitives:
         return _NumpyPrimitives()
@@ -109,15 +114,17 @@ class TorchPrimitives(Primitives):
         return _bits_as(_bits_as(array, torch.int32) & 0x7F800000, torch.float32)
 
     def inner(self, left: Tensor, right: Tensor) -> Tensor:
-        with torch.autocast(left.device.type, enabled=False):
+        with torch_modes.without_autocast(left):
+            if torch_modes.rounded(left):
+                return (left.double() @ right.double().T).float()
             if self.eager(right) and len(right) == 1 and right.shape[1] > 64:  # MKL takes twice as long for one row as for two
                 return (left @ right.repeat(2, 1).T)[:, :1]
             return left @ right.T
 
     def score(self, queries: Tensor, keys: Tensor) -> Tensor:
-        if keys.is_cuda:  # where a product would be in tf32, if the user has allowed that
+        if keys.is_cuda or torch_modes.rounded(keys):  # on CUDA as if always: nothing waits for a product to be tried
             return (keys * queries[:, None, :]).sum(2)
-        with torch.autocast(keys.device.type, enabled=False):  # MKL takes six times as long for keys times a column
+        with torch_modes.without_autocast(keys):  # MKL takes six times as long for keys times a column
             return torch.matmul(queries[:, None, :], keys.transpose(1, 2))[:, 0]
 
     def top_k(self, scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -147,9 +154,9 @@ class TorchPrimitives(Primitives):
     def nearest(
         self, state: MemoryState, queries: Tensor, targets: Tensor | None, k: int
     ) -> tuple[Tensor, Tensor | None] | None:
-        if torch.compiler.is_compiling() and queries.device.type == "cpu" and len(state.values) >= LARGE:
+        if _searched_by_an_operator(state, queries):
             slots, best = torch_ops.nearest(list(state), queries, targets, k)
-        elif KERNELS and queries.is_cuda and not _batched(queries):
+        elif KERNELS and queries.is_cuda:
             slots, best = torch_gpu.nearest(state.keys, state.values, queries, targets, k)
         else:
             return None
@@ -218,13 +225,16 @@ def _compiled_for_each_config(function: Callable[..., Any]) -> Callable[..., Any
     return lambda config, *arguments: compiled(config)(*arguments)
 
 
-def _batched(array: Tensor) -> bool:
-    """Whether this is in `torch.func.vmap`."""
-    return not torch.compiler.is_compiling() and torch._C._functorch.is_batchedtensor(array)
+def _searched_by_an_operator(state: MemoryState, queries: Tensor) -> bool:
+    """Where a compiler would make a slow search, and in transforms of `torch.func`: it is then that of the plain tensors."""
+    if torch.compiler.is_compiling():
+        return queries.device.type == "cpu" and state.values.shape[0] >= LARGE
+    return torch_modes.transformed()
 
 
 def _bits_as(array: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch_ops.bits_as(array, dtype) if _batched(array) else array.view(dtype)
+    operator = not torch.compiler.is_compiling() and torch_modes.transformed()
+    return torch_ops.bits_as(array, dtype) if operator else array.view(dtype)
 
 
 def _rank_high_first(scores: Tensor, ties: Tensor) -> Tensor:
@@ -303,9 +313,12 @@ class TorchBackend(ArrayBackend):
         together = MemoryState(*(torch.stack(arrays) for arrays in zip(*states, strict=True)))
         return torch.func.vmap(partial(self.query, config))(together, *map(torch.as_tensor, (queries, targets, mask)))
 
-    def update(self, *arguments: Any, **options: Any) -> tuple[MemoryState, UpdateReport]:
+    def update(
+        self, config: MemoryConfig, state: MemoryState, *arguments: Any, **options: Any
+    ) -> tuple[MemoryState, UpdateReport]:
+        torch_modes.check_may_write(state)
         with torch.no_grad():
-            return super().update(*arguments, **options)
+            return super().update(config, state, *arguments, **options)
 
     def _write(
         self, config: MemoryConfig, state: MemoryState, found: Lookup, targets: Tensor, mask: Tensor
@@ -313,7 +326,7 @@ class TorchBackend(ArrayBackend):
         if not self.primitives.eager(state.keys):  # sharded, compiled, or on a GPU
             return super()._write(config, state, found, targets, mask)
         shadow, views, seen = torch_shadow.take(state), MemoryState(*map(_view, state)), Lookup(*map(_view, found))
-        after, report = algorithm.update(self.primitives.in_numpy(), config, views, seen, _view(targets), _view(mask))
+        after, report = quietly(algorithm.update)(self.primitives.in_numpy(), config, views, seen, _view(targets), _view(mask))
         if not state.keys.is_inference():
             torch.autograd.graph.increment_version(state.keys)
         if shadow is not None:
@@ -360,7 +373,8 @@ class Memory(nn.Module):
         self.strict = strict
         self.index = get_index(index) if isinstance(index, str) else index
         self.backend = backend if index is None else TorchBackend(backend.primitives, index=self.index)
-        self.projection = None if query_dim is None else nn.Linear(query_dim, config.key_dim, bias=False)
+        with torch.inference_mode(False):
+            self.projection = None if query_dim is None else nn.Linear(query_dim, config.key_dim, bias=False)
         for name, array in backend.init(config)._asdict().items():
             self.register_buffer(name, array)
 
@@ -396,8 +410,20 @@ class Memory(nn.Module):
         return self.backend.update(self.config, self.state, lookup.queries, target, mask, lookup)[1]
 
     def extra_repr(self) -> str:
-        """The config, for `repr`."""
-        return repr(self.config)
+        """The config, for `repr`. (In words that a compiler takes: `torch.func.vmap` asks for them.)"""
+        return ", ".join([f"{name}={value!r}" for name, value in vars(self.config).items()])
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """What `copy` and `pickle` make."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._keep_normal()
+
+    def _keep_normal(self) -> None:
+        """Have normal tensors whatever made them: those made in `torch.inference_mode` could not be written to outside it."""
+        with torch.inference_mode(False):
+            for name, buffer in self._buffers.items():
+                if buffer is not None and buffer.is_inference():
+                    self._buffers[name] = buffer.clone()
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         """Copies, all of one time: what an update writes later, in this thread or another, is not in them."""
@@ -420,6 +446,7 @@ class Memory(nn.Module):
     def _load_from_state_dict(self, *arguments: Any) -> None:
         """Load, and forget an index of what was there before."""
         super()._load_from_state_dict(*arguments)
+        self._keep_normal()
         if self.index is not None:
             self.index.drop()
 
@@ -429,6 +456,7 @@ class Memory(nn.Module):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.keys.dtype != torch.float32:
             self.keys = keys.to(self.keys.device)
+        self._keep_normal()
         return self
 
 

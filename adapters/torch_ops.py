@@ -6,13 +6,16 @@ function that holds the first. So they live apart from the adapter, which the pl
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from raremem import search
-from raremem.state import MemoryState
+from raremem.state import Lookup, MemoryState, UpdateReport
 
 
 @torch.library.custom_op("raremem::computed_before", mutates_args=())
@@ -20,7 +23,7 @@ def computed_before(content: Tensor) -> Tensor:
     """`content`, computed in whole before anything is written: the compiler may not look into it.
 
     Else the compiler may work it out row by row in the loop that writes the rows, and what it then reads from the same array
-    is what an earlier row has written.
+    is what an earlier row has written; or work it out again for a gradient, from what an update has written.
     """
     return content.clone()
 
@@ -30,15 +33,32 @@ def _like(content: Tensor) -> Tensor:
     return torch.empty_like(content)
 
 
+@computed_before.register_vmap
+def _each_before(info: Any, in_dims: tuple[int | None], content: Tensor) -> tuple[Tensor, int | None]:
+    return computed_before(content), in_dims[0]
+
+
 @torch.library.custom_op("raremem::gathered", mutates_args=())
 def gathered(array: Tensor, rows: Tensor) -> Tensor:
-    """`array[rows]`, none of `rows` negative. The compiler may not look into it, and so keeps what it gave for the way back."""
+    """`array[rows]`, none of `rows` negative. The compiler may not look into it, and so keeps what it gave for the way back: it
+    would gather the rows again, after an update has written to them."""
     return array.index_select(0, rows.reshape(-1)).reshape(*rows.shape, *array.shape[1:])
 
 
 @gathered.register_fake
 def _as_gathered(array: Tensor, rows: Tensor) -> Tensor:
     return array.new_empty(*rows.shape, *array.shape[1:])
+
+
+@gathered.register_vmap
+def _gathered_of_each(info: Any, in_dims: tuple[int | None, int | None], array: Tensor, rows: Tensor) -> tuple[Tensor, int]:
+    of_array, of_rows = in_dims
+    rows = rows.expand(info.batch_size, *rows.shape) if of_rows is None else rows.movedim(of_rows, 0)
+    if of_array is None:
+        return gathered(array, rows), 0
+    arrays = array.movedim(of_array, 0)
+    first = torch.arange(info.batch_size, device=rows.device).reshape(-1, *[1] * (rows.ndim - 1)) * arrays.shape[1]
+    return gathered(arrays.flatten(0, 1), rows + first), 0
 
 
 @torch.library.custom_op("raremem::bits_as", mutates_args=())
@@ -68,10 +88,70 @@ def nearest(state: list[Tensor], queries: Tensor, targets: Tensor | None, k: int
     from raremem.adapters.torch import TorchPrimitives
 
     slots, best = search.nearest(TorchPrimitives(), MemoryState(*state), queries, targets, k)
-    return slots, slots.new_empty((len(queries), 0)) if best is None else best
+    return slots, slots.new_empty((queries.shape[0], 0)) if best is None else best
 
 
 @nearest.register_fake
 def _as_found(state: list[Tensor], queries: Tensor, targets: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
-    found = queries.new_empty((len(queries), k), dtype=torch.int32)
-    return found, found.new_empty((len(queries), 0 if targets is None else 1))
+    found = queries.new_empty((queries.shape[0], k), dtype=torch.int32)
+    return found, found.new_empty((queries.shape[0], 0 if targets is None else 1))
+
+
+@nearest.register_vmap
+def _nearest_of_all(
+    info: Any, in_dims: tuple[Any, ...], state: list[Tensor], queries: Tensor, targets: Tensor | None, k: int
+) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+    """In one memory all rows are asked for at once; memories of their own are asked one after the other."""
+    of_state, of_queries, of_targets, _ = in_dims
+    queries = _first(info, queries, of_queries)
+    targets = None if targets is None else _first(info, targets, of_targets)
+    if all(dim is None for dim in of_state):
+        rows = None if targets is None else targets.flatten(0, 1)
+        found = nearest(state, queries.flatten(0, 1), rows, k)
+        slots, best = (columns.unflatten(0, queries.shape[:2]) for columns in found)
+        return (slots, best), (0, 0)
+    memories = zip(*(_first(info, array, dim) for array, dim in zip(state, of_state, strict=True)), strict=True)
+    asked = [None] * info.batch_size if targets is None else targets
+    every = [nearest(list(arrays), *each, k) for arrays, *each in zip(memories, queries, asked, strict=True)]
+    slots, best = (torch.stack(columns) for columns in zip(*every, strict=True))
+    return (slots, best), (0, 0)
+
+
+def _first(info: Any, array: Tensor, dim: int | None) -> Tensor:
+    """With what is mapped in its first dimension."""
+    return array.expand(info.batch_size, *array.shape) if dim is None else array.movedim(dim, 0)
+
+
+def _take_none_for_no_leaf(kind: type) -> None:
+    """Have PyTorch walk a named tuple of ours as JAX does, where None holds nothing: for vmap and for what is exported.
+
+    Of what has `_fields`, `_make` and `_asdict` to be called PyTorch takes every field for a leaf, whatever was registered. So
+    the last is a property here, which gives what is called.
+    """
+
+    def flatten(tree: Any) -> tuple[list[Any], list[str]]:
+        there = [name for name in tree._fields if getattr(tree, name) is not None]
+        return [getattr(tree, name) for name in there], there
+
+    def flatten_with_keys(tree: Any) -> tuple[list[tuple[Any, Any]], list[str]]:
+        leaves, there = flatten(tree)
+        return [(pytree.GetAttrKey(name), leaf) for name, leaf in zip(there, leaves, strict=True)], there
+
+    def unflatten(leaves: Iterable[Any], there: list[str]) -> Any:
+        return kind(**{**dict.fromkeys(kind._fields), **dict(zip(there, leaves, strict=True))})  # type: ignore[attr-defined]
+
+    as_dict = kind._asdict  # type: ignore[attr-defined]
+    kind._asdict = property(lambda tree: partial(as_dict, tree))  # type: ignore[attr-defined]
+    pytree.register_pytree_node(
+        kind,
+        flatten,
+        unflatten,
+        flatten_with_keys_fn=flatten_with_keys,
+        serialized_type_name=f"{kind.__module__}.{kind.__qualname__}",
+        to_dumpable_context=list,
+        from_dumpable_context=list,
+    )
+
+
+for kind in (MemoryState, Lookup, UpdateReport):
+    _take_none_for_no_leaf(kind)

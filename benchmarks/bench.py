@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,8 +23,8 @@ import numpy as np
 
 import raremem
 from raremem.benchmarks.downloads import DOWNLOAD, fetch
-from raremem.benchmarks.pages import Outcome, as_text, fact_list, html_table, inline_svg, page
-from raremem.checkpoint import replace_file
+from raremem.benchmarks.files import check_out, write_file
+from raremem.benchmarks.pages import Outcome, as_line, as_text, fact_list, html_table, inline_svg, need_plots, page
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,9 @@ class Task:
         return getattr(importlib.import_module(f"raremem.benchmarks.{module}"), function)
 
 
+INDEX = "index.html"
 FILES = {
-    "omniglot": "Omniglot's two official zips (or .npz)",
+    "omniglot": "Omniglot's two official zips (or their folders, or .npz)",
     "multi30k": "Multi30k (train and test_2016_flickr; .en and .de, or .gz)",
 }
 
@@ -154,7 +157,10 @@ def run_task(name: str, setting: Setting) -> None:
     """Run a task, print its tables, and write its files.
 
     Raises:
-        ConfigError: the task needs data, and none was named; or it does not run on that backend; or the minutes are none.
+        ConfigError: the task needs data, and none was named; it does not run on that backend; the minutes are none; or the
+            folder for results cannot be written.
+        DataError: the data is not what it should be.
+        CheckpointError: there is a snapshot in the folder that is damaged.
     """
     task = TASKS[name]
     if setting.backend not in task.backends:
@@ -163,6 +169,9 @@ def run_task(name: str, setting: Setting) -> None:
         raise raremem.ConfigError(
             f"{name} needs {FILES[task.data]}. Name the folder with --data, set RAREMEM_DATA, or say --data download."
         )
+    stem = f"{name}-{setting.backend}-{setting.seed}"
+    check_out(setting.out, (f"{stem}.json", f"{stem}.html", INDEX))
+    need_plots()
     if task.data and setting.data == Path(DOWNLOAD):
         setting = replace(setting, data=fetch(task.data))
     started = time.perf_counter()
@@ -192,19 +201,20 @@ def run_task(name: str, setting: Setting) -> None:
     tables = "".join(f"<h2>{escape(title)}</h2>{html_table(table)}" for title, table in outcome.tables.items())
     notes = "".join(f"<p>{note}</p>" for note in outcome.notes)
     plots = "".join(map(inline_svg, outcome.plots()))
-    setting.out.mkdir(parents=True, exist_ok=True)
-    stem = f"{name}-{setting.backend}-{setting.seed}"
-    replace_file(setting.out / f"{stem}.json", (json.dumps(result, indent=1) + "\n").encode())
-    replace_file(setting.out / f"{stem}.html", page(task.title, fact_list(facts) + notes + tables + plots).encode())
+    write_file(setting.out / f"{stem}.json", json.dumps(result, indent=1) + "\n")
+    write_file(setting.out / f"{stem}.html", page(task.title, fact_list(facts) + notes + tables + plots))
     write_index(setting.out)
     for title, table in outcome.tables.items():
-        print(f"\n{title}\n{as_text(table)}")
-    print(f"\n{setting.out / stem}.json and .html written after {wall / 60:.1f} minutes; see {setting.out / 'index.html'}")
+        print(f"\n{as_line(title)}\n{as_text(table)}")
+    print(f"\n{setting.out / stem}.json and .html written after {wall / 60:.1f} minutes; see {setting.out / INDEX}")
 
 
 def write_index(out: Path) -> None:
-    """The first page of the report: the figures of every result in `out`, seeds taken together."""
-    results = [json.loads(path.read_text()) for path in sorted(out.glob("*-*-*.json"))]
+    """The first page of the report: the figures of every result in `out`, seeds taken together.
+
+    A .json that is no result is left out, and named in a line on standard error.
+    """
+    results = [result for path in sorted(out.glob("*-*-*.json")) if (result := _read_result(path)) is not None]
     sections = []
     for name, task in TASKS.items():
         ran = {backend: [r for r in results if (r["task"], r["backend"]) == (name, backend)] for backend in task.backends}
@@ -213,12 +223,37 @@ def write_index(out: Path) -> None:
         rows = [[figure, *(column[place] for column in columns)] for place, figure in enumerate(figures)]
         table = html_table([["", *(f"{backend} ({_seeds(ran[backend])})" for backend in task.backends)], *rows])
         links = ", ".join(
-            f'<a href="{name}-{run["backend"]}-{run["seed"]}.html">{run["backend"]}, seed {run["seed"]}</a>'
+            f'<a href="{escape(_stem(run))}.html">{escape(run["backend"])}, seed {run["seed"]}</a>'
             for runs in ran.values()
             for run in runs
         )
-        sections.append(f"<h2>{task.title}</h2>{table}<p>{links}</p>")
-    replace_file(out / "index.html", page("raremem: benchmarks", "".join(sections)).encode())
+        sections.append(f"<h2>{escape(task.title)}</h2>{table}<p>{links}</p>")
+    write_file(out / INDEX, page("raremem: benchmarks", "".join(sections)))
+
+
+def _stem(result: dict[str, Any]) -> str:
+    """What the files of a result are called."""
+    return f"{result['task']}-{result['backend']}-{result['seed']}"
+
+
+def _read_result(path: Path) -> dict[str, Any] | None:
+    """The result in a file; None, and a line, if it is none."""
+    try:
+        result = json.loads(path.read_bytes())
+        minutes, headline = result["minutes"], result["headline"]
+        if (
+            _stem(result) != path.stem
+            or type(result["seed"]) is not int
+            or result["backend"] not in TASKS[result["task"]].backends
+        ):
+            raise ValueError("its task, backend and seed are not those of its name")
+        if not all(type(number) in (int, float) and math.isfinite(number) for number in (minutes, *headline.values())):
+            raise ValueError("its figures are not numbers")
+    except Exception as error:  # a stranger's file may hold anything
+        why = f"{type(error).__name__}: {error}"
+        print(as_line(f"raremem: {path} is no result of raremem bench ({why}); left out of {INDEX}."), file=sys.stderr)
+        return None
+    return result
 
 
 def _seeds(runs: list[dict[str, Any]]) -> str:

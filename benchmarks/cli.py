@@ -1,130 +1,30 @@
-"""The command `raremem`."""
+"""The command `raremem`: signals first. Whatever takes time to import, even NumPy, is imported after that."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
-import raremem
-from raremem.benchmarks.bench import FILES, TASKS, Setting, run_task
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; an expected error is one line on standard error and exit status 1 (2 for a wrong command line)."""
-    options = _parser().parse_args(arguments)
-    try:
-        return options.run(options) or 0
-    except (raremem.RarememError, OSError) as error:
-        print(f"raremem: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("raremem: interrupted; no file is half-written.", file=sys.stderr)
-        return 130
+    """Run the command; an expected error is one line on standard error and exit status 1 (2 for a wrong command line).
 
+    Without arguments it takes those of the process, whose signals are then its own too (`signals`).
+    """
+    if arguments is None:
+        from raremem.benchmarks.signals import end_on_signal
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="raremem", description="A life-long memory for neural networks.")
-    parser.add_argument("--version", action="version", version=f"raremem {raremem.__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+        for stream, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+            if getattr(sys, stream) is None:  # it was closed: what is opened next would take its place
+                setattr(sys, stream, open(os.devnull, mode))  # noqa: SIM115
+        end_on_signal()
+    from raremem.benchmarks.commands import run
 
-    backends = commands.add_parser("backends", help="what is installed, and which adapter to choose for what")
-    backends.set_defaults(run=_backends)
-
-    conformance = commands.add_parser("conformance", help="run every law of the specification on a backend, yours or ours")
-    conformance.add_argument(
-        "--backend", action="append", required=True, metavar="NAME", help="numpy, torch, jax, or package.module:attribute"
-    )
-    conformance.add_argument("--examples", type=int, default=50, metavar="N", help="cases for each law; default: 50")
-    conformance.add_argument("--expected-failures", type=Path, metavar="FILE", help="lines 'law[backend-mode]  # reason'")
-    conformance.add_argument("--report", type=Path, metavar="FILE", help="write what came out as JSON")
-    conformance.add_argument("--device", metavar="NAME", help="PyTorch's, cuda say; JAX takes its own default")
-    conformance.set_defaults(run=_conformance)
-
-    demo = commands.add_parser("demo", help="train a small network, then let it remember characters seen once")
-    demo.add_argument("--backend", choices=("torch", "jax"), default="torch", help="default: torch")
-    demo.add_argument(
-        "--data",
-        type=Path,
-        default=os.environ.get("RAREMEM_DATA"),
-        metavar="PATH",
-        help="a folder with Omniglot (its zips or .npz); default: RAREMEM_DATA, or characters drawn here",
-    )
-    demo.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="for report.html; default: out")
-    demo.add_argument("--seed", type=int, default=0, help="default: 0")
-    demo.set_defaults(run=_demo)
-
-    bench = commands.add_parser("bench", help="run a benchmark task; --list says what each needs")
-    bench.add_argument("task", nargs="?", choices=tuple(TASKS))
-    bench.add_argument("--list", action="store_true", help="the tasks, and what each needs")
-    bench.add_argument("--backend", choices=("torch", "jax", "numpy"), default="torch", help="default: torch")
-    bench.add_argument("--minutes", type=float, metavar="N", help="of training; default: what --list says")
-    bench.add_argument(
-        "--data",
-        type=Path,
-        default=os.environ.get("RAREMEM_DATA"),
-        metavar="PATH",
-        help="a folder with the data, or the word download; default: RAREMEM_DATA",
-    )
-    bench.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="for results; default: out")
-    bench.add_argument("--seed", type=int, default=0, help="default: 0")
-    bench.add_argument("--device", metavar="NAME", help="PyTorch's, cuda say, for speed; JAX takes its own default")
-    bench.set_defaults(run=_bench)
-    return parser
-
-
-def _bench(options: argparse.Namespace) -> None:
-    if options.list or options.task is None:
-        for name, task in TASKS.items():
-            wanted = f"--data with {FILES[task.data]}, or --data download; " if task.data else ""
-            print(f"{name:16} {task.title}\n{'':16} needs {wanted}{task.needs}; --minutes {task.minutes:g} by default")
-        return
-    if options.device is not None and options.task != "speed":
-        raise raremem.ConfigError(f"--device {options.device}: of the tasks only speed goes to another device of PyTorch's.")
-    _go_to(options.device)
-    data = options.data and Path(options.data)
-    minutes = TASKS[options.task].minutes if options.minutes is None else options.minutes
-    run_task(options.task, Setting(options.backend, data, options.out, minutes, options.seed))
-
-
-def _go_to(device: str | None) -> None:
-    """Make it PyTorch's default, if one is named."""
-    if device is not None:
-        import torch
-
-        torch.set_default_device(device)
-
-
-def _conformance(options: argparse.Namespace) -> int:
-    try:
-        import hypothesis  # noqa: F401
-        import pytest
-    except ImportError as error:
-        raise raremem.MissingPackageError(f"the laws need {error.name}: pip install 'raremem[conformance]'") from error
-    _go_to(options.device)
-    for name in options.backend:
-        raremem.registry.choices(name)
-    arguments = ["--pyargs", "raremem.reference.conformance", "-q", "--no-header", "-p", "no:cacheprovider", "-o", "addopts="]
-    arguments += [argument for name in options.backend for argument in ("--raremem-backend", name)]
-    arguments += ["--raremem-examples", str(options.examples)]
-    for option in ("expected_failures", "report"):
-        if getattr(options, option) is not None:
-            arguments += [f"--raremem-{option.replace('_', '-')}", str(getattr(options, option))]
-    return int(pytest.main(arguments))
-
-
-def _backends(options: argparse.Namespace) -> None:
-    for info in raremem.backends().values():
-        state = f"{info.version} on {info.device}" if info.installed else f"missing: {info.missing}"
-        print(f"{info.name:10} {state}\n{'':10} choose it for {info.choose_for}")
-
-
-def _demo(options: argparse.Namespace) -> None:
-    from raremem.benchmarks.demo.run import run_demo
-
-    run_demo(options.backend, options.data and Path(options.data), options.out, options.seed)
+    return run(arguments)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 import raremem
 from raremem.benchmarks.bench import Setting
-from raremem.benchmarks.characters import Images, load_omniglot
+from raremem.benchmarks.characters import Images, load_omniglot, need_classes
 from raremem.benchmarks.embedding.recipe import distort
 from raremem.benchmarks.omniglot import trained
 from raremem.benchmarks.pages import Outcome, Table
@@ -102,6 +102,7 @@ def run(setting: Setting) -> Outcome:
     """
     assert setting.data is not None
     characters = load_omniglot(setting.data)
+    need_classes(characters, train=0, test=len(RARE_PERIODS) * RARE_CLASSES + 1)
     learner, training = trained(setting, characters)
     stream = make_stream(learner.embed, characters.test, setting.seed)
     backend = raremem.get_backend(setting.backend)

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 import raremem
 from raremem.benchmarks.bench import Setting
-from raremem.benchmarks.characters import Characters, Images, load_omniglot
-from raremem.benchmarks.embedding.recipe import Embedder, Recipe, embed_views, episode, make_embedder
+from raremem.benchmarks.characters import Characters, Images, load_omniglot, need_classes
+from raremem.benchmarks.embedding.recipe import SHAPES, Embedder, Recipe, embed_views, episode, make_embedder
 from raremem.benchmarks.pages import Outcome
 from raremem.benchmarks.training import Run, train
 
@@ -128,6 +128,7 @@ def _run(setting: Setting, recipe: Recipe, name: str) -> Outcome:
 
 def trained(setting: Setting, characters: Characters, recipe: Recipe = RECIPE, name: str = "omniglot") -> tuple[Embedder, Run]:
     """The network, trained on all background characters but those held out, or taken from its snapshot."""
+    need_classes(characters, train=HELD_OUT + recipe.classes // SHAPES, test=max(way for way, _ in SETTINGS))
     train_on, held_out = characters.train[:-HELD_OUT], characters.train[-HELD_OUT:]
     numpy_backend = raremem.get_backend("numpy")
 

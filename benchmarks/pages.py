@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import html
+import importlib.util
 import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from raremem.errors import MissingPackageError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,8 +55,24 @@ def group_names(groups: tuple[tuple[int, int | None], ...]) -> list[str]:
     return [f"{low}" if low == high else f"{low}-{high}" if high else f"over {low - 1}" for low, high in groups]
 
 
+def need_plots() -> None:
+    """Check, before the work, that plots can be drawn after it.
+
+    Raises:
+        MissingPackageError: matplotlib is not installed.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise MissingPackageError("the report's plots need matplotlib: pip install 'raremem[bench]'")
+
+
+def as_line(text: str) -> str:
+    """The text in one line, whatever separators and control characters are in it."""
+    return " ".join("".join(character if character.isprintable() else " " for character in text).split())
+
+
 def as_text(table: Table) -> str:
     """The table in columns, numbers to the right."""
+    table = [[as_line(cell) for cell in row] for row in table]
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
     return "\n".join(
         "  ".join(

@@ -23,6 +23,7 @@ import numpy as np
 from raremem.benchmarks.bench import Setting
 from raremem.benchmarks.pages import Outcome
 from raremem.benchmarks.progress import progress
+from raremem.benchmarks.signals import CLEANING
 from raremem.config import MemoryConfig
 
 if TYPE_CHECKING:
@@ -64,7 +65,9 @@ def measure(ranks: int, seconds: float) -> Cost:
     """Spawn so many processes, and take steps for so long."""
     from torch.multiprocessing.spawn import spawn
 
-    with tempfile.TemporaryDirectory() as folder:
+    temporary = tempfile.TemporaryDirectory()
+    CLEANING.append(temporary.cleanup)
+    with temporary as folder:
         spawn(_steps, (ranks, folder, seconds), nprocs=ranks)
         return Cost(**json.loads((Path(folder) / "cost").read_text()))
 

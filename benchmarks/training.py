@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import statistics
@@ -17,8 +18,8 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 import raremem
+from raremem.benchmarks.files import write_file
 from raremem.benchmarks.progress import progress
-from raremem.checkpoint import replace_file
 from raremem.errors import MissingPackageError
 
 HEADER = "run"
@@ -86,12 +87,12 @@ def train(
 
     Raises:
         ConfigError: `minutes` are none, or the snapshot is of another run.
+        CheckpointError: the snapshot is damaged, or is none.
     """
     if not minutes > 0:
         raise raremem.ConfigError(f"--minutes {minutes}: expected more than 0.")
-    asked = {**asked, "minutes": minutes}
-    found = _resume(path, asked)
-    run, content = found or (Run(asked, steps or _steps_in(make, batch_at, minutes)), None)
+    found = resume(path, asked, minutes)
+    run, content = found or (Run({**asked, "minutes": minutes}, steps or _steps_in(make, batch_at, minutes)), None)
     learner = make(run.steps)
     if content is not None:
         learner.from_numpy(content)
@@ -114,19 +115,43 @@ def train(
 
 def snapshot(path: Path, run: Run, content: dict[str, NDArray[Any]]) -> None:
     """Write a run and what its learner needs to go on: whole, or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {name: np.array(array, order="C") for name, array in content.items()}
-    replace_file(path, safetensors.numpy.save(arrays, {HEADER: json.dumps(asdict(run), sort_keys=True)}))
+    header = {**asdict(run), "sha256": _checksum(run, arrays)}
+    write_file(path, safetensors.numpy.save(arrays, {HEADER: json.dumps(header, sort_keys=True)}))
 
 
-def _resume(path: Path, asked: dict[str, Any]) -> tuple[Run, dict[str, NDArray[Any]]] | None:
-    """What is at `path`, or None if nothing is."""
-    if not path.is_file():
+def _checksum(run: Run, arrays: dict[str, NDArray[Any]]) -> str:
+    digest = hashlib.sha256(json.dumps(asdict(run), sort_keys=True).encode())
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode() + arrays[name].tobytes())
+    return digest.hexdigest()
+
+
+def resume(path: Path, asked: dict[str, Any], minutes: float) -> tuple[Run, dict[str, NDArray[Any]]] | None:
+    """The run and the arrays in the snapshot at `path`, or None if nothing is there.
+
+    A task asks for all of its snapshots before its work.
+
+    Raises:
+        CheckpointError: the file is damaged, or is no snapshot.
+        ConfigError: it is the snapshot of another run.
+    """
+    if not path.exists():
         return None
-    with safetensors.safe_open(str(path), framework="numpy") as file:
-        run = Run(**json.loads((file.metadata() or {})[HEADER]))
-        content = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    expected = json.loads(json.dumps(asked))
+    try:
+        with safetensors.safe_open(str(path), framework="numpy") as file:
+            header = json.loads(file.metadata()[HEADER])
+            content = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        checksum = header.pop("sha256")
+        run = Run(**header)
+        if checksum != _checksum(run, content):
+            raise ValueError("it was changed after it was written")
+    except Exception as error:  # a stranger's file may hold anything
+        why = f"{type(error).__name__}: {error}"
+        raise raremem.CheckpointError(
+            f"{path} is not a whole snapshot of a run ({why}); name another --out, or delete it to begin again."
+        ) from error
+    expected = json.loads(json.dumps({**asked, "minutes": minutes}))
     if run.asked != expected:
         other = [name for name in {**run.asked, **expected} if run.asked.get(name) != expected.get(name)]
         raise raremem.ConfigError(

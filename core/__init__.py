@@ -13,28 +13,32 @@ needs a reset. The method is Kaiser, Nachum, Roy and Bengio, "Learning to Rememb
 np.int32(0)
 """
 
-from .backend import Backend
-from .checkpoint import load, save
-from .config import MemoryConfig
-from .errors import (
-    CheckpointError,
-    ConcurrencyError,
-    ConfigError,
-    DeviceError,
-    DTypeError,
-    MissingPackageError,
-    RarememError,
-    RejectedRowsError,
-    ShapeError,
-    StateError,
-    TargetError,
-    UnknownBackendError,
-)
-from .guard import waiting
-from .index import LiveIndex
-from .registry import BackendInfo, backends, get_backend, get_index
-from .state import Lookup, MemoryState, UpdateReport
-from .version import __version__
+import importlib
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .backend import Backend
+    from .checkpoint import load, save
+    from .config import MemoryConfig
+    from .errors import (
+        CheckpointError,
+        ConcurrencyError,
+        ConfigError,
+        DeviceError,
+        DTypeError,
+        MissingPackageError,
+        RarememError,
+        RejectedRowsError,
+        ShapeError,
+        StateError,
+        TargetError,
+        UnknownBackendError,
+    )
+    from .guard import waiting
+    from .index import LiveIndex
+    from .registry import BackendInfo, backends, get_backend, get_index
+    from .state import Lookup, MemoryState, UpdateReport
+    from .version import __version__
 
 __all__ = [
     "Backend",
@@ -64,3 +68,21 @@ __all__ = [
     "save",
     "waiting",
 ]
+
+MODULES = ("errors", "version", "config", "state", "guard", "backend", "index", "registry", "checkpoint")
+"""Where these names are from. They are imported when the first is asked for, so that the command can heed signals before."""
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        if name in MODULES:
+            return importlib.import_module(f"raremem.{name}")
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        for module in MODULES:
+            found = vars(importlib.import_module(f"raremem.{module}"))
+            globals().update({public: found[public] for public in __all__ if public in found})
+        return globals()[name]
+
+    def __dir__():
+        return sorted({*globals(), *__all__})

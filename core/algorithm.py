@@ -206,8 +206,8 @@ def _similarities(p: Primitives, state: MemoryState, unit: Array, slots: Array) 
     A gradient may be taken after the keys were written to (rule 11): it must find what it needs of them as it was.
     """
     keys, slots = p.constant(state.keys), p.xp.where(slots != NO_SLOT, slots, 0)
-    gathered = len(unit) * slots.shape[1] * keys.shape[1]
-    if p.eager(keys) and gathered >= GATHERED and 2 * len(unit) * len(state.values) <= gathered:
+    gathered = unit.shape[0] * slots.shape[1] * keys.shape[1]
+    if p.eager(keys) and gathered >= GATHERED and 2 * unit.shape[0] * len(state.values) <= gathered:
         return p.take_along(p.inner(unit, p.snapshot(keys, unit)), slots)
     return p.score(unit, p.gather_rows(keys, slots, unit))
 
@@ -270,7 +270,7 @@ def _merge_hits(p: Primitives, state: MemoryState, unit: Array, slot: Array, hit
     xp, batch = p.xp, hit.shape[0]
     own, ids = xp.where(hit, slot, 0), p.arange(batch, slot)
     whose = xp.where(hit, slot, -1 - ids)
-    if not p.blocks() or batch <= MERGED:
+    if not p.blocks() or not isinstance(batch, int) or batch <= MERGED:
         sums, counts, first = _together(p, unit, whose, whose)
     else:
         parts = [_together(p, unit, whose[start : start + MERGED], whose) for start in range(0, batch, MERGED)]
@@ -294,7 +294,9 @@ def _together(p: Primitives, unit: Array, some: Array, whose: Array) -> tuple[Ar
 
 def _free_slots(p: Primitives, config: MemoryConfig, state: MemoryState, slot: Array, hit: Array) -> tuple[Array, Array, Array]:
     """Rule 5: the slots [n] for this batch's misses in order, which of them may be used, and which are filled."""
-    xp, count = p.xp, min(slot.shape[0], config.slots)
+    xp, batch = p.xp, slot.shape[0]
+    symbolic = p.blocks() and not isinstance(batch, int)  # in an exported program: then all slots, in order
+    count = config.slots if symbolic else min(batch, config.slots)
     if p.eager(slot) and config.slots >= 2 * BLOCK * count:
         slots, priority = _contenders(p, config, state, count)
         place = xp.searchsorted(slots, xp.where(hit, slot, 0))

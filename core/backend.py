@@ -258,7 +258,7 @@ class ArrayBackend(Backend):
         strict: bool = False,
     ) -> tuple[MemoryState, UpdateReport]:
         queries, targets, mask = self._checked(config, state, queries, targets, mask, strict)
-        check_to_write(targets, lookup, len(queries))
+        check_to_write(targets, lookup, queries.shape[0])
         return self.in_turn(state, True, self._updated, config, state, queries, targets, mask, lookup)
 
     def _updated(
@@ -334,7 +334,8 @@ class ArrayBackend(Backend):
             targets = p.asarray(targets, state.keys)
             if dtype_name(targets) != "int64":
                 targets = p.cast(targets, "int32")
-        mask = p.arange(batch, state.keys) >= 0 if mask is None else p.asarray(mask, state.keys)
+        rows = p.arange(batch, state.keys)
+        mask = rows == rows if mask is None else p.asarray(mask, state.keys)  # a number would be a transfer to JAX's device
         if strict:
             rejected = mask & ~algorithm.sound_rows(p, queries)
             check_no_rejects(p.peek(rejected, wait=True))

@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import json
 import os
-import secrets
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,18 @@ import safetensors
 import safetensors.numpy
 
 from .backend import Backend
-from .config import MemoryConfig
-from .errors import CheckpointError, RarememError
+from .config import MemoryConfig, shown
+from .errors import CheckpointError, ConfigError, StateError
+from .files import replace_file as replace_file
 from .registry import get_backend
 from .state import check_portable, resized
 
 SCHEMA = 3
 """1 had no hits: a file of it is read as one of slots that were never hit. 1 and 2 had no checksum."""
 
-ARRAYS = ("keys", "values", "ages", "filled", "hits")
+ARRAYS = {"keys": "F32", "values": "I32", "ages": "I32", "filled": "BOOL", "hits": "I32"}
+"""What is in a file beside the step, with its dtype there."""
+
 HEADER = "raremem"
 """The one entry of the file's metadata: the order of several would not be the same from one file to the next."""
 
@@ -35,18 +38,24 @@ def save(path: str | os.PathLike[str], config: MemoryConfig, state: Any, backend
     """Write a memory to `path`: whole, or not at all.
 
     Args:
-        path: the file; an older one is replaced in one step.
+        path: the file. An older one is replaced in one step and keeps its mode, owner and attributes; a link stays one. What
+            happens with links, FIFOs and devices is said at `raremem.files.replace_file`.
         config: the memory's config.
         state: the memory, of any backend.
         backend: whose state it is; by default the one that owns its arrays.
 
     Raises:
         UnknownBackendError: no backend owns the state's arrays.
+        ConfigError: the config is none.
+        StateError: `load` would refuse it: it does not fit the config, or a key is no unit vector (an optimizer's weight decay
+            may have moved it), say.
         OSError: the file cannot be written; the older one is as it was.
     """
+    if not isinstance(config, MemoryConfig):
+        raise ConfigError(f"the config is a {type(config).__name__}; expected a MemoryConfig, before the state.")
     if not isinstance(backend, Backend):
         backend = get_backend(getattr(state, "keys", state) if backend is None else backend)
-    portable = backend.to_numpy(state)
+    portable = check_portable(config, backend.to_numpy(state))
     arrays = {name: np.ascontiguousarray(portable[name]) for name in ARRAYS}
     arrays["step"] = np.asarray(portable["step"], np.int64)
     fields = dataclasses.asdict(config)
@@ -64,33 +73,89 @@ def load(path: str | os.PathLike[str], backend: str | Backend = "numpy", slots: 
             be evicted first is left out (rule 5, without noise), and what is kept moves together in the order of its slots.
 
     Raises:
-        CheckpointError: the file is damaged, is no memory, or has a newer schema.
+        CheckpointError: there is something, but it is damaged, is no memory, or has a newer schema.
         ConfigError: `slots` is no number of slots.
-        OSError: the file cannot be read.
+        OSError: the file is missing (FileNotFoundError), or cannot be read.
     """
     chosen = backend if isinstance(backend, Backend) else get_backend(backend)
-    with open(path, "rb"):
-        pass
+    path = Path(path)
+    config, portable = _read(path)
     try:
-        with safetensors.safe_open(str(path), framework="numpy") as file:
-            header = json.loads((file.metadata() or {})[HEADER])
-            if header["schema"] not in range(1, SCHEMA + 1):
-                raise CheckpointError(f"{path} has schema {header['schema']}; expected 1 to {SCHEMA}. Update raremem.")
-            config = MemoryConfig(**header["config"])
-            names = [name for name in (*ARRAYS, "step") if name != "hits" or header["schema"] > 1]
-            portable: dict[str, Any] = {name: file.get_tensor(name) for name in names}
-        if header.get("sha256") != (_checksum(header["config"], portable) if header["schema"] > 2 else None):
-            raise CheckpointError(f"{path} was changed after it was written: its checksum is another. Use an older one.")
-        portable["step"] = int(portable["step"])
         if slots is None:
             return config, chosen.from_numpy(config, portable)
         portable = check_portable(config, portable)
-    except CheckpointError:
-        raise
-    except (safetensors.SafetensorError, RarememError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a whole raremem checkpoint ({error}). Use an older one.") from error
+    except StateError as error:
+        raise _refusal(path, error) from error
     other = dataclasses.replace(config, slots=slots)
     return other, chosen.from_numpy(other, resized(config, portable, slots))
+
+
+def _read(path: Path) -> tuple[MemoryConfig, dict[str, Any]]:
+    """What is in a file: of the right types and shapes, and with the right checksum. The arrays' content is not looked at."""
+    if path.is_dir() or path.is_file():
+        with open(path, "rb"):
+            pass  # what the system refuses is its own error
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ValueError("it is a device or a pipe, where a file is expected")
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            if list(metadata) != [HEADER]:
+                raise ValueError(f"its metadata is {sorted(metadata)}, where {[HEADER]} is expected")
+            header = json.loads(metadata[HEADER], object_pairs_hook=_without_duplicates)
+            schema = _schema(path, header)
+            config = MemoryConfig(**header["config"])
+            _check_arrays(config, schema, {name: file.get_slice(name) for name in file.keys()})  # noqa: SIM118
+            portable: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if schema > 2 and header["sha256"] != _checksum(header["config"], portable):
+            raise CheckpointError(f"{path} was changed after it was written: its checksum is another. Use an older one.")
+        if portable["filled"].view(np.uint8).max() > 1:
+            raise ValueError("filled holds bytes other than 0 and 1")
+    except (CheckpointError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise _refusal(path, error) from error
+    return config, {**portable, "step": int(portable["step"])}
+
+
+def _schema(path: Path, header: Any) -> int:
+    """The schema of a header that has the entries of its schema."""
+    if not isinstance(header, dict) or type(header.get("schema")) is not int:
+        raise ValueError("its header has no whole number as schema")
+    schema: int = header["schema"]
+    if not 1 <= schema <= SCHEMA:
+        raise CheckpointError(f"{path} has schema {shown(schema)}; expected 1 to {SCHEMA}. Update raremem.")
+    expected = ["config", "schema", "sha256"] if schema > 2 else ["config", "schema"]
+    if not isinstance(header["config"], dict):
+        raise ValueError(f"its config is a {type(header['config']).__name__}")
+    if sorted(header) != expected:
+        raise ValueError(f"its header has {sorted(header)}, where {expected} is expected")
+    return schema
+
+
+def _check_arrays(config: MemoryConfig, schema: int, found: dict[str, Any]) -> None:
+    """Check what a file says of its arrays, before memory is taken for any."""
+    shapes = {name: (dtype, [config.slots]) for name, dtype in ARRAYS.items() if name != "hits" or schema > 1}
+    expected = {**shapes, "keys": (ARRAYS["keys"], [config.slots, config.key_dim]), "step": ("I64", [])}
+    if found.keys() != expected.keys():
+        raise ValueError(f"it holds {', '.join(sorted(found))}, where {', '.join(sorted(expected))} is expected")
+    for name, array in found.items():
+        dtype, shape = array.get_dtype(), list(array.get_shape())
+        if (dtype, shape) != expected[name]:
+            raise ValueError(f"its {name} are {dtype} {shape}, where {expected[name][0]} {expected[name][1]} is expected")
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, in which no name may stand twice."""
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a name stands twice in its header")
+    return dict(pairs)
+
+
+def _refusal(path: Path, error: Exception) -> CheckpointError:
+    """One line for any way in which a file is not what it should be."""
+    reason = " ".join(str(error).split())
+    return CheckpointError(f"{path} is not a whole raremem checkpoint ({reason[:300]}). Use an older one.")
 
 
 def _checksum(fields: dict[str, Any], arrays: dict[str, Any]) -> str:
@@ -99,17 +164,3 @@ def _checksum(fields: dict[str, Any], arrays: dict[str, Any]) -> str:
     for name in sorted(arrays):
         digest.update(name.encode() + np.ascontiguousarray(arrays[name]).data)
     return digest.hexdigest()
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write beside `path`, force it to disk, and only then take the name."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import numbers
+from contextlib import suppress
+
+import numpy as np
 
 from .errors import ConfigError
 
 MAX_INT32 = 2**31 - 1
+MAX_FLOAT32 = (2 - 2.0**-23) * 2.0**127
 
 LOSSES = ("margin", "nll")
 EVICTIONS = ("oldest", "least_hit")
@@ -59,22 +62,36 @@ class MemoryConfig:
             ("age_noise", 0, 2**20),
             ("seed", 0, 2**32 - 1),
         ):
-            value = getattr(self, name)
-            whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-            if not whole or not low <= int(value) <= high:
-                raise ConfigError(f"{name}={value!r}: expected a whole number in [{low}, {high}].")
-            object.__setattr__(self, name, int(value))
-        for name, low_bound in (("margin", 0.0), ("softmax_temperature", 0.0)):
-            value = getattr(self, name)
-            number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-            if not number or not math.isfinite(value) or value < low_bound:
-                raise ConfigError(f"{name}={value!r}: expected a finite number, {low_bound} or above.")
-            object.__setattr__(self, name, float(value))
+            self._set_number(name, int, numbers.Integral, low, high, "a whole number")
+        for name in ("margin", "softmax_temperature"):
+            self._set_number(name, float, numbers.Real, 0.0, MAX_FLOAT32, "a number")
         for name, choices in (("loss", LOSSES), ("evict", EVICTIONS)):
-            if getattr(self, name) not in choices:
-                raise ConfigError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(choices)}.")
+            value = getattr(self, name)
+            if not isinstance(value, str) or value not in choices:
+                raise ConfigError(f"{name}={shown(value)}: expected one of {', '.join(choices)}.")
+            object.__setattr__(self, name, choices[choices.index(value)])
+
+    def _set_number(self, name: str, kind: type, accepted: type, low: float, high: float, expected: str) -> None:
+        """Take any number of the accepted kind, NumPy's too, as Python's own. -0.0 is 0.0, so that equal configs are one."""
+        value = getattr(self, name)
+        number = None
+        if isinstance(value, accepted) and not isinstance(value, (bool, np.timedelta64)):
+            with suppress(ArithmeticError, TypeError, ValueError):
+                number = kind(value) + kind(0)
+        if number is None or not low <= number <= high:
+            raise ConfigError(f"{name}={shown(value)}: expected {expected} in [{low}, {high}].")
+        object.__setattr__(self, name, number)
 
     @property
     def k(self) -> int:
         """Neighbors that a query can return: `min(neighbors, slots)`."""
         return min(self.neighbors, self.slots)
+
+
+def shown(value: object) -> str:
+    """A value for a message: in one line, and not as long as it may be."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # Python refuses to write out a whole number of more than 4,300 digits
+        return f"a {type(value).__name__} that cannot be shown"
+    return text if len(text) <= 100 else f"{text[:60]}... ({len(text)} characters)"

@@ -41,7 +41,7 @@ class ConcurrencyError(RarememError, RuntimeError):
 
 
 class CheckpointError(RarememError, ValueError):
-    """A checkpoint file is missing, damaged or of an unknown schema."""
+    """A checkpoint file is damaged, no memory at all, or of an unknown schema. (One that is missing is a FileNotFoundError.)"""
 
 
 class UnknownBackendError(RarememError, ValueError):

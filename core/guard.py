@@ -96,6 +96,22 @@ def in_turn(memory: Hashable | None, alone: bool, call: Callable[..., Result], *
                 _changed.notify_all()
 
 
+def wholly(write: Callable[[], object], tries: int = 3) -> None:
+    """Call `write`, which is not one call into C and may be made twice: again, if an exception from a signal has cut it short.
+
+    The exception is raised when all is written. One that comes every time is raised after so many tries.
+    """
+    interrupted: BaseException | None = None
+    for _ in range(tries):
+        try:
+            write()
+            break
+        except BaseException as error:
+            interrupted = error
+    if interrupted is not None:
+        raise interrupted
+
+
 def _is_blocked(turn: _Turn) -> bool:
     """Whether a call under way may not meet this one, or, where this one is ready to wait, an update waits before it."""
     others = [other for other in list(_turns.values()) if other.memory == turn.memory]

@@ -21,7 +21,7 @@ from . import search
 from .errors import DeviceError
 from .primitives import Primitives
 from .scan import NOTHING
-from .state import NO_SLOT, Array, MemoryState, UpdateReport
+from .state import NO_SLOT, Array, MemoryState, UpdateReport, quietly
 from .watch import Watch
 
 SMALLEST = 20_000
@@ -210,6 +210,7 @@ class LiveIndex:
             self._built = building.result()
             self._fresh, self._changed = self._since.copy(), self._since
 
+    @quietly
     def _nearest(
         self, p: Primitives, state: MemoryState, queries: Array, targets: Array | None, k: int, built: _Built
     ) -> tuple[Array, Array | None]:

@@ -1,9 +1,9 @@
 """Rule 7: the age noise, a whole number that is a hash of (seed, step, slot).
 
 All arithmetic is modulo 2**32, so it is the same to the bit on every framework and device. The mixing step is the 32-bit
-finalizer of MurmurHash3 (Appleby, public domain). Products go through the table of primitives, and slot numbers are mixed
-before they are multiplied: in C++ generated from a framework's code, an i32 product that overflows is undefined, and a loop
-over slot numbers times a constant was seen to be cut short for it.
+finalizer of MurmurHash3 (Appleby, public domain). Products and operations on bits go through the table of primitives, since not
+every framework's arrays have them. Slot numbers are mixed before they are multiplied: in C++ generated from a framework's code,
+an i32 product that overflows is undefined, and a loop over slot numbers times a constant was seen to be cut short for it.
 """
 
 from __future__ import annotations
@@ -18,17 +18,12 @@ def age_noise(p: Primitives, config: MemoryConfig, step: Array, slots: Array) ->
 
     `noise = (mix(mix(slot ^ (seed * 0x7FEB352D + 0x9E3779B1)) ^ step) & 0x7FFFFFFF) % (2 * age_noise + 1) - age_noise`
     """
-    hashed = _mix(p, slots ^ wrap_int32(config.seed * 0x7FEB352D + 0x9E3779B1))
-    hashed = _mix(p, hashed ^ step)
-    return (hashed & 0x7FFFFFFF) % (2 * config.age_noise + 1) - config.age_noise
+    hashed = _mix(p, p.bits_xor(slots, wrap_int32(config.seed * 0x7FEB352D + 0x9E3779B1)))
+    hashed = _mix(p, p.bits_xor(hashed, step))
+    return p.bits_and(hashed, 0x7FFFFFFF) % (2 * config.age_noise + 1) - config.age_noise
 
 
 def _mix(p: Primitives, bits: Array) -> Array:
-    bits = p.multiply(bits ^ _shift_right(bits, 16), wrap_int32(0x85EBCA6B))
-    bits = p.multiply(bits ^ _shift_right(bits, 13), wrap_int32(0xC2B2AE35))
-    return bits ^ _shift_right(bits, 16)
-
-
-def _shift_right(bits: Array, count: int) -> Array:
-    """Shift in zeros: the frameworks' own `>>` on i32 repeats the sign."""
-    return (bits >> count) & ((1 << (32 - count)) - 1)
+    bits = p.multiply(p.bits_xor(bits, p.shift_right(bits, 16)), wrap_int32(0x85EBCA6B))
+    bits = p.multiply(p.bits_xor(bits, p.shift_right(bits, 13)), wrap_int32(0xC2B2AE35))
+    return p.bits_xor(bits, p.shift_right(bits, 16))

@@ -2,16 +2,33 @@
 
 What the frameworks spell alike (`where`, `sum`, `any`, `cumsum`, `argmax`, `sqrt`, `exp`, ...) the algorithm takes from the
 table's namespace `xp`. The rest of the table is what they do not: those few methods are all that a new backend writes. The last
-fourteen have a body here, which is right for every framework; one that can do better has its own.
+seventeen have a body here, which is right for every framework whose arrays support what follows; one that can do better, or
+whose arrays support less, has its own.
+
+What is asked of arrays, beside what the table and `xp` do with them:
+
+- attributes: `shape`, a tuple; `dtype`, whose name `validation.dtype_name` can tell; `T`, of two dimensions
+- `len(x)`; where nothing is traced, `int(x)` of a whole number [], and `numpy.asarray(x)` for whoever reads results
+- `x.reshape(...)`, with one -1 at most; `x.sum(1)` in `Lookup.recall`
+- f32 and i32, with their like and with Python numbers: `+ - * / % == != < <= > >=`, broadcast as NumPy does. A Python number
+  leaves the dtype as it is. `/` is asked of f32 alone, and `%` of i32 that are not negative by a positive number. `+` and `-`
+  of i32 wrap at 32 bits.
+- bool: `& | ~`
+- indexing: by int, slice, None and `...`; `x[rows]` with i32 of any shape chooses rows, of which -1 is the last, and so does
+  `x[:, rows]`
+- where arrays are `eager`, also: by bool or i64, `x[rows] = y`, `x.argmax(1)`, `<` and the like with infinite numbers
+
+`^`, `&` and `>>` of i32 are asked in `bits_xor`, `bits_and` and `shift_right` alone.
 """
 
 from __future__ import annotations
 
 import operator
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
@@ -29,68 +46,91 @@ def set_all(arrays: Iterable[Any], places: Iterable[Any], contents: Iterable[Any
     deque(map(operator.setitem, arrays, places, contents), maxlen=0)
 
 
-class Primitives(Protocol):
+class Primitives(ABC):
     """One framework's operations. Arrays are [rows, columns] unless a method says otherwise."""
 
-    name: str
-    """What `raremem.get_backend` calls it."""
     in_place: bool = True
     """Whether an update writes to the arrays of the state that it is given; else arrays never change."""
-    xp: Any
-    """A namespace that follows NumPy: where, sum, amax, any, all, cumsum, argmax, abs, sqrt, exp, log, concatenate,
-    full_like; if arrays may be `eager`, also amin, maximum, unique, searchsorted, broadcast_to, empty_like"""
 
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What `raremem.get_backend` calls it. An attribute of the class will do."""
+
+    @property
+    @abstractmethod
+    def xp(self) -> Any:
+        """A namespace that follows NumPy: where, sum, amax, any, cumsum, argmax, abs, sqrt, exp, log, concatenate, full_like;
+        if arrays may be `eager`, also amin, maximum, unique, searchsorted, broadcast_to, empty_like. An attribute will do."""
+
+    @abstractmethod
     def asarray(self, array: Any, like: Array) -> Array:
         """`array` as this framework's own, on the device of `like`; the same object if it is that already."""
 
+    @abstractmethod
     def to_numpy(self, array: Array) -> NDArray[Any]:
         """A copy of `array` in NumPy."""
 
+    @abstractmethod
     def from_numpy(self, state: MemoryState) -> MemoryState:
         """A state of this framework's arrays that shares no memory with the given NumPy state."""
 
+    @abstractmethod
     def copy(self, array: Array) -> Array:
         """An array of the same content in memory of its own."""
 
+    @abstractmethod
     def peek(self, array: Array, wait: bool = False) -> NDArray[Any] | None:
         """`array` in NumPy, or None if its content is unknown (traced), is not all here, or would make an accelerator wait.
 
         With `wait`, only a traced array gives None.
         """
 
+    @abstractmethod
     def cast(self, array: Array, dtype: str) -> Array:
         """`array` in the dtype of that NumPy name: "int32", "float32", or what `coarse` says."""
 
+    @abstractmethod
     def constant(self, array: Array) -> Array:
         """`array`, closed to gradients."""
 
+    @abstractmethod
     def arange(self, count: int, like: Array) -> Array:
         """0, 1, ..., count - 1 in i32, on the device of `like`."""
 
+    @abstractmethod
     def multiply(self, array: Array, factor: int) -> Array:
         """`array * factor` modulo 2**32, both i32."""
 
+    @abstractmethod
     def power_of_two(self, array: Array) -> Array:
         """The largest power of two that is not above each entry of `array`, f32, all normal and positive."""
 
+    @abstractmethod
     def inner(self, left: Array, right: Array) -> Array:
         """[m, d] x [n, d] -> [m, n]: the inner products of rows, summed in f32."""
 
+    @abstractmethod
     def score(self, queries: Array, keys: Array) -> Array:
         """[m, d] x [m, n, d] -> [m, n]: each query with its own n keys, summed in f32. Differentiable."""
 
+    @abstractmethod
     def top_k(self, scores: Array, k: int) -> tuple[Array, Array]:
         """The k largest of each row [m, n], largest first, and their columns; equals (0.0 is -0.0) by column."""
 
+    @abstractmethod
     def sort_order(self, scores: Array, slots: Array, k: int | None = None) -> Array:
         """[m, n] columns that sort each row by score, largest first, equals (0.0 is -0.0) by slot; the first k, if given."""
 
+    @abstractmethod
     def take_along(self, array: Array, columns: Array) -> Array:
         """Entries [m, k] of `array` [m, n], chosen row by row."""
 
+    @abstractmethod
     def slice_rows(self, array: Array, start: Array | int, count: int) -> Array:
         """`array[start : start + count]`, where `start` may be traced."""
 
+    @abstractmethod
     def put_rows(self, array: Array, rows: Array, content: Array) -> Array:
         """`array` with `array[rows] = content`; in place where the framework can. Equal rows bring equal content."""
 
@@ -122,6 +162,18 @@ class Primitives(Protocol):
     def writes(self, array: Array) -> int | None:
         """How often the framework has written to the array, or None if it does not count."""
         return None
+
+    def bits_xor(self, bits: Array, others: Array | int) -> Array:
+        """The bits of an i32 array that differ from those of another, or of a Python number in i32."""
+        return bits ^ others
+
+    def bits_and(self, bits: Array, others: int) -> Array:
+        """The bits that an i32 array has in common with a Python number, 0 or above, in i32."""
+        return bits & others
+
+    def shift_right(self, bits: Array, count: int) -> Array:
+        """The bits of an i32 array, so many places to the right; zeros come in. (`>>` of i32 repeats the sign.)"""
+        return self.bits_and(bits >> count, (1 << (32 - count)) - 1)
 
     def eager(self, array: Array) -> bool:
         """Whether shapes may depend on the content of `array`: it is there to be seen, at no cost, and nothing is compiled."""

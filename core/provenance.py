@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from .config import MemoryConfig
 from .errors import StateError
 from .primitives import Primitives
-from .state import NO_SLOT, Lookup, MemoryState
+from .state import NO_SLOT, Lookup, MemoryState, quietly
 
 F32 = 2.0**-24
 """Unit roundoff of f32."""
@@ -87,6 +87,7 @@ def is_current(p: Primitives, config: MemoryConfig, state: MemoryState, lookup: 
     raise _another_memory()
 
 
+@quietly
 def _holds(p: Primitives, state: MemoryState, lookup: Lookup, accepted: NDArray[np.bool_]) -> bool:
     """Whether nearest slots have the values and, within rounding, the similarities that the lookup says.
 
@@ -104,8 +105,7 @@ def _holds(p: Primitives, state: MemoryState, lookup: Lookup, accepted: NDArray[
         return False
     if similarities is None or queries is None or keys is None:
         return True
-    with np.errstate(all="ignore"):
-        off = np.abs(np.einsum("bd,bd->b", keys[nearest], queries[rows]) - similarities[rows, 0])
+    off = np.abs(np.einsum("bd,bd->b", keys[nearest], queries[rows]) - similarities[rows, 0])
     return bool((off <= 4 * (keys.shape[1] + 4) * F32).all())
 
 

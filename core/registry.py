@@ -106,16 +106,28 @@ def choices(name: str) -> Mapping[bool | None, Backend]:
         UnknownBackendError: there is none of that name.
         MissingPackageError: its framework is not installed.
     """
-    module, _, attribute = name.partition(":")
-    if attribute:
-        found = getattr(importlib.import_module(module), attribute)
-        return {None: found} if isinstance(found, Backend) else found
+    if ":" in name:
+        return _choices_of_ones_own(name)
     if name not in _ENTRIES:
         raise UnknownBackendError(f"no backend {name!r}; expected one of {', '.join(_ENTRIES)}, or an array.")
     entry = _ENTRIES[name]
     if importlib.util.find_spec(entry.package) is None:
         raise MissingPackageError(_how_to_install(name, entry))
     return importlib.import_module(entry.module).BACKENDS
+
+
+def _choices_of_ones_own(name: str) -> Mapping[bool | None, Backend]:
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # its module may raise anything
+        raise UnknownBackendError(
+            f"no backend {name!r} ({type(error).__name__}: {error}); expected package.module:attribute of what can be imported."
+        ) from error
+    backends = {None: found} if isinstance(found, Backend) else found
+    if not isinstance(backends, Mapping) or not all(isinstance(backend, Backend) for backend in backends.values()):
+        raise UnknownBackendError(f"{name!r} is {type(found).__name__}; expected a raremem.Backend, or a dict of some by mode.")
+    return backends
 
 
 def get_index(name: str, *, background: bool = True, seed: int = 0) -> LiveIndex:

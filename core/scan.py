@@ -17,7 +17,9 @@ CHUNK = 2**14
 FEW, MANY = 16, 128
 """Rows that a whole, and a chunk, are at least made for, where more are held than on a CPU."""
 
-NOTHING = -float("inf")
+NOTHING = -(2.0**127)
+"""The score of what is not there: below that of any key, and no infinity, which some run with a trap for. Of f32: a similarity
+added to it is lost in its rounding."""
 
 Best = tuple[Array, Array]
 """scores [B, k] and slots [B, k] i32 of the best so far, the highest first, equals in the order of their slots."""
@@ -27,7 +29,9 @@ def scan(p: Primitives, state: MemoryState, queries: Array, targets: Array | Non
     """See `search.nearest`."""
     if not p.blocks():  # before anything is worked out of the shape: a compiler would guard on it
         return _scan_group(p, state, queries, targets, k, CHUNK)
-    batch, slots = len(queries), len(state.values)
+    batch, slots = queries.shape[0], state.values.shape[0]
+    if not isinstance(batch, int):  # a symbol, of an exported program: no groups, since it is not known how many
+        return _scan_group(p, state, queries, targets, k, CHUNK)
     held = p.held(queries)
     most = slots if slots <= max(WHOLE, held // max(batch, FEW)) else max(CHUNK, held // max(batch, MANY))
     rows = held // most
@@ -116,10 +120,10 @@ def _best_blocks(p: Primitives, scores: Array, k: int, before: Best | None, lowe
     width = block_width(count, k)
     if count % width:
         scores = p.xp.concatenate([scores, p.xp.full_like(scores[: -count % width], lowest)], axis=0)
-    maxima = p.xp.amax(scores.reshape(-1, width, columns), axis=1).T
+    maxima = p.xp.amax(scores.reshape(scores.shape[0] // width, width, columns), axis=1).T
     if before is not None:
         maxima = p.xp.concatenate([before[0], maxima], axis=1)
     blocks = p.ascending(p.top_k(maxima, k)[1]) - (0 if before is None else k)
-    rows = (blocks[:, :, None] * width + p.arange(width, scores)).reshape(columns, k * width)
+    rows = (blocks[:, :, None] * width + p.arange(width, scores)[None, None, :]).reshape(columns, k * width)
     found = p.take_along(scores.T, p.xp.where(rows >= 0, rows, 0))
     return p.xp.where(rows >= 0, found, lowest), rows

@@ -89,7 +89,7 @@ def nearest(p: Primitives, state: MemoryState, queries: Array, targets: Array | 
         Slots [B, k] of the most similar keys, and [B, 1] of the most similar with the target's value, or None without targets.
         Equal scores go to the lowest slot. -1 stands where there is no slot; what stands for a query of zeros means nothing.
     """
-    if not p.eager(queries):
+    if not all(p.eager(array) for array in (queries, state.values, targets) if array is not None):
         return p.nearest(state, queries, targets, k) or scan(p, state, queries, targets, k)
     asking = p.xp.where(p.xp.any(queries != 0, axis=1))[0]
     if len(asking) < len(queries):

@@ -6,6 +6,7 @@ every framework already knows how to walk them (a JAX pytree, a torch pytree).
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -21,6 +22,10 @@ Array = Any
 
 means_of_rows: dict[type, Callable[[Array, Array, Array], Array]] = {}
 """What `Lookup.recall` does with weights, values and an embedding where a framework has better: by the type of its arrays."""
+
+quietly = np.errstate(all="ignore")
+"""Decorates what works in NumPy: its errors and warnings of numbers that wrap, vanish or are not finite are left out there,
+since rules are stated for such numbers too. (Not for what a compiler traces.)"""
 
 NO_SLOT = -1
 """In `slots`: no such neighbor. In `values`: the slot is empty."""
@@ -129,6 +134,7 @@ PortableState = dict[str, Any]
 `hits` may be left out of what is given: then nothing was hit yet."""
 
 
+@quietly
 def to_portable(
     keys: NDArray[np.float32], values: NDArray[np.int32], last_used: NDArray[np.int32], hits: NDArray[np.int32], step: int
 ) -> PortableState:
@@ -145,6 +151,7 @@ def to_portable(
     }
 
 
+@quietly
 def check_portable(config: MemoryConfig, portable: Mapping[str, Any]) -> PortableState:
     """Return a portable state in canonical form, or say what is wrong with it.
 
@@ -170,30 +177,44 @@ def check_portable(config: MemoryConfig, portable: Mapping[str, Any]) -> Portabl
                 "for this config. Load it with the config it was saved with."
             )
         arrays[name] = array
-    step = portable.get("step")
-    if isinstance(step, bool) or not isinstance(step, (int, np.integer)) or not 0 <= step < STEP_PERIOD:
-        raise StateError(f"step is {step!r}; expected a whole number in [0, {STEP_PERIOD}).")
+    step = _step(portable.get("step"))
     filled = arrays["filled"]
     keys = np.where(filled[:, None], arrays["keys"], 0).astype(np.float32)
-    values = np.where(filled, arrays["values"], NO_SLOT)
-    ages = np.where(filled, arrays["ages"], 0)
-    hits = np.where(filled, arrays["hits"], 0)
+    values = _whole("values", arrays["values"], filled, MAX_INT32, NO_SLOT)
+    ages = _whole("ages", arrays["ages"], filled, MAX_INT32, 0)
+    hits = _whole("hits", arrays["hits"], filled, MAX_HITS, 0)
     norms = np.sqrt((keys.astype(np.float64) ** 2).sum(axis=1))[filled]
     if not np.all(np.abs(norms - 1) <= 1e-3):
         worst = int(np.flatnonzero(filled)[np.argmax(np.nan_to_num(np.abs(norms - 1), nan=np.inf))])
-        raise StateError(f"the key of slot {worst} is not a finite unit vector; expected norm 1 in filled slots.")
-    for name, array, most in (("values", values, MAX_INT32), ("ages", ages, MAX_INT32), ("hits", hits, MAX_HITS)):
-        array = array[filled]
-        if array.size and not (array.min() >= 0 and array.max() <= most):
-            raise StateError(f"{name} reach from {array.min()} to {array.max()}; expected [0, {most}].")
-    return {
-        "keys": keys,
-        "values": values.astype(np.int32),
-        "ages": ages.astype(np.int32),
-        "filled": filled.copy(),
-        "hits": hits.astype(np.int32),
-        "step": int(step),
-    }
+        norm = norms[int(filled[:worst].sum())]
+        raise StateError(
+            f"the key of slot {worst} has norm {norm:.4g}; expected a finite unit vector in filled slots. "
+            "Something beside update has changed it (weight decay, an average of parameters): leave keys out of that."
+        )
+    return {"keys": keys, "values": values, "ages": ages, "filled": filled.copy(), "hits": hits, "step": step}
+
+
+def _whole(name: str, array: NDArray[Any], filled: NDArray[np.bool_], most: int, empty: int) -> NDArray[np.int32]:
+    """An array of whole numbers of any width, [slots], as i32: those of the filled slots, and `empty` in the others."""
+    there = array[filled]
+    bad = (there < 0) | (there > most)
+    if bad.any():
+        slot = int(np.flatnonzero(filled)[np.argmax(bad)])
+        raise StateError(f"{name} have {array[slot]} in slot {slot}; expected [0, {most}].")
+    whole = np.full(array.shape, empty, np.int32)
+    whole[filled] = there
+    return whole
+
+
+def _step(step: Any) -> int:
+    """The step as an int, from a whole number of any kind: Python's, NumPy's, or an array [] of them."""
+    try:
+        number = -1 if isinstance(step, bool) or np.ndim(step) else operator.index(step)
+    except TypeError:
+        number = -1
+    if not 0 <= number < STEP_PERIOD:
+        raise StateError(f"step is {step!r}; expected a whole number in [0, {STEP_PERIOD}).")
+    return number
 
 
 def resized(config: MemoryConfig, portable: PortableState, slots: int) -> PortableState:

@@ -6,6 +6,7 @@ CPU, outside a trace. Elsewhere a bad row is rejected (rule 1) instead of raisin
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,15 @@ TARGET_DTYPES = ("int8", "int16", "int32", "int64", "uint8")
 
 
 def dtype_name(array: Array) -> str:
-    """The NumPy name of an array's dtype, whichever framework it is from."""
-    return str(array.dtype).rpartition(".")[2]
+    """The NumPy name of an array's dtype, whichever framework it is from.
+
+    Frameworks spell them "float32", ">f4" (NumPy, of another byte order, whose name is as any), "torch.float32",
+    "mlx.core.float32", "<dtype: 'float32'>" (TensorFlow) or "<class 'numpy.float32'>": the name is the last word.
+    """
+    dtype = array.dtype
+    name = getattr(dtype, "name", None)
+    words = re.findall(r"\w+", name if isinstance(name, str) else str(dtype))
+    return words[-1].rstrip("_").lower() if words else str(dtype)
 
 
 def check_is_array(name: str, array: Any) -> None:
@@ -41,9 +49,9 @@ def check_to_write(targets: Any, lookup: Any, batch: int) -> None:
     """Check that there are targets to be written, and that a lookup, if there is one, is of so many rows."""
     if targets is None:
         raise TargetError("there are no targets; expected one for each row, to be written. Mask rows that have none.")
-    if lookup is not None and len(lookup.accepted) != batch:
+    if lookup is not None and lookup.accepted.shape[0] != batch:
         raise ShapeError(
-            f"the lookup is of {len(lookup.accepted)} rows; expected {batch}, as the queries have. "
+            f"the lookup is of {lookup.accepted.shape[0]} rows; expected {batch}, as the queries have. "
             "Give the one that query answered for them, or leave it out."
         )
 

@@ -17,6 +17,8 @@ from raremem.adapters.torch import Memory
 from raremem.errors import StateError
 
 CONFIG = MemoryConfig(slots=16, key_dim=16, neighbors=4, age_noise=2)
+LARGE = MemoryConfig(slots=20_011, key_dim=16, neighbors=4)
+"""So large that PyTorch keeps its keys in bf16 too."""
 STEPS = 12
 TIMEOUT = datetime.timedelta(seconds=20)
 
@@ -90,3 +92,46 @@ def test_a_lookup_without_targets_is_a_clear_error():
     memory = Memory(CONFIG)
     with pytest.raises(StateError, match="no targets"):
         distributed.update(memory, memory(torch.ones(1, 16)))
+
+
+class Network(torch.nn.Module):
+    """A layer and a memory behind it."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.memory = torch.nn.Linear(16, 16, bias=False), Memory(LARGE)
+
+    def forward(self, rows, targets):
+        return self.memory(self.layer(rows), targets)
+
+
+def search_under_ddp(rank, folder):
+    """With buffers broadcast before every step, past PyTorch's count of writes, and writes of each rank's own between."""
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2, timeout=TIMEOUT)
+    torch.set_num_threads(1)
+    torch.cpu._is_avx512_bf16_supported = lambda: True
+    torch.manual_seed(0)
+    network = Network()
+    memory = network.memory
+    memory.keys.copy_(torch.nn.functional.normalize(torch.randn(memory.keys.shape)))
+    memory.values.copy_(torch.arange(LARGE.slots) % 99)
+    parallel = torch.nn.parallel.DistributedDataParallel(network)
+    torch.manual_seed(1 + rank)
+    wrong = []
+    for _ in range(4):
+        rows, targets = torch.randn(64, 16), torch.randint(0, 99, (64,))
+        for update in (False, True):
+            out = parallel(rows, targets)
+            best = (out.queries @ memory.keys.T).max(1).values
+            wrong.append(int((out.similarities[:, 0] < best - 1e-6).sum()))
+            out.loss.mean().backward()
+            if update:
+                memory.update(out)
+    torch.save(wrong, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_search_is_exact_whatever_ddp_writes(tmp_path):
+    processes.spawn(search_under_ddp, (str(tmp_path),), nprocs=2)
+    for rank in range(2):
+        assert torch.load(tmp_path / f"{rank}.pt") == [0] * 8

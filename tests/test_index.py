@@ -309,3 +309,31 @@ def test_a_build_of_annoy_that_finds_one_neighbor_is_refused(monkeypatch):
     with pytest.raises(raremem.MissingPackageError, match="finds 1 of 8 neighbors"):
         annoy._check_this_build()
     annoy._check_this_build.cache_clear()
+
+
+def turned_round(memory):
+    """Keys in the opposite order, so that the index would propose none that is right."""
+    return memory.keys.flip(0)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda memory: memory.keys.copy_(turned_round(memory)),
+        lambda memory: memory.keys.data.copy_(turned_round(memory)),
+        lambda memory: memory.keys.numpy().__setitem__(..., turned_round(memory).numpy()),
+        lambda memory: memory.load_state_dict({**memory.state_dict(), "keys": turned_round(memory)}),
+    ],
+    ids=["copy_", "data", "numpy", "load_state_dict"],
+)
+def test_an_index_begins_anew_whatever_has_written_to_the_keys(write, small):
+    exact = raremem.get_backend("numpy")
+    state, keys = filled(exact)
+    memory = Memory(CONFIG, index=raremem.get_index("hnswlib", background=False))
+    for name, array in zip(state._fields, state, strict=True):
+        getattr(memory, name).copy_(torch.as_tensor(np.array(array)))
+    memory(torch.from_numpy(keys[:10]))
+    assert memory.index.ready
+    write(memory)
+    found = memory(torch.from_numpy(keys[::10]))
+    assert (found.values[:, 0].numpy() == CONFIG.slots - 1 - np.arange(CONFIG.slots)[::10]).mean() > 0.95

@@ -87,3 +87,83 @@ def test_keys_stay_where_they_are():
 def test_a_batch_over_devices_equals_one_device():
     result = run(BATCH_IS_SPREAD)
     assert result.returncode == 0, result.stderr[-3000:]
+
+
+ROWS_OVER_A_MESH = """
+    import contextlib, sys, jax, numpy as np, raremem
+    from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+    from raremem.adapters import jax as memory
+    from raremem.adapters.mesh import MeshBackend
+
+    kinds = tuple({"explicit": AxisType.Explicit, "auto": AxisType.Auto}[name] for name in sys.argv[1:3])
+    mesh = jax.make_mesh((2, 2), ("data", "slots"), axis_types=kinds)
+    config = raremem.MemoryConfig(slots=51, key_dim=16, neighbors=4)
+    rows = np.random.default_rng(0).normal(size=(8, 16)).astype(np.float32)
+    targets, mask, embedding = np.arange(8, dtype=np.int32) % 4, np.arange(8) != 3, np.eye(4, 6, dtype=np.float32)
+
+    def answers(backend, config, state, rows, targets, mask, embedding):
+        def loss(rows):
+            found = backend.query(config, state, rows, targets, mask)
+            return found.loss.sum() + found.recall(embedding).sum(), found
+
+        (_, found), gradient = jax.value_and_grad(loss, has_aux=True)(rows)
+        step = lambda state, _: backend.update(config, state, rows, targets, mask)
+        state, reports = jax.lax.scan(step, state, None, length=3)
+        return found, gradient, reports, state
+
+    def same(got, expected):
+        for mine, theirs in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(np.asarray(mine)[: len(theirs)] if theirs.ndim else mine, theirs, rtol=0, atol=1e-5)
+
+    start = memory.to_numpy(memory.update(config, memory.init(config), rows[::-1].copy(), targets)[0])
+    alone = (memory.from_numpy(config, start), rows, targets, mask, embedding)
+    expected = jax.device_get(jax.jit(answers, static_argnums=(0, 1))(memory.backend, config, *alone))
+    put = lambda array, *axes: jax.device_put(np.asarray(array), NamedSharding(mesh, P(*axes)))
+    for around in (contextlib.nullcontext(), jax.set_mesh(mesh)) if sys.argv[3] == "set" else (contextlib.nullcontext(),):
+        with around:
+            spread = (*(put(array, "data") for array in alone[1:4]), put(embedding))
+            for backend in (memory.backend, MeshBackend(mesh)):
+                if backend is memory.backend:
+                    state = jax.tree.map(put, memory.from_numpy(config, start))
+                else:
+                    state = backend.from_numpy(config, start)
+                got = jax.jit(answers, static_argnums=(0, 1), donate_argnums=2)(backend, config, backend.copy(state), *spread)
+                same(got, expected)
+                assert got[0].values.sharding.spec[0] == "data" or kinds[0] == AxisType.Auto
+                assert "slots" in str(got[-1].keys.sharding.spec) or backend is memory.backend
+                same(backend.query(config, state, *spread[:3]), expected[0])
+                same(backend.query(config, state, rows, targets, mask), expected[0])
+    print("same")
+"""
+ANOTHER_MESH_IS_SET = """
+    import jax, numpy as np, raremem
+    from raremem.adapters.mesh import MeshBackend
+
+    backend = MeshBackend(jax.sharding.Mesh(jax.devices(), ("slots",)))
+    config = raremem.MemoryConfig(slots=51, key_dim=16, neighbors=4)
+    rows, targets = np.eye(8, 16, dtype=np.float32), np.arange(8)
+    with jax.set_mesh(jax.make_mesh((4,), ("batch",))):
+        state, report = backend.update(config, backend.init(config), rows, targets)
+        found = backend.query(config, state, jax.numpy.asarray(rows))
+        assert (found.values[:, 0] * 2).tolist() == (2 * targets).tolist()
+        assert np.asarray(report.written).all()
+        try:
+            jax.jit(lambda rows: backend.query(config, state, rows).values)(rows)
+        except raremem.errors.DeviceError as error:
+            assert "Make the MeshBackend with the mesh that is set" in str(error)
+            print("told")
+"""
+
+
+@pytest.mark.parametrize("around", ["none", "set"])
+@pytest.mark.parametrize("kinds", [("explicit", "explicit"), ("explicit", "auto"), ("auto", "explicit"), ("auto", "auto")])
+def test_rows_over_axes_of_any_kind(kinds, around):
+    result = run(ROWS_OVER_A_MESH, *kinds, around)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "same" in result.stdout
+
+
+def test_another_mesh_may_be_set():
+    result = run(ANOTHER_MESH_IS_SET)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "told" in result.stdout

@@ -230,3 +230,38 @@ def test_a_child_process_has_a_whole_memory_that_is_free():
     finally:
         stop.set()
         thread.join()
+
+
+def test_a_flax_module_is_whole_after_an_interrupt(monkeypatch):
+    """An exception at each of its writes in turn."""
+    jax = pytest.importorskip("jax")
+    flax = pytest.importorskip("flax")
+    from raremem.adapters.flax import Memory, MemoryVariable
+
+    set_value = MemoryVariable.set_value
+    for place in range(5):
+        memory = Memory(CONFIG)
+        out = memory(jax.numpy.eye(16), jax.numpy.arange(16))
+        left = [place]
+
+        def interrupted(variable, *arguments, left=left, **options):
+            left[0] -= 1
+            if left[0] == -1:
+                raise Interrupted
+            return set_value(variable, *arguments, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(MemoryVariable, "set_value", interrupted)
+            with pytest.raises(Interrupted):
+                memory.update(out)
+        assert left[0] < 0, flax.__version__
+        assert int(memory.step[...]) == 1
+        assert memory(jax.numpy.eye(16)).values[:, 0].tolist() == list(range(16))
+        assert (memory.last_used[...][:16] == 1).all()
+
+
+def test_a_write_that_fails_every_time_is_an_error():
+    tries = []
+    with pytest.raises(ZeroDivisionError):
+        guard.wholly(lambda: tries.append(1) or 1 / 0)
+    assert len(tries) == 3

@@ -3,6 +3,8 @@
 import copy
 import warnings
 
+import ml_dtypes
+import numpy as np
 import pytest
 import torch
 from torch._inductor.utils import fresh_inductor_cache
@@ -294,3 +296,26 @@ def test_a_product_with_one_row_is_that_with_many():
     for row in range(3):
         found = BACKEND.primitives.inner(left, right[row : row + 1])
         assert torch.equal(found, (left @ right.T)[:, row : row + 1])
+
+
+def test_arrays_of_numpy_are_taken_as_they_are():
+    """Of another byte order, backwards, not to be written to, of dtypes that PyTorch lacks: what counts are the numbers."""
+    memory, (rows, targets) = written(), batch(9)
+    expected = memory(rows, targets)
+    rows, targets, mask = rows.numpy(), targets.numpy(), np.array([True, True, False, True, False, True])
+    frozen = rows.copy()
+    frozen.flags.writeable = False
+    for queries, wanted in [
+        (rows.astype(">f4"), targets.astype(">i8")),
+        (rows[::-1].copy()[::-1], targets[::-1].copy()[::-1]),
+        (frozen, targets.astype("<i2")),
+        (rows.astype(np.longdouble), targets.astype("uint8")),
+        (np.asfortranarray(rows), targets.astype(">i4")),
+    ]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = memory(queries, wanted)
+        assert all(mine.equal(own) for mine, own in zip(found, expected, strict=True))
+    in_bf16 = memory(rows.astype(ml_dtypes.bfloat16), targets, mask)
+    same = memory(torch.from_numpy(rows).bfloat16(), torch.from_numpy(targets), torch.from_numpy(mask))
+    assert all(mine.equal(own) for mine, own in zip(in_bf16, same, strict=True))

@@ -2,12 +2,15 @@
 
 import gzip
 import importlib
+import os
 from collections import Counter
 
 import numpy as np
 import pytest
 
+from raremem.benchmarks import cli, files
 from raremem.benchmarks.characters import DataError
+from raremem.benchmarks.files import read_lines
 from raremem.benchmarks.training import Run
 from raremem.benchmarks.translation.corpus import END, PAD, START, Corpus, Sentences, load_multi30k, word_recall
 from raremem.benchmarks.translation.recipe import BUCKETS, Recipe, epoch_of, padded
@@ -169,3 +172,73 @@ def test_multi30k_as_text_or_gz(tmp_path):
         load_multi30k(tmp_path)
     with pytest.raises(DataError, match="cannot be read"):
         load_multi30k(tmp_path / "nowhere")
+
+
+SENTENCES = ["a\u2028b\u2029c", "d\x0be\x0cf\x1cg\x1dh\x1ei\x85j", "", "k\rl", " ein M\u00e4dchen\u00a0", "\N{GRINNING FACE}"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32", "utf-32-be"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize("last", [True, False])
+def test_lines_end_at_line_feeds_and_nowhere_else(tmp_path, encoding, end, suffix, last):
+    mark = "\ufeff" if encoding.endswith("-be") else ""
+    content = (mark + end.join(SENTENCES) + end * last).encode(encoding)
+    path = tmp_path / f"train.en{suffix}"
+    path.write_bytes(gzip.compress(content) if suffix else content)
+    assert read_lines(path, "text") == SENTENCES
+
+
+def damaged(content, place):
+    return content[:place] + bytes([content[place] ^ 255]) + content[place + 1 :]
+
+
+PACKED = gzip.compress(b"a sentence\n" * 50)
+UNREADABLE = {
+    "empty": ("train.en", b""),
+    "blank lines": ("train.en", b" \n\r\n\n"),
+    "a mark and no text": ("train.en", b"\xef\xbb\xbf"),
+    "Latin-1": ("train.en", "M\u00e4dchen\n".encode("latin-1")),
+    "UTF-16 without a mark": ("train.en", "a\nb\n".encode("utf-16-le")),
+    "half a character of UTF-16": ("train.en", b"\xff\xfea\x00b"),
+    "half a character of UTF-8": ("train.en", b"a\xc3"),
+    "empty .gz": ("train.en.gz", b""),
+    "nothing packed": ("train.en.gz", gzip.compress(b"")),
+    "text called .gz": ("train.en.gz", b"a sentence\n"),
+    "cut .gz": ("train.en.gz", PACKED[:-9]),
+    "changed .gz": ("train.en.gz", damaged(PACKED, 14)),
+    "another checksum": ("train.en.gz", damaged(PACKED, len(PACKED) - 6)),
+    "junk after a .gz": ("train.en.gz", PACKED + b"junk"),
+    "too much": ("train.en", b"a sentence\n" * 1000),
+    "too much in a .gz": ("train.en.gz", gzip.compress(b"a sentence\n" * 1000)),
+}
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_a_text_that_is_none_is_one_line_that_names_it(tmp_path, kind, monkeypatch):
+    monkeypatch.setattr(files, "MOST_TEXT", 1000)
+    name, content = UNREADABLE[kind]
+    for part in ("train", "test_2016_flickr"):
+        for language in ("en", "de"):
+            (tmp_path / f"{part}.{language}").write_text("a sentence\n")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError) as raised:
+        load_multi30k(tmp_path)
+    assert str(tmp_path / name) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_folder_or_a_pipe_is_no_text(tmp_path):
+    (tmp_path / "train.en").mkdir()
+    os.mkfifo(tmp_path / "train.de")
+    for name in ("train.en", "train.de", "train.fr"):
+        with pytest.raises(DataError, match=rf"train\.{name[-2:]} cannot be read"):
+            read_lines(tmp_path / name, "text")
+
+
+def test_too_few_sentences_are_told_before_training(tmp_path, monkeypatch, capsys):
+    for part in ("train", "test_2016_flickr"):
+        for language in ("en", "de"):
+            (tmp_path / f"{part}.{language}").write_text("ein Satz\n" * 3)
+    assert cli.main(["bench", "translation", "--data", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    assert "has no 64 pairs of about one length" in capsys.readouterr().err

@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import raremem
-from raremem.benchmarks.characters import Characters, draw_characters, load_omniglot
+from raremem.benchmarks.characters import Characters, draw_characters, load_omniglot, need_classes
 from raremem.benchmarks.demo.report import accuracy_by_lag, accuracy_by_showing, as_html
 from raremem.benchmarks.demo.stream import Answers, Stream, run_stream, shuffled_stream
-from raremem.benchmarks.embedding.recipe import Embedder, Recipe, episode, make_embedder
-from raremem.benchmarks.pages import as_text
+from raremem.benchmarks.embedding.recipe import SHAPES, Embedder, Recipe, episode, make_embedder
+from raremem.benchmarks.files import check_out, write_file
+from raremem.benchmarks.pages import as_text, need_plots
 from raremem.benchmarks.progress import progress
-from raremem.checkpoint import replace_file
 
 SLOTS_FOR_EACH_CLASS = 3
 GALLERY = 24
+REPORT = "report.html"
 
 
 @dataclass(frozen=True)
@@ -50,15 +51,19 @@ def run_demo(backend: str, data: Path | None, out: Path, seed: int = 0, scale: S
         scale: smaller sizes than the demo's own.
 
     Raises:
+        ConfigError: the report cannot be written there.
         DataError: `data` is not Omniglot.
         MissingPackageError: the backend, or a package of the extra `bench`, is not installed.
     """
     started = time.perf_counter()
     scale = scale or Scale()
+    check_out(out, [REPORT])
+    need_plots()
     memory_backend, info = raremem.get_backend(backend), raremem.backends()[backend]
     recipe = Recipe(steps=scale.steps, seed=seed)
     learner = make_embedder(backend, recipe)
     characters = _characters(data, seed, scale)
+    need_classes(characters, train=recipe.classes // SHAPES, test=1)
     print(f"{characters.name} characters: {len(characters.train)} classes to train on, {len(characters.test)} new ones")
     losses = _train(learner, recipe, characters)
 
@@ -74,10 +79,6 @@ def run_demo(backend: str, data: Path | None, out: Path, seed: int = 0, scale: S
     pixels = shown.reshape(len(shown), -1)
     answers = run_stream(memory_backend, config, stream, learner.embed(shown), pixels, GALLERY)
 
-    print("\naccuracy in %, by showing of a class")
-    print(as_text(accuracy_by_showing(stream, answers)))
-    print("\naccuracy in %, by how many steps ago the class was last seen")
-    print(as_text(accuracy_by_lag(stream, answers)))
     facts = {
         "backend": f"{backend} {info.version} on {info.device}",
         "characters": f"{characters.name}; {len(characters.train)} classes to train on, {len(characters.test)} streamed",
@@ -85,10 +86,12 @@ def run_demo(backend: str, data: Path | None, out: Path, seed: int = 0, scale: S
         "training": f"{scale.steps} episodes, seed {seed}",
         "wall time": f"{time.perf_counter() - started:.0f} s",
     }
-    report = out / "report.html"
-    out.mkdir(parents=True, exist_ok=True)
-    page = as_html("raremem: characters seen once", facts, stream, answers, shown)
-    replace_file(report, page.encode())
+    report = out / REPORT
+    write_file(report, as_html("raremem: characters seen once", facts, stream, answers, shown))
+    print("\naccuracy in %, by showing of a class")
+    print(as_text(accuracy_by_showing(stream, answers)))
+    print("\naccuracy in %, by how many steps ago the class was last seen")
+    print(as_text(accuracy_by_lag(stream, answers)))
     print(f"\n{report} written after {time.perf_counter() - started:.0f} s")
     return Outcome(stream, answers, losses, report)
 

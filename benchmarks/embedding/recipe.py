@@ -20,6 +20,8 @@ from raremem.benchmarks.characters import SIZE, Images
 from raremem.benchmarks.training import Learner, framework_module
 from raremem.config import MemoryConfig
 
+SHAPES = 8
+"""Of each character: turned by 0, 90, 180 and 270 degrees, and mirrored."""
 NORM_EPSILON = 1e-5
 NORM_MOMENTUM = 0.1
 LEARNING_RATE = 6e-3
@@ -120,17 +122,17 @@ def episode(recipe: Recipe, images: Images, step: int) -> tuple[Images, NDArray[
     class has while a showing has its turn.
     """
     generator = np.random.default_rng([recipe.seed, 1, step])
-    classes = generator.choice(8 * len(images), recipe.classes, replace=False)
+    classes = generator.choice(SHAPES * len(images), recipe.classes, replace=False)
     shown: Images = np.empty((recipe.showings, recipe.classes, SIZE, SIZE), np.float32)
     for place, choice in enumerate(classes):
         examples = generator.choice(images.shape[1], recipe.showings, replace=False)
-        turned = np.rot90(images[choice // 8, examples], choice % 4, axes=(1, 2))
-        shown[:, place] = turned[:, ::-1] if choice % 8 >= 4 else turned
+        turned = np.rot90(images[choice // SHAPES, examples], choice % 4, axes=(1, 2))
+        shown[:, place] = turned[:, ::-1] if choice % SHAPES >= 4 else turned
     if recipe.distortion:
         shown = distort(generator, shown.reshape(-1, SIZE, SIZE), recipe.distortion).reshape(shown.shape)
     else:
         shown = np.roll(shown, generator.integers(-2, 3, 2), axis=(2, 3))
-    return shown, (classes + 8 * len(images) * np.arange(recipe.showings)[:, None]).astype(np.int32)
+    return shown, (classes + SHAPES * len(images) * np.arange(recipe.showings)[:, None]).astype(np.int32)
 
 
 def embed_views(embedder: Embedder, images: Images, views: int, distortion: float) -> NDArray[np.float32]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from raremem.benchmarks.bench import Setting
 from raremem.benchmarks.pages import Outcome, Table, group_names
 from raremem.benchmarks.symbols.recipe import Recipe, Symbols
-from raremem.benchmarks.training import Learner, Run, framework_module, train
+from raremem.benchmarks.training import Learner, Run, framework_module, resume, train
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -114,6 +115,8 @@ def run(setting: Setting) -> Outcome:
     """
     measured: dict[str, Measured] = {}
     runs: dict[str, Run] = {}
+    for memory in ARMS.values():
+        resume(_snapshot(setting, memory), _asked(setting, memory), setting.minutes)
     for arm, memory in ARMS.items():
         steps = max((run.steps for run in runs.values()), default=None)
         learner, runs[arm] = _trained(setting, memory, steps)
@@ -131,11 +134,19 @@ def _trained(setting: Setting, memory: bool, steps: int | None) -> tuple[SymbolL
     return train(
         lambda steps: make_learner(setting.backend, _recipe(setting, memory, steps)),
         lambda step, steps: _recipe(setting, memory, steps).batch_at(step),
-        asdict(Recipe(memory=memory, seed=setting.seed)),
+        _asked(setting, memory),
         setting.minutes,
-        setting.snapshot(f"symbols-{'memory' if memory else 'plain'}"),
+        _snapshot(setting, memory),
         steps=steps,
     )
+
+
+def _asked(setting: Setting, memory: bool) -> dict[str, Any]:
+    return asdict(Recipe(memory=memory, seed=setting.seed))
+
+
+def _snapshot(setting: Setting, memory: bool) -> Path:
+    return setting.snapshot(f"symbols-{'memory' if memory else 'plain'}")
 
 
 def outcome(measured: dict[str, Measured], runs: dict[str, Run]) -> Outcome:

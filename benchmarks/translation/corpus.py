@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raremem.benchmarks.characters import DataError
+from raremem.benchmarks.files import read_lines
 from raremem.errors import MissingPackageError
 
 PAD, START, END, UNKNOWN = range(4)
@@ -55,6 +55,10 @@ def load_multi30k(path: Path) -> Corpus:
     Raises:
         DataError: the files are not there, or the languages do not go together.
     """
+    if not path.is_dir():
+        raise DataError(
+            f"--data {path} cannot be read: it is no folder; expected one with Multi30k's train.en or train.en.gz in it."
+        )
     folder = path / "multi30k" if (path / "multi30k").is_dir() else path
     parts = {part: [_lines(folder, f"{part}.{language}") for language in LANGUAGES] for part in ("train", "test_2016_flickr")}
     for part, (source, target) in parts.items():
@@ -66,12 +70,8 @@ def load_multi30k(path: Path) -> Corpus:
 
 
 def _lines(folder: Path, name: str) -> list[str]:
-    try:
-        if (folder / f"{name}.gz").is_file():
-            return gzip.decompress((folder / f"{name}.gz").read_bytes()).decode().splitlines()
-        return (folder / name).read_text(encoding="utf-8").splitlines()
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise DataError(f"{folder / name} cannot be read ({error}); expected Multi30k, as text or .gz.") from error
+    packed = folder / f"{name}.gz"
+    return read_lines(packed if packed.exists() else folder / name, "a sentence of Multi30k a line")
 
 
 class Subwords:

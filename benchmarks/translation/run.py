@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 from collections import Counter
 from dataclasses import asdict, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from raremem.benchmarks.bench import Setting
+from raremem.benchmarks.characters import DataError
 from raremem.benchmarks.pages import Outcome, Table, group_names
-from raremem.benchmarks.training import Batch, Learner, Run, framework_module, train
+from raremem.benchmarks.training import Batch, Learner, Run, framework_module, resume, train
 from raremem.benchmarks.translation.corpus import (
     Corpus,
     Sentences,
@@ -94,11 +97,14 @@ def bleu(translations: list[str], references: list[str]) -> float:
     Raises:
         MissingPackageError: sacrebleu is not installed.
     """
+    return _sacrebleu().corpus_bleu(translations, [references]).score
+
+
+def _sacrebleu() -> Any:
     try:
-        from sacrebleu import corpus_bleu
+        return importlib.import_module("sacrebleu")
     except ImportError as error:
         raise MissingPackageError("translation needs sacrebleu: pip install 'raremem[bench]'") from error
-    return corpus_bleu(translations, [references]).score
 
 
 def make_learner(backend: str, recipe: Recipe, sizes: tuple[int, int]) -> Translator:
@@ -139,11 +145,16 @@ def run(setting: Setting) -> Outcome:
         MissingPackageError: the framework or the extra `bench` is not installed.
     """
     assert setting.data is not None
+    for memory in ARMS.values():
+        resume(_snapshot(setting, memory), asdict(_recipe(setting, memory)), setting.minutes)
+    _sacrebleu()
     corpus = load_multi30k(setting.data)
     measured: dict[str, dict[str, Any]] = {}
     runs: dict[str, Run] = {}
     for arm, memory in ARMS.items():
-        text = Text(corpus, Recipe(memory=memory, seed=setting.seed))
+        text = Text(corpus, _recipe(setting, memory))
+        if not text.epoch(0):
+            raise DataError(f"{setting.data} has no {text.recipe.batch} pairs of about one length; expected all of Multi30k.")
         learner, runs[arm] = _trained(setting, text)
         measured[arm] = measure(learner, text, corpus.test)
     return outcome(measured, runs)
@@ -155,8 +166,16 @@ def _trained(setting: Setting, text: Text) -> tuple[Translator, Run]:
         text.batch_at,
         asdict(text.recipe),
         setting.minutes,
-        setting.snapshot(f"translation-{'memory' if text.recipe.memory else 'plain'}"),
+        _snapshot(setting, text.recipe.memory),
     )
+
+
+def _recipe(setting: Setting, memory: bool) -> Recipe:
+    return Recipe(memory=memory, seed=setting.seed)
+
+
+def _snapshot(setting: Setting, memory: bool) -> Path:
+    return setting.snapshot(f"translation-{'memory' if memory else 'plain'}")
 
 
 def outcome(measured: dict[str, dict[str, Any]], runs: dict[str, Run]) -> Outcome:

@@ -115,7 +115,11 @@ def _expected(path: Path | None) -> dict[str, str]:
     if path is None:
         return {}
     expected = {}
-    for line in path.read_text().splitlines():
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise pytest.UsageError(f"{path} cannot be read ({error}); expected lines 'law[backend-mode]  # reason'.") from error
+    for line in text.split("\n"):
         law, _, reason = (part.strip() for part in line.partition("#"))
         if law and not reason:
             raise pytest.UsageError(f"{path}: {law!r} has no reason; expected 'law[backend-mode]  # reason'.")

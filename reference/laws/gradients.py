@@ -112,8 +112,8 @@ def _check_gradient(backend: Backend, case: Case, what: Retrieved) -> None:
 def gradient_of_what_is_retrieved_is_the_slope(backend: Backend, case: Case) -> None:
     """The same against central differences, in f64, of what is retrieved; points between which neighbors change are left out.
 
-    With a step h they are off by the third derivative, of order h^2 (1 + temperature)^3 for each of the k terms; the gradient is
-    off by the rounding of some sums of key_dim and of k terms in f32.
+    With a step h they are off by the third derivative, of order h^2 (1 + temperature)^3 for each of the k terms; the gradient
+    is off by the rounding of some sums of key_dim and of k terms in f32.
     """
     case = dataclasses.replace(case, config=dataclasses.replace(case.config, softmax_temperature=2.0))
     norms = np.linalg.norm(case.queries.astype(np.float64), axis=1, keepdims=True)
@@ -222,4 +222,3 @@ def what_was_given_is_let_go(backend: Backend, case: Case) -> None:
     gc.collect()
     assert not any(reference() is not None for reference in references), "an array that was given is still held"
     backend.to_numpy(state)
-

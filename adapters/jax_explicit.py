@@ -1,0 +1,101 @@
+"""JAX's meshes with explicit axes, as `jax.make_mesh` makes them: there an array's type says how it is spread, and an operation
+that leaves it open is an error. Here the search and the writes leave it open to the compiler, and only what goes in and comes
+out has such types: a state is spread as it was, and what there is for each row, as the rows are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from raremem.config import MemoryConfig
+from raremem.state import Array, Lookup, MemoryState, UpdateReport
+
+KNOWN = hasattr(jax, "typeof") and hasattr(jax.sharding, "auto_axes")
+"""Whether this JAX has such axes."""
+
+
+def spec(*axes: Any) -> PartitionSpec:
+    """A `PartitionSpec`."""
+    return PartitionSpec(*axes)  # type: ignore[no-untyped-call]
+
+
+def query(function: Callable[..., Lookup]) -> Callable[..., Lookup]:
+    """`ArrayBackend._query` for such arrays too."""
+
+    def wrapped(config: MemoryConfig, state: MemoryState, *rows: Any) -> Lookup:
+        def on(state: MemoryState, *rows: Any) -> Lookup:
+            return function(config, state, *rows)
+
+        return _automatic(on, _rows(rows), state, *rows)
+
+    return wrapped
+
+
+def update(function: Callable[..., tuple[MemoryState, UpdateReport]]) -> Callable[..., tuple[MemoryState, UpdateReport]]:
+    """`ArrayBackend._update` for such arrays too."""
+
+    def wrapped(config: MemoryConfig, state: MemoryState, *rows: Any) -> tuple[MemoryState, UpdateReport]:
+        def on(state: MemoryState, *rows: Any) -> tuple[MemoryState, UpdateReport]:
+            return function(config, state, *rows)
+
+        row, one = _rows(rows), spec()
+        report = UpdateReport(slots=row, hit=row, written=row, rejected=one, dropped=one, evicted=one)
+        return _automatic(on, (MemoryState(*map(_spec_of, state)), report), state, *rows)
+
+    return wrapped
+
+
+def rows(function: Callable[..., Array]) -> Callable[..., Array]:
+    """A function from arrays, the first of them with one entry for each row, to an array that has so too."""
+    return lambda *arrays: _automatic(function, _rows(arrays[:1]), *arrays)
+
+
+def _automatic(function: Callable[..., Any], specs: Any, *arrays: Any) -> Any:
+    """`function(*arrays)`, its axes left to the compiler; how results are then spread is `specs`, a prefix of their tree."""
+    leaves = jax.tree.leaves(arrays)
+    mesh = _mesh(leaves)
+    if mesh is None:
+        return function(*arrays)
+    home = next((leaf.sharding.mesh for leaf in leaves if not _traced(leaf) and _mesh_of(leaf).explicit_axes), None)
+    if home is not None:
+        everywhere = NamedSharding(home, spec())
+        arrays = jax.tree.map(lambda leaf: jax.device_put(leaf, everywhere) if _is_elsewhere(leaf) else leaf, arrays)
+    shardings = jax.tree.map(
+        lambda some: NamedSharding(mesh, some), specs, is_leaf=lambda some: isinstance(some, PartitionSpec)
+    )
+    return jax.sharding.auto_axes(function, axes=mesh.explicit_axes, out_sharding=shardings)(*arrays)
+
+
+def _mesh(leaves: list[Array]) -> Any:
+    """The mesh with explicit axes that some array is on, or that is around; or None."""
+    if not KNOWN:
+        return None
+    meshes = (*map(_mesh_of, leaves), jax.sharding.get_abstract_mesh())
+    return next((mesh for mesh in meshes if mesh.explicit_axes), None)
+
+
+def _mesh_of(array: Array) -> Any:
+    return jax.typeof(array).sharding.mesh
+
+
+def _is_elsewhere(array: Array) -> bool:
+    """Whether it is there, and on no mesh."""
+    return not _traced(array) and _mesh_of(array).empty
+
+
+def _traced(array: Array) -> bool:
+    return isinstance(array, jax.core.Tracer)
+
+
+def _spec_of(array: Array) -> PartitionSpec:
+    return jax.typeof(array).sharding.spec if KNOWN else spec()
+
+
+def _rows(arrays: Any) -> PartitionSpec:
+    """How rows are spread: as in the first of the arrays that says so."""
+    specs = [_spec_of(array) for array in jax.tree.leaves(arrays)]
+    return spec(next((axes[0] for axes in specs if axes and axes[0] is not None), None))

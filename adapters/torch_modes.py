@@ -1,0 +1,110 @@
+"""What PyTorch is doing: whether the content of a tensor may be looked at, and whether products are of the numbers given."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from raremem.errors import StateError
+from raremem.state import MemoryState
+
+_TRACERS = (
+    torch._C._TorchDispatchModeKey.FAKE,
+    torch._C._TorchDispatchModeKey.PROXY,
+    torch._C._TorchDispatchModeKey.FUNCTIONAL,
+)
+
+
+def traced() -> bool:
+    """Whether operators are written down, or only shapes followed: what is seen of content would be lost or frozen."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._is_tracing()
+        or (torch._C._len_torch_dispatch_stack() > 0 and any(map(torch._C._get_dispatch_mode, _TRACERS)))
+    )
+
+
+def transformed() -> bool:
+    """Whether this is in a transform of `torch.func`: vmap, grad, jvp. What is computed there may be wrapped, and then has no
+    content, even where it is computed from what is not. Not asked while compiling."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def wrapped(array: Tensor) -> bool:
+    """Whether a transform of `torch.func` has wrapped it, at any level. Not asked while compiling."""
+    return torch._C._functorch.is_functorch_wrapped_tensor(array)
+
+
+def seen(array: Tensor) -> bool:
+    """Whether the content of `array` may be looked at: nothing traces or transforms, and it is a plain tensor.
+
+    Else its class takes operators over (a fake tensor), or it has no content (meta).
+    """
+    return (
+        not traced() and not transformed() and not array.is_meta and type(array).__torch_dispatch__ is Tensor.__torch_dispatch__
+    )
+
+
+def check_may_write(state: Any) -> None:
+    """A transform of `torch.func` may write to what it has wrapped, and to nothing else."""
+    if torch.compiler.is_compiling() or not transformed():
+        return
+    if isinstance(state, MemoryState) and not wrapped(state.values):
+        raise StateError(
+            "a memory was updated inside a transform of torch.func (vmap, grad, ...); expected a state that is mapped itself. "
+            "Return the lookup from the transform (has_aux=True of grad), and update after it."
+        )
+
+
+def has_content(array: Tensor) -> bool:
+    """Whether `array` may be copied to NumPy. (A compiler breaks its program there.)"""
+    return seen(array) or torch.compiler.is_compiling()
+
+
+def native(array: Any) -> NDArray[Any]:
+    """An array that is not PyTorch's in memory of its own, as PyTorch takes it: in order, and of a dtype that both know."""
+    array = np.array(array, order="C")
+    if array.dtype.kind == "V" or array.dtype.itemsize > 8:
+        return array.astype(np.float32)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def without_autocast(array: Tensor) -> AbstractContextManager[object]:
+    """In which products keep the dtype of what is multiplied. Meta, which autocast does not know, has none."""
+    return nullcontext() if array.is_meta else torch.autocast(array.device.type, enabled=False)
+
+
+def rounded(array: Tensor) -> bool:
+    """Whether a product with this f32 array would be of rounded numbers: `torch.set_float32_matmul_precision` allows that.
+
+    While compiling it is not tried whether they are.
+    """
+    if array.dtype != torch.float32 or array.is_meta:
+        return False
+    precision = _precision(array.device.type)
+    if precision in ("highest", "ieee", "none"):
+        return False
+    return traced() or _is_rounded(array.device.type, precision)
+
+
+def _precision(device: str) -> str:
+    """What is set for products on this device."""
+    backend = torch.backends.cuda if device == "cuda" else torch.backends.mkldnn
+    return getattr(getattr(backend, "matmul", None), "fp32_precision", None) or torch.get_float32_matmul_precision()
+
+
+_precision._dynamo_marked_constant = True  # type: ignore[attr-defined]  # a compiler asks once; it makes a new program if it changes
+
+
+@cache
+def _is_rounded(device: str, precision: str) -> bool:
+    """Whether this device makes use of that precision: 1 + 2**-11 has more bits than bf16 or tf32 keep."""
+    with torch.inference_mode(), torch.autocast(device, enabled=False):
+        probe = torch.full((64, 64), 1 + 2.0**-11, dtype=torch.float32, device=device)
+        return not torch.equal(probe @ torch.ones_like(probe), 64 * probe)

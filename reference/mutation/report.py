@@ -1,0 +1,114 @@
+"""What came of a run, in words for the terminal and as a page of the docs."""
+
+from __future__ import annotations
+
+import subprocess
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import date
+from pathlib import Path
+
+import raremem
+from raremem.reference.mutation.campaign import Run
+from raremem.reference.mutation.explained import EXPLAINED, Explained
+from raremem.reference.mutation.operators import Mutant
+
+
+class Report:
+    """A run, and what is to be said of each survivor."""
+
+    def __init__(self, run: Run, explained: Sequence[Explained] = EXPLAINED) -> None:
+        self.run = run
+        self.reasons = {each.key: each.reason for each in explained}
+        self.survivors = [mutant for mutant in run.mutants if run.outcomes[mutant.key].outcome == "survived"]
+        self.unexplained = [mutant for mutant in self.survivors if mutant.key not in self.reasons]
+        survived = {mutant.key for mutant in self.survivors}
+        self.refuted = [mutant for mutant in run.mutants if mutant.key in self.reasons and mutant.key not in survived]
+
+    @property
+    def failed(self) -> bool:
+        """Whether a survivor has no reason, or a mutant has a reason and is killed."""
+        return bool(self.unexplained or self.refuted)
+
+    def score(self) -> str:
+        """Of the mutants that a user could tell, how many were killed."""
+        killed, explained = self._killed(self.run.mutants), len(self.survivors) - len(self.unexplained)
+        told = len(self.run.mutants) - explained
+        share = f"{100 * killed / told:.1f} %" if told else "none"
+        return (
+            f"{len(self.run.mutants)} mutants: {killed} killed, {explained} survivors explained, "
+            f"{len(self.unexplained)} unexplained; of the {told} that a user could tell {share} are killed"
+        )
+
+    def text(self) -> str:
+        """For the terminal."""
+        lines = [self.score()]
+        for title, some in (("unexplained survivor", self.unexplained), ("explained, but killed", self.refuted)):
+            lines += [line for mutant in some for line in _shown(title, mutant)]
+        return "\n".join(lines)
+
+    def page(self) -> str:
+        """For the docs."""
+        run, outcomes = self.run, self.run.outcomes
+        hours = sum(outcomes[mutant.key].seconds for mutant in run.mutants) / 3600
+        how = Counter(outcomes[mutant.key].outcome for mutant in run.mutants)
+        laws = Counter(outcomes[mutant.key].law for mutant in run.mutants if outcomes[mutant.key].outcome == "killed")
+        players = Counter(outcomes[mutant.key].player for mutant in run.mutants if outcomes[mutant.key].outcome == "killed")
+        return "\n".join([
+            "# Mutants of the core, and what the laws make of them\n",
+            f"Written by `raremem mutants --seed {run.sample.seed} --count {run.sample.count} --report docs/mutants.md` on "
+            f"{date.today().isoformat()}, of {_commit()}: {len(run.mutants)} of the {run.total} changes that "
+            "`raremem.reference.mutation` makes of `core/` and of the NumPy table (a comparison turned round, a constant one "
+            "off, a statement left out, arguments swapped, ...), drawn from every module. Each is tried on the laws alone, "
+            f"{run.examples} cases each, until one is broken. It took {hours:.1f} hours of a core.\n",
+            f"**{self.score()}.** Of those killed {how['hung']} hung and {how['crashed']} ended the process.\n",
+            "| module | mutants | killed | survivors explained | unexplained |",
+            "| --- | --- | --- | --- | --- |",
+            *self._by_module(),
+            "\n## Survivors\n",
+            "What no law noticed, and why no user could tell.\n",
+            "| where | change | why no user could tell |",
+            "| --- | --- | --- |",
+            *(self._row(mutant) for mutant in self.survivors),
+            "\n## Where the others were noticed\n",
+            "The laws are tried in the order of what they have killed so far for the time they take, so these are not all that "
+            "would have noticed. First by backend, then by law.\n",
+            "| backend | killed |",
+            "| --- | --- |",
+            *(f"| {name or 'when imported'} | {count} |" for name, count in players.most_common()),
+            "\n| law | killed |",
+            "| --- | --- |",
+            *(f"| {name} | {count} |" for name, count in laws.most_common()),
+            "",
+        ])  # fmt: skip
+
+    def _killed(self, some: Sequence[Mutant]) -> int:
+        return sum(self.run.outcomes[mutant.key].outcome != "survived" for mutant in some)
+
+    def _by_module(self) -> Iterator[str]:
+        for module in sorted({mutant.module for mutant in self.run.mutants}):
+            some = [mutant for mutant in self.run.mutants if mutant.module == module]
+            unexplained = sum(mutant.module == module for mutant in self.unexplained)
+            killed = self._killed(some)
+            yield f"| {module} | {len(some)} | {killed} | {len(some) - killed - unexplained} | {unexplained} |"
+
+    def _row(self, mutant: Mutant) -> str:
+        where = f"{mutant.module}, {mutant.function or 'outside of functions'}"
+        change = f"`{mutant.before}` to `{mutant.after}`".replace("|", "\\|")
+        return f"| {where} | {change} | {self.reasons.get(mutant.key, '**not explained**')} |"
+
+
+def _shown(title: str, mutant: Mutant) -> Iterator[str]:
+    yield f"\n{title}: {mutant.module}, line {mutant.line}, {mutant.function or 'outside of functions'} ({mutant.operator})"
+    yield f"  - {mutant.before}"
+    yield f"  + {mutant.after}"
+
+
+def _commit() -> str:
+    """What git calls the code here, or else its version."""
+    here = Path(__file__).parent
+    try:
+        found = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return f"version {raremem.__version__}"
+    return f"commit {found.stdout.strip()}"
