@@ -59,11 +59,11 @@ def run_demo(backend: str, data: Path | None, out: Path, seed: int = 0, scale: S
     scale = scale or Scale()
     check_out(out, [REPORT])
     need_plots()
-    memory_backend, info = raremem.get_backend(backend), raremem.backends()[backend]
     recipe = Recipe(steps=scale.steps, seed=seed)
-    learner = make_embedder(backend, recipe)
     characters = _characters(data, seed, scale)
     need_classes(characters, train=recipe.classes // SHAPES, test=1)
+    memory_backend, info = raremem.get_backend(backend), raremem.backends()[backend]
+    learner = make_embedder(backend, recipe)
     print(f"{characters.name} characters: {len(characters.train)} classes to train on, {len(characters.test)} new ones")
     losses = _train(learner, recipe, characters)
 
