@@ -181,8 +181,8 @@ def _mask(step: Step, generator: np.random.Generator) -> NDArray[np.bool_] | Non
 def lives(draw: Draw, worlds: tuple[World, ...], exact: bool = True) -> tuple[Life, ...]:
     """The same calls in each of these worlds: whichever are drawn, none of the worlds is left out."""
     pool = draw(st.lists(codes(), min_size=2, max_size=8)) if exact else ()
-    first = draw(st.integers(0, len(VALUES) - 4))
-    values = tuple(dict.fromkeys((0, 5, *VALUES[first : first + 4])))
+    first = draw(st.integers(0, len(VALUES) - 3))
+    values = tuple(dict.fromkeys((0, 5, *VALUES[first : first + 3], 2**24, 2**24 + 1)))
     taken = draw(st.lists(steps(exact), min_size=FEWEST, max_size=MOST))
     return tuple(
         Life(world.config, tuple(pool), values, tuple(of_world(step, world) for step in taken if step.action != "nothing"))

