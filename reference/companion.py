@@ -1,11 +1,12 @@
 """A backend's memory and the oracle's, side by side through a life: every call is made on both and compared.
 
-Everything that was handed out is compared once more at the end, inputs are overwritten as soon as a call is over, and each call is
-noted as lines of Python.
+Everything that was handed out is compared once more at the end, inputs are overwritten as soon as a call is over, and each call
+is noted as lines of Python.
 """
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 import tempfile
@@ -91,7 +92,8 @@ class Companion:
     def _live(self) -> None:
         random_states = self._random_states()
         same_state(self.backend.to_numpy(self.state), oracle.to_numpy(self.expected))
-        for self.at, step in enumerate(self.life.steps):
+        for place, step in enumerate(self.life.steps):
+            self.at = place
             self._note(f"# step {self.at + 1}: {step.action}")
             for turn in range(step.times):
                 _ACTIONS[step.action](self, step, turn)
@@ -107,7 +109,8 @@ class Companion:
         def call(backend: Backend, state: Any, lookup: Lookup | None, rows: Any, targets: Any, mask: Any) -> Any:
             return backend.update(self.config, state, rows, targets, mask, lookup, strict=strict)
 
-        text = f"state, report = backend.update(config, state, queries, targets, mask, {'found' if asked else None}, strict={strict})"
+        handed = "found" if asked else None
+        text = f"state, report = backend.update(config, state, queries, targets, mask, {handed}, strict={strict})"
         got, expected = self._both(call, step, batch, found, expected_found, text, batch.targets)
         if isinstance(expected, Exception):
             same_state(self.backend.to_numpy(self.state), oracle.to_numpy(self.expected))
@@ -234,22 +237,15 @@ class Companion:
         given = self._given(step, batch.rows, targets, batch.mask)
         self._note(text)
         plain = [None if array is None else np.array(as_numpy(array)) for array in given]
-        try:
-            expected = call(oracle, self.expected, expected_lookup, *plain)
-        except raremem.RarememError as error:
-            expected = error
-        try:
-            got = call(self.backend, self.state, lookup, *given)
-        except raremem.RarememError as error:
-            if type(error) is not type(expected):
-                raise
-            assert "expected" in str(error), error
-            got = error
-        assert isinstance(got, Exception) == isinstance(expected, Exception), f"the oracle raises {expected!r}"
+        expected = _outcome(call, oracle, self.expected, expected_lookup, plain)
+        got = _outcome(call, self.backend, self.state, lookup, given)
+        if isinstance(expected, Exception) or isinstance(got, Exception):
+            assert type(got) is type(expected), f"the oracle gives {expected!r}, the backend {got!r}"
+            assert "expected" in str(got), got
         for name, array, content in zip(("queries", "targets", "mask"), given, plain, strict=True):
             if array is not None:
                 same(f"{name}, which were given,", array, content)
-        self._scribbled(self._bases)
+        self._scribbled({**self._bases, **dict(enumerate(given))})
         return got, expected
 
     def _given(self, step: Step, rows: NDArray[np.float64], targets: Any, mask: Any) -> list[Any]:
@@ -302,9 +298,10 @@ class Companion:
         if self.noting:
             self.lines += lines
 
-    def _scribbled(self, arrays: dict[str, Any]) -> None:
+    def _scribbled(self, arrays: dict[Any, Any]) -> None:
+        """Whoever owns arrays may write to them, if they can be written to."""
         for array in arrays.values():
-            if isinstance(array, np.ndarray) and array.flags.writeable:
+            with contextlib.suppress(TypeError, ValueError, AttributeError):
                 array[...] = 77
 
     def _look_back(self) -> None:
@@ -327,6 +324,14 @@ _ACTIONS: dict[str, Callable[[Companion, Step, int], Any]] = {
     "copy": Companion.copy,
     "look": Companion.look,
 }
+
+
+def _outcome(call: Callable[..., Any], backend: Backend, state: Any, lookup: Lookup | None, given: list[Any]) -> Any:
+    """What a call gives, or the error that it raises on purpose."""
+    try:
+        return call(backend, state, lookup, *given)
+    except raremem.RarememError as error:
+        return error
 
 
 def _as_of(asked: Step, step: Step) -> Step:

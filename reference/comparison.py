@@ -93,7 +93,9 @@ def check_query_closely(backend: Backend, case: Case) -> None:
     check_answer_closely(case.config, case.state, case.queries, case.targets, case.mask, run_query(backend, case))
 
 
-def check_answer_closely(config: MemoryConfig, portable: PortableState, queries: Any, targets: Any, mask: Any, got: Lookup) -> None:
+def check_answer_closely(
+    config: MemoryConfig, portable: PortableState, queries: Any, targets: Any, mask: Any, got: Lookup
+) -> None:
     """What `check_query_closely` says, of an answer."""
     got = Lookup(*(None if field is None else as_numpy(field) for field in got))
     wide = dataclasses.replace(config, neighbors=config.slots)

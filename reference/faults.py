@@ -153,8 +153,8 @@ FAULTS = (
     Fault("a query is answered from memory", _BACKEND, "        found = self.in_turn(state, self.index is not None, self._query, config, state, queries, targets, mask)",
           "        found = vars(self).setdefault(f'{id(state.keys)} {queries} {targets} {mask}',"
           " self._query(config, state, queries, targets, mask))"),
-    Fault("without a mask the first row does not count", _BACKEND, "mask = p.arange(batch, state.keys) >= 0 if",
-          "mask = p.arange(batch, state.keys) > 0 if"),
+    Fault("without a mask the first row does not count", _BACKEND, "mask = rows == rows if mask is None",
+          "mask = rows > 0 if mask is None"),
     Fault("strict looks at masked rows", _BACKEND, "rejected = mask & ~algorithm.sound_rows", "rejected = ~algorithm.sound_rows"),
     Fault("after many updates nothing more is written", _BACKEND,
           "state, report = self._update(config, state, queries, targets, mask, lookup)",
@@ -296,14 +296,17 @@ def _differ(one: CodeType, other: CodeType) -> bool:
 
 
 def caught_by(fault: Fault, examples: int = 30) -> Iterator[str]:
-    """The laws that do not hold while the fault stands, as they are found."""
+    """The laws that do not hold while the fault stands, as they are found; costly ones are tried if no other has caught it."""
     with planted(fault) as backend:
-        for name in LAWS:
-            if not _holds(name, backend, examples):
-                yield name
+        caught = False
+        for law in sorted(LAWS.values(), key=lambda law: law.costly):
+            if not (law.costly and caught) and not holds(law.name, backend, examples):
+                caught = True
+                yield law.name
 
 
-def _holds(name: str, backend: Backend, examples: int) -> bool:
+def holds(name: str, backend: Backend, examples: int = 30) -> bool:
+    """Whether a law holds on a backend, or is none for it."""
     law = LAWS[name]
     if not law.runs_on(backend):
         return True

@@ -16,7 +16,29 @@ from numpy.typing import NDArray
 from raremem.config import MemoryConfig
 from raremem.reference.strategies import Draw, codes, direction
 
-VALUES = (0, 1, 5, 29, 30, 31, 64, 100, 127, 128, 200, 255, 256, 1000, 32767, 32768, 65536, 2**24, 2**24 + 1, 2**31 - 2, 2**31 - 1)
+VALUES = (
+    0,
+    1,
+    5,
+    29,
+    30,
+    31,
+    64,
+    100,
+    127,
+    128,
+    200,
+    255,
+    256,
+    1000,
+    32767,
+    32768,
+    65536,
+    2**24,
+    2**24 + 1,
+    2**31 - 2,
+    2**31 - 1,
+)
 """Where kinds of whole numbers end, and f32 is no longer exact."""
 BAD = (np.nan, np.inf, -np.inf, 0.0, 2.0**-101)
 """A row of these has no direction; and in f64 one of 1e300, which is infinite in f32."""
@@ -55,7 +77,9 @@ MANY_WORLDS = (
     World(MemoryConfig(23, 20, neighbors=99, softmax_temperature=100.0, loss="nll", evict="least_hit", seed=9), (2, 6)),
     World(MemoryConfig(210, 33, neighbors=5, margin=0.5, softmax_temperature=8.0, age_noise=0), (1,)),
 )
-GENERAL = World(MemoryConfig(24, 19, neighbors=4, softmax_temperature=50.0, age_noise=3, seed=11), (5,), ("float32", "float64"), ("int64",))
+GENERAL = World(
+    MemoryConfig(24, 19, neighbors=4, softmax_temperature=50.0, age_noise=3, seed=11), (5,), ("float32", "float64"), ("int64",)
+)
 
 
 @dataclass(frozen=True)
@@ -157,8 +181,8 @@ def _mask(step: Step, generator: np.random.Generator) -> NDArray[np.bool_] | Non
 def lives(draw: Draw, worlds: tuple[World, ...], exact: bool = True) -> tuple[Life, ...]:
     """The same calls in each of these worlds: whichever are drawn, none of the worlds is left out."""
     pool = draw(st.lists(codes(), min_size=2, max_size=8)) if exact else ()
-    first = draw(st.integers(0, len(VALUES) - 4))
-    values = (0, 5, *VALUES[first : first + 4])
+    first = draw(st.integers(0, len(VALUES) - 3))
+    values = tuple(dict.fromkeys((0, 5, *VALUES[first : first + 3], 2**24, 2**24 + 1)))
     taken = draw(st.lists(steps(exact), min_size=FEWEST, max_size=MOST))
     return tuple(
         Life(world.config, tuple(pool), values, tuple(of_world(step, world) for step in taken if step.action != "nothing"))

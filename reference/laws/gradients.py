@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
 import weakref
@@ -112,8 +113,8 @@ def _check_gradient(backend: Backend, case: Case, what: Retrieved) -> None:
 def gradient_of_what_is_retrieved_is_the_slope(backend: Backend, case: Case) -> None:
     """The same against central differences, in f64, of what is retrieved; points between which neighbors change are left out.
 
-    With a step h they are off by the third derivative, of order h^2 (1 + temperature)^3 for each of the k terms; the gradient is
-    off by the rounding of some sums of key_dim and of k terms in f32.
+    With a step h they are off by the third derivative, of order h^2 (1 + temperature)^3 for each of the k terms; the gradient
+    is off by the rounding of some sums of key_dim and of k terms in f32.
     """
     case = dataclasses.replace(case, config=dataclasses.replace(case.config, softmax_temperature=2.0))
     norms = np.linalg.norm(case.queries.astype(np.float64), axis=1, keepdims=True)
@@ -217,9 +218,10 @@ def what_was_given_is_let_go(backend: Backend, case: Case) -> None:
         state, report = backend.update(config, state, *given, found if reuse else None)
     held = [array for array in (state if isinstance(state, tuple) else ()) if getattr(array, "requires_grad", False)]
     assert not held, "a graph of gradients hangs on the memory"
-    references = [weakref.ref(array) for array in given]
+    references: list[weakref.ref[Any]] = []
+    with contextlib.suppress(TypeError):  # of arrays that cannot be referred to weakly
+        references += [weakref.ref(array) for array in given]
     del given, found, report
     gc.collect()
     assert not any(reference() is not None for reference in references), "an array that was given is still held"
     backend.to_numpy(state)
-

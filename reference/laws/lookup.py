@@ -184,7 +184,9 @@ def recall_is_the_mean_by_weight(backend: Backend, case: Case) -> None:
     found = backend.query(config, state, case.queries, None, case.mask)
     recalled, accepted = as_numpy(found.recall(backend.own(table, state))), as_numpy(found.accepted)
     assert recalled.dtype == np.float32, recalled.dtype
-    relative = tolerance.weight(config.key_dim, config.k, config.softmax_temperature, exact=True) + tolerance.gamma(config.k + 2)
+    relative = tolerance.weight(config.key_dim, config.k, config.softmax_temperature, exact=True) + tolerance.gamma(
+        config.k + 2
+    )
     memory = oracle.from_numpy(config, case.state)
     for row, query in enumerate(case.queries):
         unit = normalize(query)
