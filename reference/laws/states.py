@@ -67,6 +67,7 @@ def slots_far_apart_agree(backend: Backend, case: Case) -> None:
     state = oracle.to_numpy(oracle.init(config))
     for name in ("keys", "values", "ages", "filled", "hits"):
         state[name][places] = case.state[name]
+    state["step"] = case.state["step"]
     rows = np.arange(MANY_ROWS) % len(case.queries)
     expected = _rows_of(run_query(oracle, case), rows)
     expected = expected._replace(slots=np.where(expected.slots == NO_SLOT, NO_SLOT, places[expected.slots]))
