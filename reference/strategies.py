@@ -40,8 +40,8 @@ MANY_SIZES = (
     Size(MemoryConfig(3, 2, neighbors=2, margin=0.0, softmax_temperature=0.0, age_noise=3, seed=3), 1),
     Size(MemoryConfig(6, 8, neighbors=7, margin=2.0, softmax_temperature=40.0, age_noise=100, seed=4), 6),
     Size(MemoryConfig(64, 16, neighbors=64, margin=0.125, softmax_temperature=16.0, age_noise=8, seed=5), 20),
-    Size(MemoryConfig(210, 33, neighbors=1, margin=0.125, softmax_temperature=64.0, age_noise=0, seed=6), 1),
 )
+ONE_ROW = Size(MemoryConfig(210, 33, neighbors=250, margin=0.125, softmax_temperature=64.0, age_noise=0, seed=6), 1)
 
 
 def with_config(sizes: tuple[Size, ...], **fields: Any) -> tuple[Size, ...]:

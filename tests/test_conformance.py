@@ -19,8 +19,8 @@ FAULTY = """
     class Faulty(NumpyPrimitives):
         name = "faulty"
 
-        def put_rows(self, array, rows, content):
-            return super().put_rows(array, rows, content if array.ndim == 2 else content * 0)
+        def write(self, state, slots, content):
+            return super().write(state, slots, content._replace(values=content.values * 0))
 
     backend = ArrayBackend(Faulty())
 """
@@ -29,6 +29,19 @@ SOUND = """
     from raremem.backend import ArrayBackend
 
     backend = ArrayBackend(NumpyPrimitives())
+"""
+
+FORGETFUL = """
+    from raremem.adapters.numpy import NumpyPrimitives
+    from raremem.backend import ArrayBackend
+
+    class Forgetful(ArrayBackend):
+        def update(self, config, state, *batch, **options):
+            third = int(state.step) == 2
+            after, report = super().update(config, self.copy(state) if third else state, *batch, **options)
+            return (state if third else after), report
+
+    backend = Forgetful(NumpyPrimitives())
 """
 
 
@@ -49,6 +62,12 @@ def environment(folder):
     return {**os.environ, "PYTHONPATH": str(folder)}
 
 
+def program_in(output):
+    lines = [line.removeprefix("E").strip() for line in output.splitlines()]
+    first = lines.index("import numpy as np")
+    return "\n".join(lines[first : lines.index("", first)])
+
+
 def test_a_sound_backend_passes_and_says_what_it_does_not_declare(mine, tmp_path):
     result = mine(SOUND, "--raremem-report", "report.json")
     assert result.returncode == 0, result.stdout
@@ -64,18 +83,29 @@ def test_a_sound_backend_passes_and_says_what_it_does_not_declare(mine, tmp_path
 
 
 def test_a_broken_law_is_told_with_a_program_that_shows_it(mine, tmp_path):
-    result = mine(FAULTY)
+    result = mine(FAULTY, "-k", "update_agrees")
     assert result.returncode == 1
     assert "mine:backend (eager) breaks the law" in result.stdout
     assert "slot 0, values: oracle" in result.stdout
-    lines = [line.removeprefix("E").strip() for line in result.stdout.splitlines()]
-    first = lines.index("import numpy as np")
-    program = "\n".join(lines[first : lines.index("", first)])
+    program = program_in(result.stdout)
     shown = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, env=environment(tmp_path)
     )
     assert shown.returncode == 0, shown.stderr
     assert "UpdateReport(" in shown.stdout
+
+
+def test_a_broken_law_over_time_is_told_with_every_call_that_it_takes(mine, tmp_path):
+    result = mine(FORGETFUL, "--raremem-examples", "30", "-k", "a_memory_lives and not any and not long")
+    assert result.returncode == 1
+    assert "Backend and oracle part at step " in result.stdout
+    program = program_in(result.stdout)
+    assert program.count("backend.update(") == 3
+    shown = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, env=environment(tmp_path)
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert "'step': 2" in shown.stdout
 
 
 def test_expected_failures_have_reasons_and_must_fail(mine, tmp_path):

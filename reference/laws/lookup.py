@@ -23,7 +23,7 @@ from raremem.reference.comparison import (
 from raremem.reference.laws.registry import empty, full, general, law, many_neighbors, one_slot
 from raremem.reference.oracle import backend as oracle
 from raremem.reference.oracle import nearest_first, normalize, recall
-from raremem.reference.strategies import Case, direction
+from raremem.reference.strategies import ONE_ROW, Case, cases, direction
 from raremem.state import Lookup, empty_portable
 
 # Rule 1: queries
@@ -140,6 +140,13 @@ def empty_memory_finds_nothing(backend: Backend, case: Case) -> None:
 @law("2", one_slot)
 def one_slot_is_a_memory(backend: Backend, case: Case) -> None:
     """A single slot is found, hit and evicted like any."""
+    check_query(backend, case)
+    check_update(backend, case)
+
+
+@law("2, 5", lambda sizes: cases((ONE_ROW,), masked=False))
+def one_row_sees_every_slot(backend: Backend, case: Case) -> None:
+    """A single row in a memory of many slots, of which it asks for all."""
     check_query(backend, case)
     check_update(backend, case)
 
