@@ -16,7 +16,7 @@ from raremem.backend import Backend
 from raremem.config import MemoryConfig
 from raremem.reference import tolerance
 from raremem.reference.comparison import as_numpy, close, same
-from raremem.reference.laws.registry import general, law
+from raremem.reference.laws.registry import full, general, law
 from raremem.reference.oracle import (
     Neighbor,
     OracleState,
@@ -205,7 +205,7 @@ def no_gradient_reaches_the_keys(backend: Backend, case: Case) -> None:
         assert not got.any(), f"a gradient reaches the keys: {got[got.any(axis=1)][:3]}"
 
 
-@law("11", cases, costly=True)
+@law("11", full, costly=True)
 def what_was_given_is_let_go(backend: Backend, case: Case) -> None:
     """Once a call is over nobody holds its arrays, and no graph of gradients hangs on the memory."""
     config = case.config
