@@ -67,7 +67,7 @@ def _scan_group(
         ids = p.arange(size, state.values) + start
         values = p.slice_rows(state.values, start, size)
         absent = p.cast(p.xp.where((values != NO_SLOT) & (ids >= first), 0.0, NOTHING), "float32")
-        keys = p.slice_rows(state.keys, start, size)
+        keys = p.constant(p.slice_rows(state.keys, start, size))
         # Laid out for what comes next: the maxima of blocks of slots, or whole rows.
         scores = (p.inner(keys, queries) if p.blocks() else p.inner(queries, keys).T) + absent[:, None]
         best = top_k(p, scores, k, start, found[0] if found else None)
