@@ -87,7 +87,7 @@ class TorchPrimitives(Primitives):
         return array.device.type == "cpu" and torch_modes.seen(array)
 
     def in_numpy(self) -> Primitives:
-        return _NumpyPrimitives()
+        return NumpyBesideTorch()
 
     def coarse(self, state: MemoryState, batch: int) -> tuple[Tensor, str, float]:
         """bf16 has 8 significant bits. For fewer queries, to convert the keys costs what it saves."""
@@ -287,7 +287,7 @@ def _mean_of_rows(weights: Tensor, values: Tensor, embedding: Tensor) -> Tensor:
 means_of_rows[Tensor] = _mean_of_rows
 
 
-class _NumpyPrimitives(NumpyPrimitives):
+class NumpyBesideTorch(NumpyPrimitives):
     """NumPy's table with PyTorch's products: the threads of two libraries for these would get in each other's way."""
 
     def inner(self, left: NDArray[Any], right: NDArray[Any]) -> NDArray[Any]:
@@ -316,7 +316,9 @@ class TorchBackend(ArrayBackend):
         together = MemoryState(*(torch.stack(arrays) for arrays in zip(*states, strict=True)))
         return torch.func.vmap(partial(self.query, config))(together, *map(torch.as_tensor, (queries, targets, mask)))
 
-    def update(self, config: MemoryConfig, state: MemoryState, *arguments: Any, **options: Any) -> tuple[MemoryState, UpdateReport]:
+    def update(
+        self, config: MemoryConfig, state: MemoryState, *arguments: Any, **options: Any
+    ) -> tuple[MemoryState, UpdateReport]:
         _check_may_write(state)
         with torch.no_grad():
             return super().update(config, state, *arguments, **options)
@@ -324,16 +326,30 @@ class TorchBackend(ArrayBackend):
     def _write(
         self, config: MemoryConfig, state: MemoryState, found: Lookup, targets: Tensor, mask: Tensor
     ) -> tuple[MemoryState, UpdateReport]:
-        if not self.primitives.eager(state.keys):  # sharded, compiled, or on a GPU
+        if not self.primitives.eager(state.values):  # compiled, or on a GPU
             return super()._write(config, state, found, targets, mask)
-        shadow, views, seen = torch_shadow.take(state), MemoryState(*map(_view, state)), Lookup(*map(_view, found))
-        after, report = quietly(algorithm.update)(self.primitives.in_numpy(), config, views, seen, _view(targets), _view(mask))
-        if not state.keys.is_inference():
-            torch.autograd.graph.increment_version(state.keys)
+        keys, p = self._keys_here(state), self.primitives.in_numpy()
+        shadow, views, seen = (
+            torch_shadow.take(state._replace(keys=keys)),
+            MemoryState(*map(_view, state)),
+            Lookup(*map(_view, found)),
+        )
+        after, report = quietly(algorithm.update)(p, config, views, seen, _view(targets), _view(mask))
+        if not keys.is_inference():
+            torch.autograd.graph.increment_version(keys)
         if shadow is not None:
-            shadow.write(state.keys, after.step, report.slots[report.written])
-        to_tensor = partial(torch.as_tensor, device=state.keys.device)
+            shadow.write(keys, after.step, self._places_here(state, report.slots[report.written]))
+        to_tensor = partial(torch.as_tensor, device=keys.device)
         return state, UpdateReport(*map(to_tensor, report))
+
+    def _keys_here(self, state: MemoryState) -> Tensor:
+        """The keys that are in this process."""
+        keys: Tensor = state.keys
+        return keys
+
+    def _places_here(self, state: MemoryState, slots: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Where among these the keys of slots [n] are, those that are."""
+        return slots
 
 
 class Memory(MemoryModule):
@@ -387,7 +403,7 @@ class Memory(MemoryModule):
     def forward(self, query: Tensor, target: Tensor | None = None, mask: Tensor | None = None) -> Lookup:
         """Look up query [B, key_dim or query_dim]; with target [B], `loss` [B] too. See `Backend.query`.
 
-        Raises: as `Backend.query` does, and StateError if something else has written to the buffers, and they are no memory now.
+        Raises: as `Backend.query` does, and StateError if something else has written to the buffers: they are no memory.
         """
         self._look()
         state, query = self.state, self._projected(query)

@@ -1,8 +1,8 @@
 """The life of a memory as a module: how its buffers are made, moved, emptied, filled, loaded, copied and watched.
 
-PyTorch makes, casts, averages and fills buffers in many ways, and asks nobody. So a module remembers how its own calls have left
-its buffers (`_Known`). Where they are otherwise at the next call, they are looked at once: what was cast is put back, and what
-is no memory any longer is an error.
+PyTorch makes, casts, averages and fills buffers in many ways, and asks nobody. So a module remembers how its own calls have
+left its buffers (`_Known`). Where they are otherwise at the next call, they are looked at once: what was cast is put back, and
+what is no memory any longer is an error.
 """
 
 from __future__ import annotations
@@ -84,6 +84,8 @@ class MemoryModule(nn.Module):
     _known: _Known | None = None
     _met: bool = False
     """Whether the other ranks are known to hold the same."""
+    _is_part: bool = False
+    """Whether the keys are those of some slots, and other ranks have the others."""
     _is_broadcast: bool = False
     """Whether the last forward was in a DistributedDataParallel that broadcasts the buffers."""
     _has_warned: bool = False
@@ -213,7 +215,7 @@ class MemoryModule(nn.Module):
             self.index.drop()
 
     def _apply(self: Self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Let `.to`, `.half()`, `.type()` and the like move the buffers, and keep their dtypes; `to_empty` leaves the memory empty."""
+        """Let `.to`, `.half()`, `.type()` and the like move the buffers, with their dtypes; `to_empty` makes the memory empty."""
         return self._in_turn(True, self._moved, fn, recurse)  # type: ignore[no-any-return]
 
     def _moved(self: Self, fn: Callable[[Tensor], Tensor], recurse: bool) -> Self:
@@ -268,7 +270,7 @@ class MemoryModule(nn.Module):
     # Saved and loaded.
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the memory to a file, as `raremem.save` does: whole, or not at all. Any backend reads it; `load` makes a module.
+        """Write the memory to a file, as `raremem.save` does: whole, or not at all. Any backend reads it.
 
         Raises:
             StateError: there is a learned projection, for which such a file has no place.
@@ -282,7 +284,9 @@ class MemoryModule(nn.Module):
         checkpoint.save(path, self.config, self.state, self.backend)
 
     @classmethod
-    def load(cls: type[Self], path: str | os.PathLike[str], *, slots: int | None = None, device: Any = None, **options: Any) -> Self:
+    def load(
+        cls: type[Self], path: str | os.PathLike[str], *, slots: int | None = None, device: Any = None, **options: Any
+    ) -> Self:
         """A module of the memory in a file that `save` or `raremem.save` of any backend has written.
 
         Args:
@@ -339,8 +343,8 @@ class MemoryModule(nn.Module):
             there = ", ".join(f"{name}={value!r}" for name, value in other.items())
             here = ", ".join(f"{name}={own[name]!r}" for name in other)
             raise LoadError(
-                f"the state_dict is of a memory with {there}; expected {here}. Make the memory with the saved config; to change "
-                "it on purpose, set memory.config = dataclasses.replace(memory.config, ...) once it is loaded."
+                f"the state_dict is of a memory with {there}; expected {here}. Make the memory with the saved config; "
+                "to change it on purpose, set memory.config = dataclasses.replace(memory.config, ...) once it is loaded."
             )
 
     def _extra(self) -> dict[str, Any]:
@@ -371,7 +375,7 @@ class MemoryModule(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        """Load a memory whole, after every check; or raise, whatever `strict` is. Of a state_dict without one nothing is taken."""
+        """Load a memory whole, after every check, or raise, whatever `strict` is. Without one in it nothing is taken."""
         given = {name[len(prefix) :]: entry for name, entry in state_dict.items() if name.startswith(prefix)}
         if given:
             assign = bool(local_metadata.get("assign_to_params_buffers", False))
@@ -383,7 +387,9 @@ class MemoryModule(nn.Module):
                 self._in_turn(True, self._take, content, assign)
         missing: list[str] = []
         rest = {name: entry for name, entry in state_dict.items() if name[len(prefix) :] not in (*NAMES, EXTRA)}
-        super()._load_from_state_dict(rest, prefix, local_metadata, strict, missing, unexpected_keys, error_msgs)  # a subclass's
+        super()._load_from_state_dict(
+            rest, prefix, local_metadata, strict, missing, unexpected_keys, error_msgs
+        )  # a subclass's
         missing_keys.extend(name for name in missing if not given or name[len(prefix) :] not in (*NAMES, EXTRA))
 
     def _content_of(self, given: dict[str, Any], assign: bool) -> MemoryState | None:
@@ -422,12 +428,15 @@ class MemoryModule(nn.Module):
         missing = [name for name in NAMES if name not in there]
         if self.projection is not None and not any(name.startswith("projection.") for name in there):
             missing.append("projection.weight")
-        unexpected = sorted(name for name in there if name.partition(".")[0] not in {*self._parameters, *self._buffers, *self._modules})
+        unexpected = sorted(
+            name for name in there if name.partition(".")[0] not in {*self._parameters, *self._buffers, *self._modules}
+        )
         unexpected += sorted(name for name in there if name.startswith("projection.") and self.projection is None)
         if missing or unexpected:
+            arrived = f"no {', '.join(missing)}" if missing else f"also {', '.join(dict.fromkeys(unexpected))}"
+            expected = ", ".join(NAMES if self.projection is None else (*NAMES, "projection.weight"))
             raise LoadError(
-                f"the state_dict has {'no ' + ', '.join(missing) if missing else 'also ' + ', '.join(dict.fromkeys(unexpected))}; "
-                f"expected {', '.join(NAMES)}{'' if self.projection is None else ' and projection.weight'}, all of them or none. "
+                f"the state_dict has {arrived}; expected {expected}: all of them, or none. "
                 "Make the memory as the saved one was (query_dim), or take its content alone with memory.fill."
             )
         if EXTRA in given:
@@ -463,8 +472,8 @@ class MemoryModule(nn.Module):
         if not self._has_warned:
             self._has_warned = True
             warnings.warn(
-                f"Memory.update writes the rows of this rank alone, of {dist.get_world_size()}: their memories will differ. Call "
-                "raremem.adapters.distributed.update(memory, out), which writes the rows of all ranks to each.",
+                f"Memory.update writes the rows of this rank alone, of {dist.get_world_size()}: their memories will differ. "
+                "Call raremem.adapters.distributed.update(memory, out), which writes the rows of all ranks to each.",
                 stacklevel=3,
             )
 

@@ -107,7 +107,10 @@ class _Building:
         return self._thread.is_alive()
 
     def result(self, timeout: float | None = None) -> _Built | None:
-        """Wait for the index, so many seconds at most; raise what building it has raised. None: the thread is gone, as in a child process."""
+        """Wait for the index, so many seconds at most; raise what building it has raised.
+
+        None: it is not there yet, and if it is not under way, never will be: the thread is not in this process.
+        """
         if self.under_way:
             self._thread.join(timeout)
         if self.error is not None:
