@@ -14,6 +14,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from multiprocessing.context import get_spawning_popen
 from typing import Any, TypeVar
 
 import numpy as np
@@ -67,6 +68,19 @@ class _Known:
         if self.writes != _writes(state) or any(map(_is_cast, state, DTYPES)):
             return False
         return self.watch is None or self.watch.holds(_array(state.keys), int(state.step))
+
+
+class _Sent:
+    """A buffer on its way to a process that is being spawned: by value. PyTorch sends memory that must outlive the sending."""
+
+    def __init__(self, buffer: Tensor) -> None:
+        self.array, self.device = None if buffer.is_meta else _array(buffer), buffer.device
+        self.shape, self.dtype = buffer.shape, buffer.dtype
+
+    def tensor(self) -> Tensor:
+        if self.array is None:
+            return torch.empty(self.shape, dtype=self.dtype, device="meta")
+        return torch.from_numpy(self.array).to(self.device)
 
 
 class MemoryModule(nn.Module):
@@ -215,7 +229,7 @@ class MemoryModule(nn.Module):
             self.index.drop()
 
     def _apply(self: Self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Let `.to`, `.half()`, `.type()` and the like move the buffers, with their dtypes; `to_empty` makes the memory empty."""
+        """Let `.to`, `.half()`, `.type()` and the like move the buffers, dtypes as they are; `to_empty` empties the memory."""
         return self._in_turn(True, self._moved, fn, recurse)  # type: ignore[no-any-return]
 
     def _moved(self: Self, fn: Callable[[Tensor], Tensor], recurse: bool) -> Self:
@@ -251,8 +265,10 @@ class MemoryModule(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickle: copies, all of one time."""
-        parts = self._parts(self.backend.copy(self.state))
-        return {**self.__dict__, "_known": None, "_buffers": {**self._buffers, **parts._asdict()}}
+        parts: dict[str, Any] = self._parts(self.backend.copy(self.state))._asdict()
+        if get_spawning_popen() is not None:
+            parts = {name: _Sent(part) for name, part in parts.items()}
+        return {**self.__dict__, "_known": None, "_buffers": {**self._buffers, **parts}}
 
     def __deepcopy__(self: Self, memo: dict[int, Any]) -> Self:
         """A module of its own, all of one time."""
@@ -263,7 +279,8 @@ class MemoryModule(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """What `copy` and `pickle` make."""
-        super().__setstate__(state)
+        buffers = {name: part.tensor() if isinstance(part, _Sent) else part for name, part in state["_buffers"].items()}
+        super().__setstate__({**state, "_buffers": buffers})
         self._keep_normal()
         self._note(trusted=False)
 

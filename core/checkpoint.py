@@ -19,7 +19,7 @@ import safetensors.numpy
 
 from .backend import Backend
 from .config import MemoryConfig
-from .errors import CheckpointError, RarememError
+from .errors import CheckpointError, RarememError, StateError
 from .registry import get_backend
 from .state import check_portable, resized
 
@@ -44,6 +44,7 @@ def save(path: str | os.PathLike[str], config: MemoryConfig, state: Any, backend
         UnknownBackendError: no backend owns the state's arrays.
         OSError: the file cannot be written; the older one is as it was.
     """
+    _check_is_no_module(state)
     if not isinstance(backend, Backend):
         backend = get_backend(getattr(state, "keys", state) if backend is None else backend)
     portable = backend.to_numpy(state)
@@ -69,6 +70,7 @@ def load(path: str | os.PathLike[str], backend: str | Backend = "numpy", slots: 
         OSError: the file cannot be read.
     """
     chosen = backend if isinstance(backend, Backend) else get_backend(backend)
+    _check_is_no_state_dict(Path(path))
     with open(path, "rb"):
         pass
     try:
@@ -91,6 +93,27 @@ def load(path: str | os.PathLike[str], backend: str | Backend = "numpy", slots: 
         raise CheckpointError(f"{path} is not a whole raremem checkpoint ({error}). Use an older one.") from error
     other = dataclasses.replace(config, slots=slots)
     return other, chosen.from_numpy(other, resized(config, portable, slots))
+
+
+def _check_is_no_module(state: Any) -> None:
+    """Check that what is given for a state is not the module that has one."""
+    if hasattr(state, "state_dict") or hasattr(state, "state"):
+        raise StateError(
+            f"what is to be saved is a {type(state).__name__}; expected a state. Save a module with memory.save(path), or its "
+            "state: raremem.save(path, memory.config, memory.state, memory.backend)."
+        )
+
+
+def _check_is_no_state_dict(path: Path) -> None:
+    """Check that a file is none that `torch.save` writes: a zip archive, or in its older form a pickle."""
+    if not path.is_file():
+        return
+    with open(path, "rb") as file:
+        if file.read(4) in (b"PK\x03\x04", b"\x80\x02\x8a\x0a"):
+            raise CheckpointError(
+                f"{path} was written by torch.save; expected a file of raremem.save. Load a state_dict with "
+                "memory.load_state_dict(torch.load(path)), and save a memory with memory.save(path)."
+            )
 
 
 def _checksum(fields: dict[str, Any], arrays: dict[str, Any]) -> str:
