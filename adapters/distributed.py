@@ -83,10 +83,9 @@ def update(
 def write_gathered(memory: Memory, parts: list[Rows]) -> UpdateReport:
     """Write what all ranks have sent to this rank's memory."""
     if any(len(part.rows) for part in parts):
-        found = _gathered(memory, parts)
-        return memory._write(found, found.targets, None)
-    found = _gathered(memory, [Rows(memory.values.new_zeros(1, memory.config.key_dim + 7))])  # a row that was not accepted
-    report = memory._write(found, found.targets, None)
+        return memory._write(*_gathered(memory, parts), None)
+    nothing = Rows(memory.values.new_zeros(1, memory.config.key_dim + 7))  # a row that was not accepted
+    report = memory._write(*_gathered(memory, [nothing]), None)
     return UpdateReport(*(field[:0] if field.ndim else field for field in report))
 
 
@@ -115,14 +114,15 @@ def rows_to_write(memory: Memory, lookup: Lookup | None, target: Tensor | None, 
     return Rows(torch.cat([queries.float().contiguous().view(torch.int32), *numbers], dim=1), 0 if current else LATE)
 
 
-def _gathered(memory: Memory, parts: list[Rows]) -> Lookup:
-    """The lookup of all ranks' rows, in rank order, with its targets."""
+def _gathered(memory: Memory, parts: list[Rows]) -> tuple[Lookup, Tensor]:
+    """The lookup of all ranks' rows, in rank order, and their targets."""
     rows = torch.cat([part.rows for part in parts])
     late = any(part.kind == LATE for part in parts)
     queries, (slots, values, bits, low, high, accepted, rejected) = (
         rows[:, :-7].contiguous().view(torch.float32),
         rows[:, -7:].T,
     )
+    targets = torch.stack([low, high], dim=1).view(torch.int64)[:, 0]
     lookup = Lookup(
         values=values[:, None].contiguous(),
         slots=slots[:, None].contiguous(),
@@ -131,13 +131,13 @@ def _gathered(memory: Memory, parts: list[Rows]) -> Lookup:
         found=slots != NO_SLOT,
         loss=None,
         queries=queries,
-        targets=torch.stack([low, high], dim=1).view(torch.int64)[:, 0],
+        targets=targets,
         rejected=rejected.bool(),
         accepted=accepted.bool(),
         step=None if late else torch.where(accepted.bool(), memory.step, 0),
     )
     note(lookup.slots, lineage_of(memory.keys))
-    return lookup
+    return lookup, targets
 
 
 def gather_agreed(memory: Memory, group: Group, call: str, prepare: Callable[[], Rows]) -> list[Rows]:

@@ -31,7 +31,7 @@ from torch import Tensor
 from raremem.adapters import distributed
 from raremem.adapters.distributed import WITH_TARGETS, WITHOUT_TARGETS, Group, Rows, gather_agreed
 from raremem.adapters.torch import Memory, NumpyBesideTorch, TorchBackend, TorchPrimitives
-from raremem.adapters.torch_module import LoadError
+from raremem.adapters.torch_buffers import LoadError
 from raremem.config import MemoryConfig
 from raremem.errors import StateError
 from raremem.primitives import Primitives, set_all

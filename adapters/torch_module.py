@@ -1,7 +1,7 @@
 """The life of a memory as a module: how its buffers are made, moved, emptied, filled, loaded, copied and watched.
 
 PyTorch makes, casts, averages and fills buffers in many ways, and asks nobody. So a module remembers how its own calls have
-left its buffers (`_Known`). Where they are otherwise at the next call, they are looked at once: what was cast is put back, and
+left its buffers (`Known`). Where they are otherwise at the next call, they are looked at once: what was cast is put back, and
 what is no memory any longer is an error.
 """
 
@@ -13,7 +13,6 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from multiprocessing.context import get_spawning_popen
 from typing import Any, TypeVar
 
@@ -25,62 +24,37 @@ from torch import Tensor, nn
 
 from raremem import checkpoint
 from raremem.adapters import torch_modes
+from raremem.adapters.torch_buffers import (
+    DTYPES,
+    NAMES,
+    Known,
+    LoadError,
+    Sent,
+    all_seen,
+    captured,
+    fault,
+    in_numpy,
+    is_broadcast,
+    is_cast,
+    keeps_content,
+    plain,
+    uncast,
+    writes,
+)
 from raremem.backend import ArrayBackend
 from raremem.config import MAX_INT32, MemoryConfig
 from raremem.errors import DeviceError, RarememError, StateError
 from raremem.index import LiveIndex
 from raremem.primitives import set_all
 from raremem.provenance import lineage_of, note
+from raremem.registry import get_backend
 from raremem.state import MAX_HITS, NO_SLOT, MemoryState, PortableState, UpdateReport, check_portable, to_portable
 from raremem.watch import Watch
 
-NAMES = MemoryState._fields
-DTYPES = MemoryState(torch.float32, torch.int32, torch.int32, torch.int32, torch.int32)
 EXTRA = "_extra_state"
 """What PyTorch calls the entry of a state_dict that `get_extra_state` gives."""
 
-ROUNDED = 2.0**-8
-"""By how much the norm of a unit key may be off, and be made 1 again: as much as rounding to bf16 makes it."""
-
 Self = TypeVar("Self", bound="MemoryModule")
-
-
-class LoadError(StateError, RuntimeError):
-    """A state_dict that this memory does not take. It is a RuntimeError too, as what `load_state_dict` raises is."""
-
-
-@dataclass(frozen=True)
-class _Known:
-    """Buffers as our own calls have left them.
-
-    `content` shares their memory, and is kept where something (FSDP, DDP's mixed precision) gives them another with `.data =`.
-    """
-
-    tensors: tuple[Tensor, ...]
-    content: tuple[Tensor, ...]
-    writes: tuple[int | None, ...] | None
-    watch: Watch | None
-
-    def holds(self, state: MemoryState) -> bool:
-        """Whether the buffers are as they were, as far as is seen without waiting for a device."""
-        if any(tensor is not known for tensor, known in zip(state, self.tensors, strict=True)):
-            return False
-        if self.writes != _writes(state) or any(map(_is_cast, state, DTYPES)):
-            return False
-        return self.watch is None or self.watch.holds(_array(state.keys), int(state.step))
-
-
-class _Sent:
-    """A buffer on its way to a process that is being spawned: by value. PyTorch sends memory that must outlive the sending."""
-
-    def __init__(self, buffer: Tensor) -> None:
-        self.array, self.device = None if buffer.is_meta else _array(buffer), buffer.device
-        self.shape, self.dtype = buffer.shape, buffer.dtype
-
-    def tensor(self) -> Tensor:
-        if self.array is None:
-            return torch.empty(self.shape, dtype=self.dtype, device="meta")
-        return torch.from_numpy(self.array).to(self.device)
 
 
 class MemoryModule(nn.Module):
@@ -95,7 +69,7 @@ class MemoryModule(nn.Module):
     backend: ArrayBackend
     index: LiveIndex | None
     projection: nn.Linear | None
-    _known: _Known | None = None
+    _known: Known | None = None
     _met: bool = False
     """Whether the other ranks are known to hold the same."""
     _is_part: bool = False
@@ -140,19 +114,19 @@ class MemoryModule(nn.Module):
         if torch.compiler.is_compiling():
             return
         state = self._own
-        if not _all_seen(state):
+        if not all_seen(state):
             self._known = None
             return
         watch = self._known.watch if self._known is not None and report is not None else None
         if state.keys.device.type == "cpu" and len(state.keys):
-            keys, step = _array(state.keys), int(state.step)
+            keys, step = in_numpy(state.keys), int(state.step)
             if watch is None or report is None:
                 watch = Watch(keys, step)
             else:
-                watch.follow(keys, step, self._places(_array(report.slots[report.written])))
+                watch.follow(keys, step, self._places(in_numpy(report.slots[report.written])))
         with torch.inference_mode(False):
             content = tuple(tensor.detach() for tensor in state)
-        self._known = _Known(tuple(state), content, _writes(state) if trusted else None, watch)
+        self._known = Known(tuple(state), content, writes(state) if trusted else None, watch)
 
     def _look(self) -> None:
         """See that the buffers are what our own calls have left, or at least a memory.
@@ -173,13 +147,13 @@ class MemoryModule(nn.Module):
         on_meta = [name for name, tensor in self._own._asdict().items() if tensor.is_meta]
         if 0 < len(on_meta) < len(NAMES):
             raise DeviceError(f"{', '.join(on_meta)} of the memory are on meta and the rest is not; expected all of it loaded.")
-        if (self._known is not None and self._known.holds(self._own)) or not _all_seen(self._own) or _captured(self.keys):
+        if (self._known is not None and self._known.holds(self._own)) or not all_seen(self._own) or captured(self.keys):
             return
         self._uncast()
-        fault = _fault(self._own, self._slots())
-        if fault is not None:
+        wrong = fault(self._own, self._slots())
+        if wrong is not None:
             raise StateError(
-                f"something other than this memory has written to its buffers, and {fault}. Average weights without buffers "
+                f"something other than this memory has written to its buffers, and {wrong}. Average weights without buffers "
                 "(AveragedModel(use_buffers=False)); fill what was never filled with load_state_dict or reset_parameters()."
             )
         self._met = False
@@ -187,15 +161,12 @@ class MemoryModule(nn.Module):
 
     def _uncast(self) -> None:
         """Have f32 keys and i32 numbers again. Of our own buffers the content is still there as it was."""
-        known = (None,) * len(NAMES) if self._known is None else self._known.tensors
-        for place, (name, tensor, dtype) in enumerate(zip(NAMES, self._own, DTYPES, strict=True)):
-            if not _is_cast(tensor, dtype):
+        known = {} if self._known is None else dict(zip(map(id, self._known.tensors), self._known.content, strict=True))
+        for name, tensor, dtype in zip(NAMES, self._own, DTYPES, strict=True):
+            if not is_cast(tensor, dtype):
                 continue
             with torch.inference_mode(False), torch.no_grad():
-                if self._known is not None and known[place] is tensor:
-                    whole = self._known.content[place].to(tensor.device)
-                else:
-                    whole = _uncast(name, tensor)
+                whole = known[id(tensor)].to(tensor.device) if id(tensor) in known else uncast(name, tensor)
                 if tensor.is_inference():
                     self._buffers[name] = whole
                 else:
@@ -230,10 +201,11 @@ class MemoryModule(nn.Module):
 
     def _apply(self: Self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Let `.to`, `.half()`, `.type()` and the like move the buffers, dtypes as they are; `to_empty` empties the memory."""
-        return self._in_turn(True, self._moved, fn, recurse)  # type: ignore[no-any-return]
+        moved: Self = self._in_turn(True, self._moved, fn, recurse)
+        return moved
 
     def _moved(self: Self, fn: Callable[[Tensor], Tensor], recurse: bool) -> Self:
-        before, lineage, kept = dict(self._buffers), lineage_of(self.keys), _keeps_content(fn, self.keys)
+        before, lineage, kept = dict(self._buffers), lineage_of(self.keys), keeps_content(fn, self.keys)
         try:
             super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
             for name, old in before.items():
@@ -267,7 +239,7 @@ class MemoryModule(nn.Module):
         """For pickle: copies, all of one time."""
         parts: dict[str, Any] = self._parts(self.backend.copy(self.state))._asdict()
         if get_spawning_popen() is not None:
-            parts = {name: _Sent(part) for name, part in parts.items()}
+            parts = {name: Sent(part) for name, part in parts.items()}
         return {**self.__dict__, "_known": None, "_buffers": {**self._buffers, **parts}}
 
     def __deepcopy__(self: Self, memo: dict[int, Any]) -> Self:
@@ -279,8 +251,8 @@ class MemoryModule(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """What `copy` and `pickle` make."""
-        buffers = {name: part.tensor() if isinstance(part, _Sent) else part for name, part in state["_buffers"].items()}
-        super().__setstate__({**state, "_buffers": buffers})
+        buffers = {name: part.tensor() if isinstance(part, Sent) else part for name, part in state["_buffers"].items()}
+        super().__setstate__({**state, "_buffers": buffers})  # type: ignore[no-untyped-call]
         self._keep_normal()
         self._note(trusted=False)
 
@@ -315,8 +287,8 @@ class MemoryModule(nn.Module):
         Raises: as `raremem.load` does.
         """
         config, state = checkpoint.load(path, "numpy", slots)
-        made = cls(config, device=device, **options)  # type: ignore[call-arg]
-        made.fill(to_portable(*state[:4], int(state.step)))
+        made = cls(config, device=device, **options)
+        made.fill(get_backend("numpy").to_numpy(state))
         return made
 
     def fill(self, portable: PortableState) -> None:
@@ -412,7 +384,7 @@ class MemoryModule(nn.Module):
     def _content_of(self, given: dict[str, Any], assign: bool) -> MemoryState | None:
         """The buffers that entries of a state_dict make, all checked; None if neither they nor the memory have any content."""
         self._check_entries(given)
-        tensors = MemoryState(*(_plain(given[name]) for name in NAMES))
+        tensors = MemoryState(*(plain(given[name]) for name in NAMES))
         if all(tensor.is_meta for tensor in tensors) and self.keys.is_meta:
             return None
         if any(tensor.is_meta for tensor in tensors) or (self.keys.is_meta and not assign):
@@ -422,8 +394,8 @@ class MemoryModule(nn.Module):
             )
         if len({tensor.device for tensor in tensors}) > 1:
             raise LoadError("the state_dict's tensors are on several devices; expected one. Load it with map_location.")
-        whole = MemoryState(*map(_uncast, NAMES, tensors))
-        self._check_content(MemoryState(*map(_array, whole)))
+        whole = MemoryState(*map(uncast, NAMES, tensors))
+        self._check_content(MemoryState(*map(in_numpy, whole)))
         return whole
 
     def _check_content(self, arrays: MemoryState) -> None:
@@ -460,9 +432,9 @@ class MemoryModule(nn.Module):
             self.set_extra_state(given[EXTRA])
         for name in (name for name in own if name in there):
             if not isinstance(given[name], Tensor) or given[name].shape != own[name].shape:
-                arrived = list(given[name].shape) if isinstance(given[name], Tensor) else type(given[name]).__name__
+                found = list(given[name].shape) if isinstance(given[name], Tensor) else type(given[name]).__name__
                 raise LoadError(
-                    f"{name} in the state_dict is {arrived}; expected {list(own[name].shape)} for this memory's config. "
+                    f"{name} in the state_dict is {found}; expected {list(own[name].shape)} for this memory's config. "
                     "Make the memory with the config it was saved with."
                 )
 
@@ -493,87 +465,3 @@ class MemoryModule(nn.Module):
                 "Call raremem.adapters.distributed.update(memory, out), which writes the rows of all ranks to each.",
                 stacklevel=3,
             )
-
-
-def _all_seen(state: MemoryState) -> bool:
-    return not torch_modes.transformed() and all(map(torch_modes.seen, state))
-
-
-def _is_cast(tensor: Tensor, dtype: torch.dtype) -> bool:
-    return tensor.dtype != dtype
-
-
-def _writes(state: MemoryState) -> tuple[int | None, ...]:
-    """How often PyTorch has written to each."""
-    return tuple(None if tensor.is_inference() else tensor._version for tensor in state)
-
-
-def _captured(tensor: Tensor) -> bool:
-    """Whether a CUDA graph is being captured, in which nothing may be waited for."""
-    return tensor.is_cuda and torch.cuda.is_current_stream_capturing()
-
-
-def _array(tensor: Tensor) -> NDArray[Any]:
-    return tensor.detach().cpu().numpy()
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    """The tensor itself, if it is no parameter."""
-    return tensor.detach() if tensor.requires_grad or isinstance(tensor, nn.Parameter) else tensor
-
-
-def _uncast(name: str, tensor: Tensor) -> Tensor:
-    """A buffer in its own dtype, from another. Keys of fewer bits than f32 are made unit rows again, if they were.
-
-    Raises:
-        StateError: its numbers are of another kind, or too large.
-    """
-    dtype = getattr(DTYPES, name)
-    if tensor.dtype == dtype:
-        return tensor
-    floating = tensor.is_floating_point()
-    if floating != dtype.is_floating_point or tensor.is_complex() or tensor.dtype == torch.bool:
-        raise StateError(f"{name} are {tensor.dtype}; expected {dtype}. Load the memory again, from what was not cast.")
-    if not floating and tensor.numel() and not -MAX_INT32 - 1 <= int(tensor.min()) <= int(tensor.max()) <= MAX_INT32:
-        raise StateError(f"{name} reach from {tensor.min()} to {tensor.max()}; expected whole numbers of 32 bits.")
-    whole = tensor.to(dtype)
-    if floating and tensor.dtype != torch.float64:
-        norms = torch.linalg.vector_norm(whole, dim=1, keepdim=True)
-        whole = torch.where((norms - 1).abs() <= ROUNDED, whole / norms, whole)
-    return whole
-
-
-def _fault(state: MemoryState, here: slice) -> str | None:
-    """What shows that buffers, with the keys of these slots, are no memory."""
-    values = state.values[here]
-    if len(values) != len(state.keys):
-        return None  # a backend refuses other shapes
-    off = (values != NO_SLOT) & ~((torch.linalg.vector_norm(state.keys, dim=1) - 1).abs() <= 1e-3)
-    for name, most, least in (("values", MAX_INT32, NO_SLOT), ("hits", MAX_HITS, 0)):
-        array = getattr(state, name)
-        if ((array < least) | (array > most)).any():
-            return f"{name} reach from {int(array.min())} to {int(array.max())}, not from {least} to {most}"
-    if off.any():
-        slot = int(off.int().argmax())
-        return f"the key of slot {slot + (here.start or 0)} has norm {float(state.keys[slot].norm()):.3g} and not 1"
-    return None
-
-
-def _keeps_content(fn: Callable[[Tensor], Tensor], like: Tensor) -> bool:
-    """Whether `fn`, which moves or casts tensors, takes over what is in them: that of `to_empty` does not."""
-    if not torch_modes.seen(like):
-        return True
-    probe = torch.frombuffer(bytearray(os.urandom(16)), dtype=torch.uint8).to(like.device)
-    try:
-        moved = fn(probe.clone())
-    except Exception:  # made for parameters and buffers alone
-        return True
-    return moved.is_meta or torch.equal(moved.cpu().double(), probe.cpu().double())
-
-
-def is_broadcast(keys: Tensor) -> bool:
-    """Whether this is in the forward of a DistributedDataParallel that gives these keys, before each, the content of rank 0."""
-    active = getattr(nn.parallel.DistributedDataParallel, "_active_ddp_module", None)
-    if active is None or not active.will_sync_module_buffers() or dist.get_world_size(active.process_group) == 1:
-        return False
-    return any(buffer is keys for buffer in active.modules_buffers)
