@@ -430,6 +430,11 @@ class MemoryModule(nn.Module):
             )
         if EXTRA in given:
             self.set_extra_state(given[EXTRA])
+        elif self._is_part:
+            raise LoadError(
+                f"the state_dict has no {EXTRA!r}, and so does not say whose part it is; expected this rank's. If so, give it "
+                f"one: state_dict[{EXTRA!r}] = memory.get_extra_state()."
+            )
         for name in (name for name in own if name in there):
             if not isinstance(given[name], Tensor) or given[name].shape != own[name].shape:
                 found = list(given[name].shape) if isinstance(given[name], Tensor) else type(given[name]).__name__
