@@ -16,20 +16,26 @@ is then their error.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from raremem.adapters import torch_shadow
-from raremem.adapters.distributed import Group, gather_lookup, gather_rows
-from raremem.adapters.torch import TorchBackend, TorchPrimitives
+from raremem.adapters import distributed
+from raremem.adapters.distributed import WITH_TARGETS, WITHOUT_TARGETS, Group, Rows, gather_agreed
+from raremem.adapters.torch import Memory, NumpyBesideTorch, TorchBackend, TorchPrimitives
+from raremem.adapters.torch_buffers import LoadError
 from raremem.config import MemoryConfig
+from raremem.errors import StateError
 from raremem.primitives import Primitives, set_all
+from raremem.provenance import lineage_of, note
 from raremem.scan import NOTHING
 from raremem.search import nearest_of_shards
 from raremem.state import NO_SLOT, Array, Lookup, MemoryState, PortableState, UpdateReport
@@ -50,13 +56,44 @@ class ShardedKeys:
         there, places = self.own_places(slots)
         rows = self.own.new_zeros(*slots.shape, self.shape[1])
         rows[there] = self.own[places[there]]
-        dist.all_reduce(rows, group=self.group)
+        dist.all_reduce(rows.view(torch.int32), group=self.group)  # of bits: -0.0 stays what it is
         return rows
+
+    def detach(self) -> ShardedKeys:
+        return self
+
+    def numpy(self) -> _KeysInNumpy:
+        return _KeysInNumpy(self)
 
     def own_places(self, slots: Tensor) -> tuple[Tensor, Tensor]:
         """Which of these slots are this rank's, and where in its keys, or would be."""
         places = slots.long() - self.start
         return (places >= 0) & (places < len(self.own)), places
+
+
+class _KeysInNumpy:
+    """The same for NumPy's arrays of slots."""
+
+    def __init__(self, keys: ShardedKeys) -> None:
+        self.keys, self.shape, self.dtype = keys, keys.shape, np.dtype(np.float32)
+
+    def __getitem__(self, slots: NDArray[np.int32] | slice) -> NDArray[np.float32]:
+        rows: NDArray[np.float32] = self.keys[slots if isinstance(slots, slice) else torch.as_tensor(slots)].numpy()
+        return rows
+
+
+class _ShardedInNumpy(NumpyBesideTorch):
+    """NumPy's table, where the keys may be `_KeysInNumpy`."""
+
+    def take_rows(self, array: Any, rows: NDArray[Any], into: NDArray[Any] | None = None) -> NDArray[Any]:
+        return array[rows] if isinstance(array, _KeysInNumpy) else super().take_rows(array, rows, into)
+
+    def write(self, state: MemoryState, slots: NDArray[np.int32], content: MemoryState) -> MemoryState:
+        keys: ShardedKeys = state.keys.keys
+        there, places = (array.numpy() for array in keys.own_places(torch.as_tensor(slots)))
+        arrays = (keys.own.detach().numpy(), *state[1:])
+        set_all(arrays, (places[there], slots, slots, slots, ...), (content.keys[there], *content[1:]))
+        return state
 
 
 class ShardedPrimitives(TorchPrimitives):
@@ -77,6 +114,9 @@ class ShardedPrimitives(TorchPrimitives):
         if isinstance(array, ShardedKeys):
             return ShardedKeys(super().copy(array.own), array.shape[0], array.group)
         return super().copy(array)
+
+    def in_numpy(self) -> Primitives:
+        return _ShardedInNumpy()
 
     def eager(self, array: Any) -> bool:
         return not isinstance(array, ShardedKeys) and super().eager(array)
@@ -113,16 +153,15 @@ class ShardedBackend(TorchBackend):
     def __init__(self, group: Group = None) -> None:
         super().__init__(ShardedPrimitives(group), search=_nearest_of_all_ranks)
 
-    def _write(
-        self, config: MemoryConfig, state: MemoryState, found: Lookup, targets: Tensor, mask: Tensor
-    ) -> tuple[MemoryState, UpdateReport]:
+    def _keys_here(self, state: MemoryState) -> Tensor:
         keys: ShardedKeys = state.keys
-        shadow = torch_shadow.take(state._replace(keys=keys.own))
-        after, report = super()._write(config, state, found, targets, mask)
-        if shadow is not None:
-            there, places = keys.own_places(report.slots[report.written])
-            shadow.write(keys.own, after.step, places[there])
-        return after, report
+        return keys.own
+
+    def _places_here(self, state: MemoryState, slots: NDArray[np.int32]) -> NDArray[np.int32]:
+        keys: ShardedKeys = state.keys
+        there, places = keys.own_places(torch.as_tensor(slots))
+        found: NDArray[np.int32] = places[there].int().numpy()
+        return found
 
 
 def shard(slots: int, group: Group) -> slice:
@@ -151,58 +190,122 @@ def _gather(group: Group, scores: Tensor, slots: Tensor, k: int) -> tuple[Tensor
     return bits.view(torch.float32), slots
 
 
-class ShardedMemory(nn.Module):
+class ShardedMemory(Memory):
     """The memory as a module, sharded: each rank asks and writes its own rows. See `raremem.adapters.torch.Memory`.
+
+    All of these are called on every rank alike: the module itself, `update` and `save`.
 
     Args:
         config: of the whole memory.
         group: the ranks; all of the default group, unless given.
+        query_dim, strict, device: as for `Memory`.
     """
 
-    keys: Tensor
-    values: Tensor
-    last_used: Tensor
-    hits: Tensor
-    step: Tensor
+    _is_part = True
 
-    def __init__(self, config: MemoryConfig, group: Group = None) -> None:
-        super().__init__()
-        self.config, self.group, self.backend = config, group, ShardedBackend(group)
-        for name, array in self.backend.init(config)._asdict().items():
-            self.register_buffer(name, array.own if isinstance(array, ShardedKeys) else array)
+    def __init__(
+        self,
+        config: MemoryConfig,
+        group: Group = None,
+        query_dim: int | None = None,
+        strict: bool = False,
+        device: Any = None,
+    ) -> None:
+        self.group = group
+        super().__init__(config, query_dim, strict, device=device)
+
+    def _backend(self) -> ShardedBackend:
+        return ShardedBackend(self.group)
 
     @property
     def state(self) -> MemoryState:
         """The buffers, as the functional interface takes them; with `backend`, what `raremem.save` takes, on all ranks."""
         keys: Any = ShardedKeys(self.keys, self.config.slots, self.group)
-        return MemoryState(keys, self.values, self.last_used, self.hits, self.step)
+        return self._own._replace(keys=keys)
+
+    def _slots(self) -> slice:
+        return shard(self.config.slots, self.group)
+
+    def _parts(self, state: Any) -> MemoryState:
+        keys: ShardedKeys = state.keys
+        return MemoryState(keys.own, *state[1:])
+
+    def _places(self, slots: NDArray[np.int32]) -> NDArray[np.int32]:
+        here = self._slots()
+        return slots[(slots >= here.start) & (slots < here.stop)] - here.start
 
     def forward(self, query: Tensor, target: Tensor | None = None, mask: Tensor | None = None) -> Lookup:
-        """Look up this rank's query [B, key_dim], B perhaps 0; with target [B] on all ranks, `loss` [B] too."""
-        query = query.float()
-        target_column = torch.zeros_like(query[:, 0]).int() if target is None else target.int()
-        there = torch.ones_like(target_column) if mask is None else mask.int()
-        columns = torch.stack([target_column, there], dim=1)
-        parts = gather_rows(torch.cat([query.detach().view(torch.int32), columns], dim=1), self.group)
-        first = sum(len(part) for part in parts[: dist.get_rank(self.group)])
-        rows = torch.cat(parts)
-        own = slice(first, first + len(query))
-        queries = rows[:, :-2].contiguous().view(torch.float32)
-        queries = torch.cat([queries[:first], query, queries[own.stop :]])
-        targets = None if target is None else rows[:, -2].contiguous()
-        found = self.backend.query(self.config, self.state, queries, targets, rows[:, -1].bool())
-        return Lookup(*(None if field is None else field[own] for field in found))
+        """Look up this rank's query [B, key_dim or query_dim], B perhaps 0; with target [B] on all ranks, `loss` [B] too.
 
-    def update(self, lookup: Lookup, mask: Tensor | None = None) -> UpdateReport:
-        """Write the rows of all ranks' lookups, not those where `mask` [B] is False. The report is of the whole batch."""
-        found = gather_lookup(lookup, mask, self.group)
-        return self.backend.update(self.config, self.state, found.queries, found.targets, lookup=found)[1]
-
-    def fill(self, portable: PortableState) -> None:
-        """Take the content of a memory of the same config, say from a checkpoint that another number of ranks has written.
-
-        Raises:
-            StateError: it does not fit the config.
+        Raises: as `Memory` does, on this rank; StateError on all, if another rank has raised, some ranks give targets and
+            others none, or their memories differ.
         """
-        for name, array in self.backend.from_numpy(self.config, portable)._asdict().items():
-            getattr(self, name).copy_(array.own if isinstance(array, ShardedKeys) else array)
+        asked: list[Tensor] = []
+        parts = gather_agreed(self, self.group, "forward", lambda: self._rows_to_ask(asked, query, target, mask))
+        first = sum(len(part.rows) for part in parts[: dist.get_rank(self.group)])
+        own = slice(first, first + len(asked[0]))
+        rows = torch.cat([part.rows for part in parts])
+        if not len(rows):
+            rows = torch.zeros(1, self.config.key_dim + 3, dtype=torch.int32, device=rows.device)  # a row that is masked
+        queries, (low, high, there) = rows[:, :-3].contiguous().view(torch.float32), rows[:, -3:].T
+        queries = torch.cat([queries[:first], asked[0], queries[own.stop :]])
+        targets = torch.stack([low, high], dim=1).view(torch.int64)[:, 0]
+        with_targets = target is not None or any(part.kind == WITH_TARGETS for part in parts)
+        found = self.backend.query(self.config, self.state, queries, targets if with_targets else None, there.bool())
+        answer = Lookup(*(None if field is None else field[own] for field in found))
+        note(answer.slots, lineage_of(self.keys))
+        return answer
+
+    def _rows_to_ask(self, asked: list[Tensor], query: Tensor, target: Tensor | None, mask: Tensor | None) -> Rows:
+        """Of each row [key_dim + 3] i32: its query, its target in two parts, and whether it is there. `asked` gets queries."""
+        self._look()
+        if self._is_broadcast:
+            raise StateError(
+                "DistributedDataParallel replaces the keys of every rank by those of rank 0 at each forward; expected "
+                "each rank's own. Pass it broadcast_buffers=False."
+            )
+        query = self._projected(query)
+        queries, targets, there = self.backend._checked(
+            self.config, self.state, query, target, mask, self.strict and len(query) > 0, least=0
+        )
+        asked.append(queries.float())
+        numbers = torch.zeros(len(queries), 2, dtype=torch.int32, device=queries.device)
+        if targets is not None:
+            numbers = torch.where(there, targets, 0).long()[:, None].view(torch.int32)
+        rows = torch.cat([asked[0].detach().contiguous().view(torch.int32), numbers, there.int()[:, None]], dim=1)
+        return Rows(rows, 0 if not len(rows) else WITHOUT_TARGETS if targets is None else WITH_TARGETS)
+
+    def update(self, lookup: Lookup, target: Tensor | None = None, mask: Tensor | None = None) -> UpdateReport:
+        """Write the rows of all ranks' lookups, with their targets or those given, not those where `mask` [B] is False.
+
+        The report is of the whole batch, in rank order. See `raremem.adapters.distributed.update`.
+        """
+        return distributed.update(self, lookup, mask, self.group, target)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the whole memory to a file, the one that a `Memory` of the same content writes. The first rank writes it."""
+        gather_agreed(self, self.group, "save", lambda: Rows(self.values.new_zeros(0, 0)))
+        portable = self.backend.to_numpy(self.state)
+        gather_agreed(self, self.group, "saved", lambda: self._written(path, portable))
+
+    def _written(self, path: str | os.PathLike[str], portable: PortableState) -> Rows:
+        if dist.get_rank(self.group) == 0:
+            whole = Memory(self.config, device="cpu")
+            whole.fill(portable)
+            whole.save(path)
+        return Rows(self.values.new_zeros(0, 0))
+
+    def _extra(self) -> dict[str, Any]:
+        return {**super()._extra(), "rank": dist.get_rank(self.group), "ranks": dist.get_world_size(self.group)}
+
+    def _check_extra(self, extra: Mapping[str, Any]) -> None:
+        ranks, rank = dist.get_world_size(self.group), dist.get_rank(self.group)
+        if (extra.get("rank", 0), extra.get("ranks", 1)) != (rank, ranks):
+            raise LoadError(
+                f"the state_dict is of rank {extra.get('rank', 0)} of {extra.get('ranks', 1)}; expected that of rank {rank} of "
+                f"{ranks}. Save with memory.save(path) on all ranks; ShardedMemory.load(path) makes memories over any number."
+            )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ShardedMemory:
+        """A module of its own, in the same group."""
+        return super().__deepcopy__({**memo, id(self.group): self.group})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cache, partial
@@ -18,9 +17,10 @@ from torch import Tensor, nn
 from raremem import algorithm
 from raremem.adapters import torch_modes, torch_ops, torch_shadow
 from raremem.adapters.numpy import NumpyPrimitives
+from raremem.adapters.torch_module import MemoryModule
 from raremem.backend import ArrayBackend
 from raremem.config import MAX_INT32, MemoryConfig
-from raremem.errors import DeviceError, StateError
+from raremem.errors import DeviceError, ShapeError, StateError
 from raremem.index import LiveIndex
 from raremem.primitives import Primitives, set_all
 from raremem.registry import get_index
@@ -87,7 +87,7 @@ class TorchPrimitives(Primitives):
         return array.device.type == "cpu" and torch_modes.seen(array)
 
     def in_numpy(self) -> Primitives:
-        return _NumpyPrimitives()
+        return NumpyBesideTorch()
 
     def coarse(self, state: MemoryState, batch: int) -> tuple[Tensor, str, float]:
         """bf16 has 8 significant bits. For fewer queries, to convert the keys costs what it saves."""
@@ -264,7 +264,7 @@ def _mean_of_rows(weights: Tensor, values: Tensor, embedding: Tensor) -> Tensor:
 means_of_rows[Tensor] = _mean_of_rows
 
 
-class _NumpyPrimitives(NumpyPrimitives):
+class NumpyBesideTorch(NumpyPrimitives):
     """NumPy's table with PyTorch's products: the threads of two libraries for these would get in each other's way."""
 
     def inner(self, left: NDArray[Any], right: NDArray[Any]) -> NDArray[Any]:
@@ -323,19 +323,33 @@ class TorchBackend(ArrayBackend):
     def _write(
         self, config: MemoryConfig, state: MemoryState, found: Lookup, targets: Tensor, mask: Tensor
     ) -> tuple[MemoryState, UpdateReport]:
-        if not self.primitives.eager(state.keys):  # sharded, compiled, or on a GPU
+        if not self.primitives.eager(state.values):  # compiled, or on a GPU
             return super()._write(config, state, found, targets, mask)
-        shadow, views, seen = torch_shadow.take(state), MemoryState(*map(_view, state)), Lookup(*map(_view, found))
-        after, report = quietly(algorithm.update)(self.primitives.in_numpy(), config, views, seen, _view(targets), _view(mask))
-        if not state.keys.is_inference():
-            torch.autograd.graph.increment_version(state.keys)
+        keys, p = self._keys_here(state), self.primitives.in_numpy()
+        shadow, views, seen = (
+            torch_shadow.take(state._replace(keys=keys)),
+            MemoryState(*map(_view, state)),
+            Lookup(*map(_view, found)),
+        )
+        after, report = quietly(algorithm.update)(p, config, views, seen, _view(targets), _view(mask))
+        if not keys.is_inference():
+            torch.autograd.graph.increment_version(keys)
         if shadow is not None:
-            shadow.write(state.keys, after.step, report.slots[report.written])
-        to_tensor = partial(torch.as_tensor, device=state.keys.device)
+            shadow.write(keys, after.step, self._places_here(state, report.slots[report.written]))
+        to_tensor = partial(torch.as_tensor, device=keys.device)
         return state, UpdateReport(*map(to_tensor, report))
 
+    def _keys_here(self, state: MemoryState) -> Tensor:
+        """The keys that are in this process."""
+        keys: Tensor = state.keys
+        return keys
 
-class Memory(nn.Module):
+    def _places_here(self, state: MemoryState, slots: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Where among these the keys of slots [n] are, those that are."""
+        return slots
+
+
+class Memory(MemoryModule):
     """The memory as a module: query it in `forward`, write to it with `update`.
 
     `forward` never changes the memory. All state is in buffers of fixed shape, so `state_dict`, `.to`, `deepcopy`,
@@ -349,6 +363,10 @@ class Memory(nn.Module):
         strict: raise for rows that would be rejected. Waits for the device at every call.
         index: approximate search (rule 10), on the CPU: "annoy", "faiss", "hnswlib", or what `raremem.get_index` gave. It is
             no part of `state_dict`: it is built anew. By default search is exact.
+        device: where to make it; by default PyTorch's default device.
+
+    A state_dict is loaded whole, after every check of its shapes, dtypes and content, or not at all (`LoadError`); it holds the
+    config, and another config is an error. Whatever fills buffers without content (`to_empty`) leaves the memory empty.
 
     >>> memory = Memory(MemoryConfig(slots=100, key_dim=8))
     >>> query, target = torch.randn(4, 8, requires_grad=True), torch.tensor([0, 1, 2, 3])
@@ -359,35 +377,36 @@ class Memory(nn.Module):
     True
     """
 
-    keys: Tensor
-    values: Tensor
-    last_used: Tensor
-    hits: Tensor
-    step: Tensor
-
     def __init__(
-        self, config: MemoryConfig, query_dim: int | None = None, strict: bool = False, index: str | LiveIndex | None = None
+        self,
+        config: MemoryConfig,
+        query_dim: int | None = None,
+        strict: bool = False,
+        index: str | LiveIndex | None = None,
+        device: Any = None,
     ) -> None:
         super().__init__()
         self.config = config
         self.strict = strict
         self.index = get_index(index) if isinstance(index, str) else index
-        self.backend = backend if index is None else TorchBackend(backend.primitives, index=self.index)
+        self.backend = self._backend()
         with torch.inference_mode(False):
-            self.projection = None if query_dim is None else nn.Linear(query_dim, config.key_dim, bias=False)
-        for name, array in backend.init(config)._asdict().items():
-            self.register_buffer(name, array)
+            self.projection = None if query_dim is None else nn.Linear(query_dim, config.key_dim, bias=False, device=device)
+        self._register(device)
 
-    @property
-    def state(self) -> MemoryState:
-        """The buffers, as the functional interface takes them. They are shared, not copied."""
-        return MemoryState(self.keys, self.values, self.last_used, self.hits, self.step)
+    def _backend(self) -> TorchBackend:
+        return backend if self.index is None else TorchBackend(backend.primitives, index=self.index)
 
     def forward(self, query: Tensor, target: Tensor | None = None, mask: Tensor | None = None) -> Lookup:
-        """Look up query [B, key_dim or query_dim]; with target [B], `loss` [B] too. See `Backend.query`."""
-        if self.projection is not None:
-            query = self.projection(query)
-        return self.backend.query(self.config, self.state, query, target, mask, strict=self.strict)
+        """Look up query [B, key_dim or query_dim]; with target [B], `loss` [B] too. See `Backend.query`.
+
+        Raises: as `Backend.query` does, and StateError if something else has written to the buffers: they are no memory.
+        """
+        self._look()
+        state, query = self.state, self._projected(query)
+        if state.keys.dtype != torch.float32:  # in code that is traced; else `_look` has put them back
+            state = state._replace(keys=state.keys.float())
+        return self.backend.query(self.config, state, query, target, mask, strict=self.strict)
 
     def update(self, lookup: Lookup, target: Tensor | None = None, mask: Tensor | None = None) -> UpdateReport:
         """Write the rows of a `forward` on the memory as it is now, with its targets or those given here.
@@ -397,67 +416,49 @@ class Memory(nn.Module):
         Call it after `backward` where gradient checkpointing is used: what is replayed must find the memory as it was. An
         update that is itself replayed is left out, with a warning, and so never made twice.
 
+        With several ranks of `torch.distributed` it writes the rows of this one alone, and warns once:
+        `raremem.adapters.distributed.update` writes those of all.
+
         Raises:
-            StateError: the lookup was made without targets, and none are given.
+            StateError: the lookup was made without targets, and none are given; or what was written would be lost: this is a
+                replica of DataParallel, or DistributedDataParallel broadcasts the buffers.
         """
+        if not torch.compiler.is_compiling():
+            self._check_is_written_alone()
+        lookup, target = self._to_write(lookup, target)
+        return self._write(lookup, target, mask)
+
+    def _projected(self, query: Tensor) -> Tensor:
+        if self.projection is None:
+            return query
+        if query.ndim != 2 or query.shape[1] != self.projection.in_features:
+            raise ShapeError(
+                f"queries have shape {tuple(query.shape)}; expected [batch, {self.projection.in_features}] for this query_dim. "
+                "Reshape them, or make the memory with that query_dim."
+            )
+        projected: Tensor = self.projection(query)
+        return projected
+
+    def _to_write(self, lookup: Lookup, target: Tensor | None) -> tuple[Lookup, Tensor]:
+        """What an update is to write of a lookup: nothing, if it is replayed."""
         target = lookup.targets if target is None else target
         if target is None:
             raise StateError("the lookup has no targets; call memory(query, target), or memory.update(out, target).")
         if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:
-            warnings.warn("Memory.update was replayed by gradient checkpointing and left out.", stacklevel=2)
+            warnings.warn("Memory.update was replayed by gradient checkpointing and left out.", stacklevel=3)
             unwritten = lookup.accepted & False
             lookup = lookup._replace(accepted=unwritten, rejected=unwritten)
-        return self.backend.update(self.config, self.state, lookup.queries, target, mask, lookup)[1]
+        return lookup, target
+
+    def _write(self, lookup: Lookup, target: Tensor, mask: Tensor | None) -> UpdateReport:
+        self._look()
+        report = self.backend.update(self.config, self.state, lookup.queries, target, mask, lookup)[1]
+        self._note(report)
+        return report
 
     def extra_repr(self) -> str:
         """The config, for `repr`. (In words that a compiler takes: `torch.func.vmap` asks for them.)"""
         return ", ".join([f"{name}={value!r}" for name, value in vars(self.config).items()])
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """What `copy` and `pickle` make."""
-        super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self._keep_normal()
-
-    def _keep_normal(self) -> None:
-        """Have normal tensors whatever made them: those made in `torch.inference_mode` could not be written to outside it."""
-        with torch.inference_mode(False):
-            for name, buffer in self._buffers.items():
-                if buffer is not None and buffer.is_inference():
-                    self._buffers[name] = buffer.clone()
-
-    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        """Copies, all of one time: what an update writes later, in this thread or another, is not in them."""
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        if not keep_vars:
-            for name, array in self.backend.copy(self.state)._asdict().items():
-                destination[prefix + name] = array
-
-    def __getstate__(self) -> dict[str, Any]:
-        """For pickle, the same."""
-        return {**self.__dict__, "_buffers": {**self._buffers, **self.backend.copy(self.state)._asdict()}}
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Memory:
-        """A module of its own, all of one time."""
-        copied = memo[id(self)] = type(self).__new__(type(self))
-        content = self.backend.in_turn(self.state, False, copy.deepcopy, self.__dict__, memo)
-        copied.__setstate__(content)  # type: ignore[no-untyped-call]
-        return copied
-
-    def _load_from_state_dict(self, *arguments: Any) -> None:
-        """Load, and forget an index of what was there before."""
-        super()._load_from_state_dict(*arguments)
-        self._keep_normal()
-        if self.index is not None:
-            self.index.drop()
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Memory:
-        """Let `.to(dtype)`, `.half()` and the like move the keys, but keep them f32."""
-        keys = self.keys
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if self.keys.dtype != torch.float32:
-            self.keys = keys.to(self.keys.device)
-        self._keep_normal()
-        return self
 
 
 def _view(tensor: Tensor | None) -> Any:

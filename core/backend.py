@@ -314,13 +314,13 @@ class ArrayBackend(Backend):
         return own if dtype is None else self.primitives.cast(own, dtype)
 
     def _checked(
-        self, config: MemoryConfig, state: MemoryState, queries: Array, targets: Any, mask: Any, strict: bool
+        self, config: MemoryConfig, state: MemoryState, queries: Array, targets: Any, mask: Any, strict: bool, least: int = 1
     ) -> tuple[Array, Array | None, Array]:
         """The inputs as this framework's arrays on the state's device, after every check that can be made here."""
         p = self.primitives
         check_kinds(config, state, MemoryState)
         check_state(config, (len(state.values), state.keys.shape[1]))
-        batch = check_queries(config, queries)
+        batch = check_queries(config, queries, least)
         queries = p.asarray(queries, state.keys)
         seen_mask = None
         if mask is not None:

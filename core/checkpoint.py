@@ -51,6 +51,7 @@ def save(path: str | os.PathLike[str], config: MemoryConfig, state: Any, backend
             may have moved it), say.
         OSError: the file cannot be written; the older one is as it was.
     """
+    _check_is_no_module(state)
     if not isinstance(config, MemoryConfig):
         raise ConfigError(f"the config is a {type(config).__name__}; expected a MemoryConfig, before the state.")
     if not isinstance(backend, Backend):
@@ -79,6 +80,7 @@ def load(path: str | os.PathLike[str], backend: str | Backend = "numpy", slots: 
     """
     chosen = backend if isinstance(backend, Backend) else get_backend(backend)
     path = Path(path)
+    _check_is_no_state_dict(path)
     config, portable = _read(path)
     try:
         if slots is None:
@@ -156,6 +158,25 @@ def _refusal(path: Path, error: Exception) -> CheckpointError:
     """One line for any way in which a file is not what it should be."""
     reason = " ".join(str(error).split())
     return CheckpointError(f"{path} is not a whole raremem checkpoint ({reason[:300]}). Use an older one.")
+def _check_is_no_module(state: Any) -> None:
+    """Check that what is given for a state is not the module that has one."""
+    if hasattr(state, "state_dict") or hasattr(state, "state"):
+        raise StateError(
+            f"what is to be saved is a {type(state).__name__}; expected a state. Save a module with memory.save(path), or its "
+            "state: raremem.save(path, memory.config, memory.state, memory.backend)."
+        )
+
+
+def _check_is_no_state_dict(path: Path) -> None:
+    """Check that a file is none that `torch.save` writes: a zip archive, or in its older form a pickle."""
+    if not path.is_file():
+        return
+    with open(path, "rb") as file:
+        if file.read(4) in (b"PK\x03\x04", b"\x80\x02\x8a\x0a"):
+            raise CheckpointError(
+                f"{path} was written by torch.save; expected a file of raremem.save. Load a state_dict with "
+                "memory.load_state_dict(torch.load(path)), and save a memory with memory.save(path)."
+            )
 
 
 def _checksum(fields: dict[str, Any], arrays: dict[str, Any]) -> str:

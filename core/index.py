@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
@@ -83,6 +82,42 @@ class _Built:
     changed: _ByValue
 
 
+class _Building:
+    """An index that is being built, in a thread of its own or in this call. It has no lock: a fork could leave one taken."""
+
+    def __init__(self, work: Callable[[], _Built], background: bool) -> None:
+        self.built: _Built | None = None
+        self.error: BaseException | None = None
+        self._work = work
+        self._thread = threading.Thread(target=self._run, name="raremem index", daemon=True)
+        if background:
+            self._thread.start()
+        else:
+            self._run()
+
+    def _run(self) -> None:
+        try:
+            self.built = self._work()
+        except BaseException as error:
+            self.error = error
+
+    @property
+    def under_way(self) -> bool:
+        """Whether it is still being built."""
+        return self._thread.is_alive()
+
+    def result(self, timeout: float | None = None) -> _Built | None:
+        """Wait for the index, so many seconds at most; raise what building it has raised.
+
+        None: it is not there yet, and if it is not under way, never will be: the thread is not in this process.
+        """
+        if self.under_way:
+            self._thread.join(timeout)
+        if self.error is not None:
+            raise self.error
+        return self.built
+
+
 class LiveIndex:
     """Approximate search in one memory, as it changes. Give it to a backend or a module with `index=`.
 
@@ -113,7 +148,7 @@ class LiveIndex:
     def drop(self) -> None:
         """Forget the index, and which memory it followed."""
         self._built: _Built | None = None
-        self._building: Future[_Built] | None = None
+        self._building: _Building | None = None
         self._followed: Array = None
         self._watch: Watch | None = None
 
@@ -166,7 +201,7 @@ class LiveIndex:
             self._keys, self._values, self._watch = keys, values, Watch(keys, stamp)
             self._fresh, self._changed, self._since = (np.zeros(len(self._values), np.bool_) for _ in range(3))
             self._newest = np.zeros(0, np.int32)
-        if self._building is not None and self._building.done():
+        if self._building is not None and not self._building.under_way:
             self._finish()
         if self._built is not None and isinstance(self._built.index, GrowingIndex) and np.count_nonzero(self._fresh) > FRESH:
             slots = np.setdiff1d(np.flatnonzero(self._fresh), self._newest).astype(np.int32)
@@ -193,22 +228,23 @@ class LiveIndex:
         """
         self._since = np.zeros_like(self._fresh)
         self._since[self._newest] = True
-        building: Future[_Built] = Future()
-        work = partial(_complete, building, partial(_build, self.build, self._keys, self._values, self.seed))
-        self._building = building
-        if self.background:
-            threading.Thread(target=work, name="raremem index", daemon=True).start()
-        else:
-            work()
+        work = partial(_build, self.build, self._keys, self._values, self.seed)
+        self._building = _Building(work, self.background)
+        if not self.background:
             self._finish()
 
     def _finish(self) -> None:
-        """Wait for what is being built, and use it; if it has failed, say so, and begin anew."""
-        building = self._building
+        """Wait for what is being built, and use it; if it has failed, say so, and begin anew.
+
+        In a child process nobody builds on: what there was before goes on, and the next search begins to build again.
+        """
+        building, self._building = self._building, None
         if building is not None:
-            self._building = self._built = None
-            self._built = building.result()
-            self._fresh, self._changed = self._since.copy(), self._since
+            before, self._built = self._built, None
+            built = building.result()
+            self._built = before if built is None else built
+            if built is not None:
+                self._fresh, self._changed = self._since.copy(), self._since
 
     @quietly
     def _nearest(
@@ -260,10 +296,3 @@ def _stamp(p: Primitives, state: MemoryState) -> tuple[int | None, int]:
 def _build(build: Build, keys: Rows, values: NDArray[np.int32], seed: int) -> _Built:
     slots = np.flatnonzero(values != NO_SLOT).astype(np.int32)
     return _Built(build(keys[slots], slots, seed), _ByValue(values, slots), _ByValue(values, slots[:0]))
-
-
-def _complete(future: Future[_Built], work: Callable[[], _Built]) -> None:
-    try:
-        future.set_result(work())
-    except BaseException as error:
-        future.set_exception(error)

@@ -56,8 +56,8 @@ def check_to_write(targets: Any, lookup: Any, batch: int) -> None:
         )
 
 
-def check_queries(config: MemoryConfig, queries: Array) -> int:
-    """The batch size, if `queries` are [B, key_dim] of some float dtype with B at least 1."""
+def check_queries(config: MemoryConfig, queries: Array, least: int = 1) -> int:
+    """The batch size, if `queries` are [B, key_dim] of some float dtype with B at least so many."""
     check_is_array("queries", queries)
     shape = tuple(queries.shape)
     if len(shape) != 2 or shape[1] != config.key_dim:
@@ -65,7 +65,7 @@ def check_queries(config: MemoryConfig, queries: Array) -> int:
             f"queries have shape {shape}; expected [batch, {config.key_dim}] for key_dim={config.key_dim}. "
             "Reshape them, or make the memory with that key_dim."
         )
-    if shape[0] == 0:
+    if shape[0] < least:
         raise ShapeError("queries are an empty batch; expected at least one row. Leave out the call instead.")
     if "float" not in dtype_name(queries):
         raise DTypeError(f"queries are {dtype_name(queries)}; expected a float dtype. Cast them first.")

@@ -126,7 +126,7 @@ def search_under_ddp(rank, folder):
             wrong.append(int((out.similarities[:, 0] < best - 1e-6).sum()))
             out.loss.mean().backward()
             if update:
-                memory.update(out)
+                memory.backend.update(LARGE, memory.state, out.queries, out.targets, lookup=out)  # the module refuses that
     torch.save(wrong, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 

@@ -260,7 +260,7 @@ def test_inference_mode_is_no_matter(memory):
 
 def test_what_is_kept_goes_with_the_keys():
     memory = Memory(CONFIG)
-    memory.values[:] = 0
+    memory.keys[:, 0], memory.values[:] = 1, 0
     memory(rows(1)), memory(rows(1))
     low = weakref.ref(kept(memory))
     assert low() is not None

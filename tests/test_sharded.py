@@ -86,7 +86,7 @@ def train(rank, ranks, folder):
         (out.loss.sum() * ranks).backward()
         gradients.append(projection.weight.grad.clone())
         answers.append((out.values, out.slots, out.similarities.detach(), out.loss.detach()))
-        memory.update(out, mask[own])
+        memory.update(out, mask=mask[own])
     raremem.save(f"{folder}/memory-{rank}", CONFIG, memory.state, memory.backend)
     torch.save((answers, gradients), f"{folder}/{rank}.pt")
 

@@ -1,0 +1,149 @@
+"""The buffers of a memory: what dtype each has, how they are known again, and what shows that they are no memory any longer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from raremem.adapters import torch_modes
+from raremem.config import MAX_INT32
+from raremem.errors import StateError
+from raremem.state import MAX_HITS, NO_SLOT, MemoryState
+from raremem.watch import Watch
+
+NAMES = MemoryState._fields
+DTYPES = MemoryState(torch.float32, torch.int32, torch.int32, torch.int32, torch.int32)
+ROUNDED = 2.0**-8
+"""By how much the norm of a unit key may be off, and be made 1 again: as much as rounding to bf16 makes it."""
+
+
+class LoadError(StateError, RuntimeError):
+    """A state_dict that this memory does not take. It is a RuntimeError too, as what `load_state_dict` raises is."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """Buffers as our own calls have left them.
+
+    `content` shares their memory, and is kept where something (FSDP, DDP's mixed precision) gives them another with `.data =`.
+    """
+
+    tensors: tuple[Tensor, ...]
+    content: tuple[Tensor, ...]
+    writes: tuple[int | None, ...] | None
+    watch: Watch | None
+
+    def holds(self, state: MemoryState) -> bool:
+        """Whether the buffers are as they were, as far as is seen without waiting for a device."""
+        if any(tensor is not known for tensor, known in zip(state, self.tensors, strict=True)):
+            return False
+        if self.writes != writes(state) or any(map(is_cast, state, DTYPES)):
+            return False
+        return self.watch is None or self.watch.holds(in_numpy(state.keys), int(state.step))
+
+
+class Sent:
+    """A buffer on its way to a process that is being spawned: by value. PyTorch sends memory that must outlive the sending."""
+
+    def __init__(self, buffer: Tensor) -> None:
+        self.array, self.device = None if buffer.is_meta else in_numpy(buffer), buffer.device
+        self.shape, self.dtype = buffer.shape, buffer.dtype
+
+    def tensor(self) -> Tensor:
+        if self.array is None:
+            return torch.empty(self.shape, dtype=self.dtype, device="meta")
+        return torch.from_numpy(self.array).to(self.device)
+
+
+def all_seen(state: MemoryState) -> bool:
+    """Whether the content of all may be looked at."""
+    return not torch_modes.transformed() and all(map(torch_modes.seen, state))
+
+
+def is_cast(tensor: Tensor, dtype: torch.dtype) -> bool:
+    """Whether a buffer has another dtype than its own."""
+    return tensor.dtype != dtype
+
+
+def writes(state: MemoryState) -> tuple[int | None, ...]:
+    """How often PyTorch has written to each."""
+    return tuple(None if tensor.is_inference() else tensor._version for tensor in state)
+
+
+def captured(tensor: Tensor) -> bool:
+    """Whether a CUDA graph is being captured, in which nothing may be waited for."""
+    return tensor.is_cuda and torch.cuda.is_current_stream_capturing()
+
+
+def in_numpy(tensor: Tensor) -> NDArray[Any]:
+    """The same memory as a NumPy array where it is on the CPU, else a copy."""
+    return tensor.detach().cpu().numpy()
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """The tensor itself, if it is no parameter."""
+    return tensor.detach() if tensor.requires_grad or isinstance(tensor, nn.Parameter) else tensor
+
+
+def uncast(name: str, tensor: Tensor) -> Tensor:
+    """A buffer in its own dtype, from another. Keys of fewer bits than f32 are made unit rows again, if they were.
+
+    Raises:
+        StateError: its numbers are of another kind, or too large.
+    """
+    dtype = getattr(DTYPES, name)
+    if tensor.dtype == dtype:
+        return tensor
+    floating = tensor.is_floating_point()
+    if floating != dtype.is_floating_point or tensor.is_complex() or tensor.dtype == torch.bool:
+        raise StateError(f"{name} are {tensor.dtype}; expected {dtype}. Load the memory again, from what was not cast.")
+    if not floating and tensor.numel() and not -MAX_INT32 - 1 <= int(tensor.min()) <= int(tensor.max()) <= MAX_INT32:
+        raise StateError(f"{name} reach from {tensor.min()} to {tensor.max()}; expected whole numbers of 32 bits.")
+    whole = tensor.to(dtype)
+    if floating and tensor.dtype != torch.float64:
+        norms = torch.linalg.vector_norm(whole, dim=1, keepdim=True)
+        whole = torch.where((norms - 1).abs() <= ROUNDED, whole / norms, whole)
+    return whole
+
+
+def fault(state: MemoryState, here: slice) -> str | None:
+    """What shows that buffers, with the keys of these slots, are no memory."""
+    values = state.values[here]
+    if len(values) != len(state.keys):
+        return None  # a backend refuses other shapes
+    off = (values != NO_SLOT) & ~((torch.linalg.vector_norm(state.keys, dim=1) - 1).abs() <= 1e-3)
+    for name, most, least in (("values", MAX_INT32, NO_SLOT), ("hits", MAX_HITS, 0)):
+        array = getattr(state, name)
+        if ((array < least) | (array > most)).any():
+            return f"{name} reach from {int(array.min())} to {int(array.max())}, not from {least} to {most}"
+    if off.any():
+        slot = int(off.int().argmax())
+        return f"the key of slot {slot + (here.start or 0)} has norm {float(state.keys[slot].norm()):.3g} and not 1"
+    return None
+
+
+def keeps_content(fn: Callable[[Tensor], Tensor], like: Tensor) -> bool:
+    """Whether `fn`, which moves or casts tensors, takes over what is in them: that of `to_empty` does not."""
+    if not torch_modes.seen(like):
+        return True
+    probe = torch.frombuffer(bytearray(os.urandom(16)), dtype=torch.uint8).to(like.device)
+    try:
+        moved = fn(probe.clone())
+    except Exception:  # made for parameters and buffers alone
+        return True
+    return moved.is_meta or torch.equal(moved.cpu().double(), probe.cpu().double())
+
+
+def is_broadcast(keys: Tensor) -> bool:
+    """Whether this is in the forward of a DistributedDataParallel that gives these keys, before each, the content of rank 0."""
+    active = getattr(nn.parallel.DistributedDataParallel, "_active_ddp_module", None)
+    if active is None or not active.will_sync_module_buffers() or dist.get_world_size(active.process_group) == 1:
+        return False
+    return any(buffer is keys for buffer in active.modules_buffers)
