@@ -55,7 +55,7 @@ class ShardedKeys:
             slots = torch.arange(*slots.indices(self.shape[0]), device=self.device)
         there, places = self.own_places(slots)
         rows = self.own.new_zeros(*slots.shape, self.shape[1])
-        rows[there] = self.own[places[there]]
+        rows[there] = self.own.detach()[places[there]]
         dist.all_reduce(rows.view(torch.int32), group=self.group)  # of bits: -0.0 stays what it is
         return rows
 

@@ -11,11 +11,13 @@ import importlib
 import inspect
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from types import CodeType, ModuleType
 
 from raremem.backend import Backend
-from raremem.reference.laws import LAWS, run
+from raremem.reference.laws import LAWS, Law, run
 
 
 @dataclass(frozen=True)
@@ -297,13 +299,17 @@ def _differ(one: CodeType, other: CodeType) -> bool:
 
 
 def caught_by(fault: Fault, examples: int = 30) -> Iterator[str]:
-    """The laws that do not hold while the fault stands, as they are found; costly ones are tried if no other has caught it."""
+    """The laws that do not hold while the fault stands, as they are found; slow ones are tried if no other has caught it."""
     with planted(fault) as backend:
         caught = False
-        for law in sorted(LAWS.values(), key=lambda law: law.costly):
-            if not (law.costly and caught) and not holds(law.name, backend, examples):
+        for law in sorted(LAWS.values(), key=_is_slow):
+            if not (_is_slow(law) and caught) and not holds(law.name, backend, examples):
                 caught = True
                 yield law.name
+
+
+def _is_slow(law: Law) -> bool:
+    return law.costly or law.late
 
 
 def holds(name: str, backend: Backend, examples: int = 30) -> bool:
@@ -318,9 +324,15 @@ def holds(name: str, backend: Backend, examples: int = 30) -> bool:
     return True
 
 
+def _all_that_catch(place: int) -> list[str]:
+    return list(caught_by(FAULTS[place]))
+
+
 def table() -> str:
     """As markdown: the laws that each fault breaks, and the laws that no fault breaks."""
-    caught = {fault.name: list(caught_by(fault)) for fault in FAULTS}
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as processes:
+        found = processes.map(_all_that_catch, range(len(FAULTS)))
+        caught = {fault.name: laws for fault, laws in zip(FAULTS, found, strict=True)}
     idle = sorted(set(LAWS) - {law for laws in caught.values() for law in laws})
     rows = [f"| {name} | {', '.join(laws) or '**not caught**'} |" for name, laws in caught.items()]
     return "\n".join([

@@ -22,7 +22,7 @@ def living(sizes: tuple[Size, ...]) -> st.SearchStrategy[tuple[Life, ...]]:
     return lives_in(worlds(sizes))
 
 
-@law("1 to 8, 11, 12", living)
+@law("1 to 8, 11, 12", living, late=True)
 def a_memory_lives(backend: Backend, lives: tuple[Life, ...]) -> None:
     """Every call answers as the oracle's, from `init` on; what was handed out stays as it was, and what was given too."""
     for life in lives:

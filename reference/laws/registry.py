@@ -32,6 +32,9 @@ class Law:
     needs: str | None = None
     """A capability that a backend must declare."""
     costly: bool = False
+    """It is tried on a tenth of the cases."""
+    late: bool = False
+    """It takes long: a planted fault is tried on it only if the others have let it pass, as on costly ones."""
 
     def runs_on(self, backend: Backend) -> bool:
         """Whether the backend declares what the law needs."""
