@@ -158,6 +158,8 @@ def _refusal(path: Path, error: Exception) -> CheckpointError:
     """One line for any way in which a file is not what it should be."""
     reason = " ".join(str(error).split())
     return CheckpointError(f"{path} is not a whole raremem checkpoint ({reason[:300]}). Use an older one.")
+
+
 def _check_is_no_module(state: Any) -> None:
     """Check that what is given for a state is not the module that has one."""
     if hasattr(state, "state_dict") or hasattr(state, "state"):
