@@ -223,6 +223,8 @@ class MemoryModule(nn.Module):
             if self.keys is not before["keys"]:
                 note(self.keys, lineage)
         else:
+            if self.projection is not None:
+                self.projection.reset_parameters()
             self._empty()
         return self
 

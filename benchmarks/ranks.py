@@ -81,8 +81,8 @@ def _steps(rank: int, ranks: int, folder: str, seconds: float) -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks))
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=ranks)
     memory = ShardedMemory(MemoryConfig(SLOTS, KEY_DIM, NEIGHBORS))
-    _fill(memory)
     generator = torch.Generator().manual_seed(rank)
+    _fill(memory, generator)
     taken: list[float] = []
     sent: list[tuple[int, int]] = []
     end = time.perf_counter() + seconds
@@ -107,11 +107,11 @@ def _steps(rank: int, ranks: int, folder: str, seconds: float) -> None:
     dist.destroy_process_group()
 
 
-def _fill(memory: Any) -> None:
+def _fill(memory: Any, generator: Any) -> None:
     """Put unit keys into every slot of this rank, and values into all."""
     import torch
 
-    memory.keys.copy_(torch.nn.functional.normalize(torch.randn(memory.keys.shape), dim=1))
+    memory.keys.copy_(torch.nn.functional.normalize(torch.randn(memory.keys.shape, generator=generator), dim=1))
     memory.values.copy_(torch.arange(SLOTS) % 1000)
 
 

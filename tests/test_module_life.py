@@ -222,6 +222,7 @@ EMPTY = {
     "meta": lambda: on_meta().to_empty(device="cpu"),
     "meta, reset": lambda: reset(on_meta()),
     "meta, a projection": lambda: reset(on_meta(query_dim=3)),
+    "meta, a projection, not reset": lambda: nn.Sequential(on_meta(query_dim=3)).to_empty(device="cpu")[0],
     "device=meta": lambda: Memory(CONFIG, device="meta").to_empty(device="cpu"),
     "to meta": lambda: written().to("meta").to_empty(device="cpu"),
     "skip_init": lambda: nn.utils.skip_init(Memory, CONFIG),
@@ -238,6 +239,7 @@ def test_what_was_never_filled_is_empty(way):
     del junk
     memory = EMPTY[way]()
     assert is_empty(memory)
+    assert all(0 < parameter.abs().max() < 3**-0.5 + 1e-6 for parameter in memory.parameters())
     assert memory.update(memory(*batch(0, dim=8 if memory.projection is None else 3))).written.all()
 
 

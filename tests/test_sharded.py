@@ -11,8 +11,8 @@ import torch.multiprocessing as processes
 
 import raremem
 from raremem.adapters import torch_shadow
-from raremem.adapters.sharded import ShardedBackend, ShardedMemory, shard
-from raremem.adapters.torch import Memory
+from raremem.adapters.sharded import ShardedBackend, ShardedMemory, ShardedPrimitives, _ShardedInNumpy, shard
+from raremem.adapters.torch import Memory, NumpyBesideTorch
 from raremem.reference.laws import LAWS, run
 
 CONFIG = raremem.MemoryConfig(slots=37, key_dim=16, neighbors=6, age_noise=2)
@@ -44,6 +44,17 @@ def hold_the_laws(rank, ranks, folder, names):
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_every_law_holds(ranks, tmp_path):
     spawn(hold_the_laws, ranks, tmp_path, list(LAWS))
+
+
+def hold_the_laws_unseen(rank, ranks, folder, names):
+    ShardedPrimitives.eager = lambda self, array: False
+    NumpyBesideTorch.put_rows = _ShardedInNumpy.write = lambda *arguments: 1 / 0
+    hold_the_laws(rank, 8, folder, names)
+
+
+def test_every_law_holds_where_content_is_not_seen(tmp_path):
+    """As on GPUs: updates are PyTorch's then, and not NumPy's."""
+    spawn(hold_the_laws_unseen, 2, tmp_path, list(LAWS))
 
 
 def test_that_check_can_fail(tmp_path):
