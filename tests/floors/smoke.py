@@ -162,9 +162,12 @@ def test_jax_differentiates(name):
 def test_jax_scans_inside_jit():
     from raremem.adapters import jax as memory
 
+    def update(state, _):
+        return memory.update(CONFIG, state, QUERIES, TARGETS)[0], None
+
     @jax.jit
     def live(state):
-        return jax.lax.scan(lambda state, _: (memory.update(CONFIG, state, QUERIES, TARGETS)[0], None), state, None, length=3)[0]
+        return jax.lax.scan(update, state, None, length=3)[0]
 
     state = live(memory.init(CONFIG))
     assert memory.query(CONFIG, state, QUERIES).values[:, 0].tolist() == TARGETS.tolist()
