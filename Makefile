@@ -64,6 +64,7 @@ $(FLOORS)/.ready: pyproject.toml tests/floors/lowest.py
 	@$(FLOORS)/bin/python tests/floors/lowest.py > $(FLOORS)/lowest.txt
 	@$(FLOORS)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --constraint $(FLOORS)/lowest.txt pip setuptools wheel
 	@$(FLOORS)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(FLOORS)/lowest.txt \
-		--no-build-isolation $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
+		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
 		--editable '.[conformance,torch,jax,annoy,faiss,hnswlib,bench]' flax equinox orbax-checkpoint
+	@$(FLOORS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
