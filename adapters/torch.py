@@ -190,7 +190,7 @@ class TorchPrimitives(Primitives):
     def write(self, state: MemoryState, slots: Tensor, content: MemoryState) -> MemoryState:
         if torch.compiler.is_compiling():
             after = super().write(state, slots, content)
-            return after._replace(step=state.step.copy_(after.step))
+            return MemoryState(after.keys, after.values, after.last_used, after.hits, state.step.copy_(after.step))
         slots = slots.long()
         set_all(state, (slots, slots, slots, slots, ()), content)
         return state

@@ -6,7 +6,6 @@ CPU, outside a trace. Elsewhere a bad row is rejected (rule 1) instead of raisin
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,8 @@ def dtype_name(array: Array) -> str:
     """
     dtype = array.dtype
     name = getattr(dtype, "name", None)
-    words = re.findall(r"\w+", name if isinstance(name, str) else str(dtype))
+    name = name if isinstance(name, str) else str(dtype)
+    words = "".join([letter if letter.isalnum() or letter == "_" else " " for letter in name]).split()
     return words[-1].rstrip("_").lower() if words else str(dtype)
 
 
