@@ -296,8 +296,9 @@ class TorchBackend(ArrayBackend):
         of: Callable[[Lookup], Tensor],
         by: str = "queries",
     ) -> tuple[Lookup, Callable[[], Tensor]]:
-        rows = torch.as_tensor(queries).detach().requires_grad_()
-        leaf = rows if by == "queries" else getattr(state.keys, "own", state.keys).requires_grad_()
+        rows: Tensor = torch.as_tensor(queries).detach().requires_grad_()
+        keys: Tensor = getattr(state.keys, "own", state.keys)
+        leaf = rows if by == "queries" else keys.requires_grad_()
         found = self.query(config, state, rows, targets, mask)
         total = of(found).sum()
 

@@ -176,7 +176,8 @@ class Companion:
         if kind == "none":
             return batch, None, step
         if kind == "late" and self.asked:
-            asked = self.asked[step.seed % len(self.asked)]
+            asked: Asked | None = self.asked[step.seed % len(self.asked)]
+            assert asked is not None
             self._note(f"found = found_{step.seed % len(self.asked)}")
             return asked.batch._replace(mask=_of_length(batch.mask, asked.step.batch)), asked, _as_of(asked.step, step)
         if kind == "of another memory":

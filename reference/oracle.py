@@ -321,9 +321,8 @@ class Oracle(Backend):
         *,
         strict: bool = False,
     ) -> tuple[OracleState, UpdateReport]:
-        queries, targets, mask = _checked(config, state, queries, targets, mask)
-        check_to_write(targets, lookup, len(queries))
-        assert targets is not None
+        queries, checked, mask = _checked(config, state, queries, targets, mask)
+        check_to_write(checked, lookup, len(queries))
         units, accepted, rejected = _units(queries, mask, strict)
         if lookup is not None:
             units, accepted, rejected = _of_lookup(state, lookup, mask)
@@ -331,7 +330,7 @@ class Oracle(Backend):
         misses: list[int] = []
         report_slots = np.full(len(queries), -1, np.int32)
         hit = np.zeros(len(queries), np.bool_)
-        for row in np.flatnonzero(accepted):
+        for row in np.flatnonzero(accepted).tolist():
             nearest = nearest_first(units[row], state)[:1]
             if nearest and nearest[0].value == targets[row]:
                 hit[row] = True

@@ -60,7 +60,7 @@ class Case:
     mask: NDArray[np.bool_] | Any
     exact: bool
 
-    def rows(self, keep: NDArray[Any]) -> Case:
+    def rows(self, keep: NDArray[Any] | slice) -> Case:
         """The same memory with the rows of the batch that `keep` chooses."""
         return replace(self, queries=self.queries[keep], targets=self.targets[keep], mask=self.mask[keep])
 

@@ -87,7 +87,7 @@ def gradient_of_what_is_retrieved_agrees(backend: Backend, case: Case) -> None:
     """The gradients of similarities, weights and recall by rows in f32 and in f64, against the oracle's formula."""
     for place, kind in enumerate(RETRIEVED):
         wide = (case.state["step"] + place) % 2
-        queries = case.queries.astype(np.float64 if wide else np.float32)
+        queries: Any = case.queries.astype(np.float64 if wide else np.float32)
         queries[-1] = np.nan if case.targets[0] % 2 else 0.0
         _check_gradient(backend, dataclasses.replace(case, queries=queries), retrieved(case, kind))
 
@@ -210,7 +210,11 @@ def what_was_given_is_let_go(backend: Backend, case: Case) -> None:
     """Once a call is over nobody holds its arrays, and no graph of gradients hangs on the memory."""
     config = case.config
     state = backend.from_numpy(config, case.state)
-    given = [backend.own(array.copy(), state) for array in (case.queries, case.targets, case.mask)]
+    given: tuple[Any, Any, Any] = (
+        backend.own(case.queries.copy(), state),
+        backend.own(case.targets.copy(), state),
+        backend.own(case.mask.copy(), state),
+    )
     if hasattr(given[0], "requires_grad_"):
         given[0].requires_grad_()
     for reuse in (True, False):
