@@ -297,8 +297,8 @@ class TorchBackend(ArrayBackend):
         by: str = "queries",
     ) -> tuple[Lookup, Callable[[], Tensor]]:
         rows: Tensor = torch.as_tensor(queries).detach().requires_grad_()
-        keys: Tensor = getattr(state.keys, "own", state.keys)
-        leaf = rows if by == "queries" else keys.requires_grad_()
+        keys: Any = getattr(state.keys, "own", state.keys)
+        leaf: Tensor = rows if by == "queries" else keys.requires_grad_()
         found = self.query(config, state, rows, targets, mask)
         total = of(found).sum()
 
