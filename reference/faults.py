@@ -31,7 +31,7 @@ class Fault:
 
 
 _ALGORITHM, _SCAN, _SEARCH, _NOISE = "raremem.algorithm", "raremem.scan", "raremem.search", "raremem.noise"
-_BACKEND = "raremem.backend"
+_BACKEND, _CONFIG = "raremem.backend", "raremem.config"
 
 FAULTS = (
     Fault("rows are normalised by their sum", _ALGORITHM, "unit = rows / xp.sqrt(xp.sum(rows * rows, axis=1))",
@@ -125,6 +125,9 @@ FAULTS = (
     Fault("without targets there are no values", _ALGORITHM, "values = xp.where(present, state.values[slots], NO_SLOT)",
           "values = xp.where(present & (targets is not None), state.values[slots], NO_SLOT)"),
     Fault("strict lets bad rows pass", "raremem.validation", "    if rejected.any():\n", "    if False:\n"),
+    Fault("noise of any width is taken", _CONFIG, '("age_noise", 0, 2**20)', '("age_noise", 0, 2**30)'),
+    Fault("keys of any length are taken", "raremem.state", "np.abs(norms - 1) <= 1e-3", "np.abs(norms - 1) <= 1.0"),
+    Fault("of a smaller memory those to go first stay", "raremem.state", "first_to_go[config.slots - slots :]", "first_to_go[:slots]"),
     Fault("rows stay in half precision", _ALGORITHM, 'rows = p.cast(queries, "float32")\n', "rows = queries\n"),
     Fault("a memory forgets its ages when the step wraps", "raremem.state",
           "(np.int64(step) - last_used.astype(np.int64)) % STEP_PERIOD", "np.abs(np.int64(step) - last_used.astype(np.int64))"),
@@ -258,7 +261,7 @@ def _replaced(old: ModuleType, new: ModuleType) -> Iterator[None]:
     changed = []
     for module in [module for name, module in sys.modules.items() if name.startswith("raremem")]:
         for name, value in list(vars(module).items()):
-            stays = inspect.isclass(value) and old.__name__ == _BACKEND
+            stays = inspect.isclass(value) and old.__name__ in (_BACKEND, _CONFIG)
             ours = value is old or getattr(value, "__module__", None) == old.__name__ or module is old
             replacement = new if value is old else vars(new).get(name)
             if ours and not stays and replacement is not None and replacement is not value and not name.startswith("__"):

@@ -113,7 +113,7 @@ def states_are_checked(backend: Backend, case: Case) -> None:
         refused(raremem.StateError, "expected", backend.from_numpy, config, without)
 
 
-@law("state", costly=True)
+@law("state")
 def files_are_whole_or_refused(backend: Backend, case: Case) -> None:
     """A file of equal content has equal bytes; one that was changed or cut short is refused; older schemas are read, and a
     memory is loaded into more slots or fewer."""
