@@ -6,6 +6,7 @@ import ast
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import json
 import pkgutil
 import selectors
@@ -19,6 +20,7 @@ from typing import Any
 
 import raremem
 from raremem.errors import ConfigError
+from raremem.reference.laws import LAWS
 from raremem.reference.mutation.operators import Mutant, mutants
 from raremem.reference.mutation.players import installed
 from raremem.reference.mutation.trial import AT_LEAST, TIMES, Outcome, Reached, Reaching, Running, Try
@@ -94,15 +96,26 @@ class Kit:
 
     @classmethod
     def of(
-        cls, players: Sequence[str], examples: int, tell: Callable[[str], None], most: float = float("inf"), jobs: int = 1
+        cls,
+        players: Sequence[str],
+        examples: int,
+        tell: Callable[[str], None],
+        most: float = float("inf"),
+        jobs: int = 1,
+        kept: Path | None = None,
     ) -> Kit:
-        """Found by trying every law without a mutant."""
-        found = {}
+        """Found by trying every law without a mutant; what a run before has kept is not tried again."""
+        found = _kept_reach(kept, examples) if kept else {}
         for first in range(0, len(players), jobs):
-            some = [Reaching(player, examples, map(str, modules().values())) for player in players[first : first + jobs]]
+            some = [
+                Reaching(player, examples, map(str, modules().values()), [law for name, law in found if name == player])
+                for player in players[first : first + jobs]
+            ]
             for one, laws in [(one.player, one.laws()) for one in some]:
                 tell(f"{one}: {len(laws)} laws hold without a mutant, {sum(each.seconds for each in laws.values()):.0f} s")
                 found.update({(one, law): what for law, what in laws.items()})
+            if kept:
+                _keep_reach(kept, examples, found)
         return cls(examples, found, most)
 
     def for_mutant(self, mutant: Mutant) -> list[Try]:
@@ -134,6 +147,30 @@ class Kit:
         self.tried.update(tries[: outcome.tries])
         if outcome.outcome != "survived" and outcome.tries:
             self.killed[tries[outcome.tries - 1]] += 1
+
+
+def _law_digests(examples: int) -> dict[str, str]:
+    """By law: of the code that is mutated, of the law's own text, and of how often it is tried."""
+    code = digest(modules().values())
+    texts = {name: f"{code} {examples} {inspect.getsource(law.check)}" for name, law in LAWS.items()}
+    return {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in texts.items()}
+
+
+def _keep_reach(path: Path, examples: int, found: Mapping[Try, Reached]) -> None:
+    digests = _law_digests(examples)
+    lines = [[player, law, digests[law], sorted(what.lines), what.seconds] for (player, law), what in found.items()]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def _kept_reach(path: Path, examples: int) -> dict[Try, Reached]:
+    """Of those laws whose text, and whose code, are as they were."""
+    digests = _law_digests(examples)
+    said = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return {
+        (player, law): Reached({(file, line) for file, line in lines}, seconds)
+        for player, law, of, lines, seconds in said
+        if digests.get(law) == of
+    }
 
 
 def _lines_of(mutant: Mutant) -> set[tuple[str, int]] | None:
@@ -333,7 +370,7 @@ def run(drawn: Sample, limits: Limits, results: Path, tell: Callable[[str], None
     if left and limits.minutes:
         if "torch" in players:
             importlib.import_module("torch")  # once, and not by every process
-        kit = Kit.of(players, limits.examples, tell, limits.seconds, limits.jobs)
+        kit = Kit.of(players, limits.examples, tell, limits.seconds, limits.jobs, results.with_suffix(".reach"))
 
         def took(mutant: Mutant, outcome: Outcome) -> None:
             kept.add(mutant, outcome)

@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import Path
 
 import raremem
-from raremem.reference.mutation.campaign import Run
+from raremem.reference.mutation.campaign import HELD_BY_TESTS, Run
 from raremem.reference.mutation.explained import EXPLAINED, Explained
 from raremem.reference.mutation.operators import Mutant
 
@@ -50,21 +50,27 @@ class Report:
     def page(self) -> str:
         """For the docs."""
         run, outcomes = self.run, self.run.outcomes
-        hours = sum(outcomes[mutant.key].seconds for mutant in run.mutants) / 3600
+        minutes = sum(outcomes[mutant.key].seconds for mutant in run.mutants) / 60
         how = Counter(outcomes[mutant.key].outcome for mutant in run.mutants)
         laws = Counter(outcomes[mutant.key].law for mutant in run.mutants if outcomes[mutant.key].outcome == "killed")
         players = Counter(outcomes[mutant.key].player for mutant in run.mutants if outcomes[mutant.key].outcome == "killed")
         return "\n".join([
             "# Mutants of the core, and what the laws make of them\n",
-            f"Written by `raremem mutants --seed {run.sample.seed} --count {run.sample.count} --report docs/mutants.md` on "
-            f"{date.today().isoformat()}, of {_commit()}: {len(run.mutants)} of the {run.total} changes that "
-            "`raremem.reference.mutation` makes of `core/` and of the NumPy table (a comparison turned round, a constant one "
-            "off, a statement left out, arguments swapped, ...), drawn from every module. Each is tried on the laws alone, "
-            f"{run.examples} cases each, until one is broken. It took {hours:.1f} hours of a core.\n",
+            f"Written by `raremem mutants {self._options()} --report docs/mutants.md` on {date.today().isoformat()}, of "
+            f"{_commit()}: {len(run.mutants)} of the {run.total} changes that `raremem.reference.mutation` makes of `core/` "
+            "and of the NumPy table (a comparison turned round, a constant one off, a statement left out, arguments swapped), "
+            "drawn from every module but those named below. Each is tried on the laws alone, on the backends named below, "
+            f"until one is broken: {run.examples} cases of each law, of a costly one a tenth, and only of laws that run a line "
+            f"of the statement. It took {minutes:.0f} minutes of a core.\n",
+            *self._limits(),
             f"**{self.score()}.** Of those killed {how['hung']} hung and {how['crashed']} ended the process.\n",
             "| module | mutants | killed | survivors explained | unexplained |",
             "| --- | --- | --- | --- | --- |",
             *self._by_module(),
+            "\nOf these modules no mutants are made: no law on one backend, in one thread, can tell. Tests hold them.\n",
+            "| module | what it does, and what holds it |",
+            "| --- | --- |",
+            *(f"| {name} | {why} |" for name, why in HELD_BY_TESTS.items()),
             "\n## Survivors\n",
             "What no law noticed, and why no user could tell.\n",
             "| where | change | why no user could tell |",
@@ -81,6 +87,29 @@ class Report:
             *(f"| {name} | {count} |" for name, count in laws.most_common()),
             "",
         ])  # fmt: skip
+
+    def _options(self) -> str:
+        run = self.run
+        seconds = f" --seconds {run.seconds:g}" if run.seconds < float("inf") else ""
+        return f"--seed {run.sample.seed} --count {run.sample.count} --examples {run.examples}{seconds}"
+
+    def _limits(self) -> Iterator[str]:
+        """What was left out for the time that it takes, and what was killed late."""
+        run = self.run
+        found = [run.outcomes[mutant.key] for mutant in run.mutants]
+        if len(run.mutants) < run.drawn:
+            yield f"Of the {run.drawn} that were drawn these are the first, in an order of chance; time was up.\n"
+        cut = [each for each in found if each.outcome == "survived" and each.left]
+        if cut:
+            share = 100 * sum(each.tries for each in cut) / sum(each.tries + each.left for each in cut)
+            yield (
+                f"A mutant that survives is tried on the laws most likely to tell, up to a time. {len(cut)} survivors were not "
+                f"tried on all that run their statement, but on {share:.0f} % of these.\n"
+            )
+        first = found[0].kit if found else ""
+        late = sum(each.outcome != "survived" and each.kit != first for each in found)
+        if late:
+            yield f"{late} of those killed had survived at first; laws were added for them.\n"
 
     def _killed(self, some: Sequence[Mutant]) -> int:
         return sum(self.run.outcomes[mutant.key].outcome != "survived" for mutant in some)

@@ -229,15 +229,15 @@ class Reached:
 
 
 class Reaching:
-    """What every law that a player is to hold reaches: found in a process of its own, which begins at once."""
+    """What laws that a player is to hold reach: found in a process of its own, which begins at once. `known` are left out."""
 
-    def __init__(self, player: str, examples: int, files: Iterable[str]) -> None:
+    def __init__(self, player: str, examples: int, files: Iterable[str], known: Iterable[str] = ()) -> None:
         self.player = player
         self.reading, writing = os.pipe()
         self.pid = os.fork()
         if not self.pid:
             os.close(self.reading)
-            _child(writing, lambda: _reach(_Teller(writing), player, examples, set(files)))
+            _child(writing, lambda: _reach(_Teller(writing), player, examples, set(files), set(known)))
         os.close(writing)
 
     def laws(self) -> dict[str, Reached]:
@@ -255,7 +255,7 @@ class Reaching:
         return {law: Reached({(file, line) for file, line in lines}, seconds) for law, lines, seconds in said[:-1]}
 
 
-def _reach(tell: _Teller, player: str, examples: int, files: set[str]) -> None:
+def _reach(tell: _Teller, player: str, examples: int, files: set[str], known: set[str]) -> None:
     from raremem.reference.laws import LAWS, run
     from raremem.reference.mutation.players import PLAYERS
 
@@ -276,7 +276,7 @@ def _reach(tell: _Teller, player: str, examples: int, files: set[str]) -> None:
         sys.settrace(note)
         try:
             with make() as backend:
-                if not law.runs_on(backend) or (law.costly and not costly):
+                if name in known or not law.runs_on(backend) or (law.costly and not costly):
                     continue
                 run(law, backend, examples, shrink=False)
         except Exception as error:
