@@ -60,6 +60,7 @@ def configs_are_checked(backend: Backend, case: Case) -> None:
             assert getattr(MemoryConfig(**{name: choice}), name) == choice  # type: ignore[arg-type]
         for other in ("other" * 100, None, list(choices)):
             refused(raremem.ConfigError, f"{name}=", MemoryConfig, **{name: other})
+    refused(raremem.ConfigError, "cannot be shown", MemoryConfig, slots=10**5000)
     assert (MemoryConfig(slots=5, neighbors=7).k, MemoryConfig(slots=7, neighbors=5).k) == (5, 5)
     config, slots = case.config, case.config.slots
     nothing = {"keys": np.zeros((slots, config.key_dim), np.float32), "values": np.full(slots, -1, np.int32)}
@@ -99,6 +100,7 @@ def states_are_checked(backend: Backend, case: Case) -> None:
     narrow = {"values": np.uint8, "ages": np.uint32, "hits": np.int8, "keys": np.float64}
     wide = {**state, **{name: state[name].astype(dtype) for name, dtype in narrow.items()}}
     taken(wide, state)
+    taken({name: part if name == "step" else part.tolist() for name, part in state.items()}, state)
     taken({name: array for name, array in state.items() if name != "hits"}, {**state, "hits": 0 * state["hits"]})
     filled = changed("filled", False)["filled"]
     emptied = {name: changed(name, none)[name] for name, none in (("keys", 0), ("values", -1), ("ages", 0), ("hits", 0))}
