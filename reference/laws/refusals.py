@@ -145,6 +145,9 @@ def files_are_whole_or_refused(backend: Backend, case: Case) -> None:
         for wrong in ({**older, "sha256": ""}, {**older, "config": 1}, {**older, "schema": 3}, {**older, "schema": 1}, [older]):
             _write(other, arrays, wrong)
             refused(raremem.CheckpointError, "is not a whole raremem checkpoint", raremem.load, other, backend)
+        arrays["filled"] = np.full(config.slots, 2, np.uint8).view(np.bool_)
+        _write(other, arrays, older)
+        refused(raremem.CheckpointError, "bytes other than 0 and 1", raremem.load, other, backend)
         for slots in (config.slots + 3, max(1, config.slots // 2)):
             resized, loaded = raremem.load(path, backend, slots=slots)
             assert resized == dataclasses.replace(config, slots=slots)

@@ -112,6 +112,36 @@ def _index(kind: Any) -> Any:
     return _with(lambda: get_backend("numpy", index=index.LiveIndex(kind, background=False)), (index, small), (search, every))
 
 
+PARTS = 3
+
+
+def nearest_of_parts(p: Any, state: MemoryState, queries: Array, targets: Array | None, k: int) -> Any:
+    """As `search.nearest`, by as many holders as parts, one after the other: what each would hand out is noted, then joined."""
+    cuts = [len(state.values) * place // PARTS for place in range(PARTS + 1)]
+    noted: list[list[tuple[Array, Array]]] = []
+    answer = None
+    for holder in (*range(PARTS), 0):
+        first, last = cuts[holder : holder + 2]
+        part = MemoryState(*(array[first:last] for array in state[:4]), state.step)
+        handed_out: list[tuple[Array, Array]] = []
+        joined = [
+            tuple(np.concatenate(column, axis=1) for column in zip(*turn, strict=True)) for turn in zip(*noted, strict=True)
+        ]
+
+        def gather(scores: Array, slots: Array, most: int, turns: Any = joined, kept: Any = handed_out) -> Any:
+            padding = ((0, 0), (0, most))
+            own = np.pad(scores, padding, constant_values=scan.NOTHING), np.pad(slots, padding, constant_values=NO_SLOT)
+            kept.append((scores, slots))
+            return own if len(noted) < PARTS else tuple(
+                np.concatenate([every, np.pad(every[:, :0], padding, constant_values=none)], axis=1)
+                for every, none in zip(turns[len(kept) - 1], (scan.NOTHING, NO_SLOT), strict=True)
+            )  # fmt: skip
+
+        answer = search.nearest_of_shards(p, part, first, queries, targets, k, gather)
+        noted.append(handed_out)
+    return answer
+
+
 PLAYERS: dict[str, tuple[Callable[[], Any], bool]] = {
     "numpy": (lambda: _with(lambda: get_backend("numpy")), True),
     "numpy, short lists": (_short_lists, True),
@@ -120,6 +150,7 @@ PLAYERS: dict[str, tuple[Callable[[], Any], bool]] = {
     "numpy, traced, no blocks": (_no_blocks, False),
     "numpy, index": (lambda: _index(Everything), False),
     "numpy, growing index": (lambda: _index(Growing), False),
+    "numpy, parts": (lambda: _with(lambda: ArrayBackend(NumpyPrimitives(), search=nearest_of_parts)), False),
     "torch": (lambda: _with(lambda: get_backend("torch", compiled=False)), False),
 }
 """By name: how each is made ready, a context that gives the backend; and whether laws that are costly are tried on it."""
