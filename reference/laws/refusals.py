@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -152,6 +153,7 @@ def files_are_whole_or_refused(backend: Backend, case: Case) -> None:
             resized, loaded = raremem.load(path, backend, slots=slots)
             assert resized == dataclasses.replace(config, slots=slots)
             same_state(backend.to_numpy(loaded), in_slots(config, state, slots))
+        refused(raremem.CheckpointError, "a device or a pipe", raremem.load, os.devnull, backend)
         missing = Path(folder) / "missing"
         refused(FileNotFoundError, "missing", raremem.load, missing, backend)
         refused(raremem.ConfigError, "expected a MemoryConfig", raremem.save, missing, None, backend.init(config), backend)

@@ -21,6 +21,7 @@ from typing import Any
 import raremem
 from raremem.errors import ConfigError
 from raremem.reference.laws import LAWS
+from raremem.reference.mutation.explained import EXPLAINED
 from raremem.reference.mutation.operators import Mutant, mutants
 from raremem.reference.mutation.players import installed
 from raremem.reference.mutation.trial import AT_LEAST, TIMES, Outcome, Reached, Reaching, Running, Try
@@ -29,7 +30,7 @@ TABLE = "raremem.adapters.numpy"
 OTHER_ROOMS = ("adapters", "reference", "benchmarks")
 FEWEST = 5
 """Mutants of a module in a sample, if it has so many, and the sample is large."""
-FIRST, TIMES_MORE = 3.0, 4.0
+FIRST, TIMES_MORE = 1.5, 4.0
 """Seconds of laws that a mutant is tried on at first, and how much more each time that it has survived."""
 HELD_BY_TESTS = {
     "raremem.files": "writing a file in place of another, and locks on files; `tests/test_files.py`",
@@ -362,21 +363,24 @@ def run(drawn: Sample, limits: Limits, results: Path, tell: Callable[[str], None
     """
     every, players = all_mutants(), tuple(installed())
     chosen = drawn.of(every, tell)
-    head = {**asdict(drawn), "only": drawn.only and str(drawn.only), "examples": limits.examples, "players": list(players)}
-    kept = Results(results, {**head, "code": digest(modules().values())}, digest(kit_paths()))
-    left = [mutant for mutant in chosen if kept.lacks(mutant, limits.seconds)]
+    head = {**asdict(drawn), "only": drawn.only and str(drawn.only), "examples": limits.examples}
+    kit = f"{digest(kit_paths())} {', '.join(players)}"
+    kept = Results(results, {**head, "code": digest(modules().values())}, hashlib.sha256(kit.encode()).hexdigest()[:16])
+    reasons = {each.key for each in EXPLAINED} & set(kept.outcomes)  # what survived and is explained is not tried again
+    left = [mutant for mutant in chosen if mutant.key not in reasons and kept.lacks(mutant, limits.seconds)]
+    left.sort(key=lambda mutant: mutant.key in kept.outcomes)
     tell(f"{len(chosen)} of {len(every)} mutants, {len(chosen) - len(left)} of them tried before")
     until = time.monotonic() + 60 * limits.minutes
     if left and limits.minutes:
-        if "torch" in players:
+        if any(name.startswith("torch") for name in players):
             importlib.import_module("torch")  # once, and not by every process
-        kit = Kit.of(players, limits.examples, tell, limits.seconds, limits.jobs, results.with_suffix(".reach"))
+        laws = Kit.of(players, limits.examples, tell, limits.seconds, limits.jobs, results.with_suffix(".reach"))
 
         def took(mutant: Mutant, outcome: Outcome) -> None:
             kept.add(mutant, outcome)
             where = f" by {outcome.law} on {outcome.player}" if outcome.outcome != "survived" else f" {outcome.tries} tries"
             tell(f"{len(kept.outcomes)}/{len(chosen)} {outcome.seconds:6.1f} s {outcome.outcome}{where}: {mutant.key}")
 
-        try_all(left, kit, limits.jobs, took, until)
+        try_all(left, laws, limits.jobs, took, until)
     tried = [mutant for mutant in chosen if mutant.key in kept.outcomes]
     return Run(drawn, limits.examples, tried, len(every), kept.outcomes, limits.seconds, len(chosen))

@@ -106,10 +106,10 @@ def _no_blocks() -> Any:
     return _with(lambda: ArrayBackend(Unblocked()), (scan, {"CHUNK": 8}))
 
 
-def _index(kind: Any) -> Any:
+def _index(kind: Any, framework: str = "numpy") -> Any:
     every = {"shortlist": lambda k: 512}
     small = {"SMALLEST": 1, "FRESH": 2}
-    return _with(lambda: get_backend("numpy", index=index.LiveIndex(kind, background=False)), (index, small), (search, every))
+    return _with(lambda: get_backend(framework, index=index.LiveIndex(kind, background=False)), (index, small), (search, every))
 
 
 PARTS = 3
@@ -149,7 +149,7 @@ PLAYERS: dict[str, tuple[Callable[[], Any], bool]] = {
     "numpy, traced, few at a time": (_few_at_a_time, False),
     "numpy, traced, no blocks": (_no_blocks, False),
     "numpy, index": (lambda: _index(Everything), False),
-    "numpy, growing index": (lambda: _index(Growing), False),
+    "torch, growing index": (lambda: _index(Growing, "torch"), False),
     "numpy, parts": (lambda: _with(lambda: ArrayBackend(NumpyPrimitives(), search=nearest_of_parts)), False),
     "torch": (lambda: _with(lambda: get_backend("torch", compiled=False)), False),
 }
@@ -158,4 +158,4 @@ PLAYERS: dict[str, tuple[Callable[[], Any], bool]] = {
 
 def installed() -> list[str]:
     """The players whose framework is here."""
-    return [name for name in PLAYERS if name != "torch" or importlib.util.find_spec("torch") is not None]
+    return [name for name in PLAYERS if not name.startswith("torch") or importlib.util.find_spec("torch") is not None]

@@ -20,8 +20,10 @@ class Report:
     def __init__(self, run: Run, explained: Sequence[Explained] = EXPLAINED) -> None:
         self.run = run
         self.reasons = {each.key: each.reason for each in explained}
+        self.told = {each.key for each in explained if each.told}
         self.survivors = [mutant for mutant in run.mutants if run.outcomes[mutant.key].outcome == "survived"]
         self.unexplained = [mutant for mutant in self.survivors if mutant.key not in self.reasons]
+        self.left = [mutant for mutant in self.survivors if mutant.key in self.told or mutant.key not in self.reasons]
         survived = {mutant.key for mutant in self.survivors}
         self.refuted = [mutant for mutant in run.mutants if mutant.key in self.reasons and mutant.key not in survived]
 
@@ -32,12 +34,12 @@ class Report:
 
     def score(self) -> str:
         """Of the mutants that a user could tell, how many were killed."""
-        killed, explained = self._killed(self.run.mutants), len(self.survivors) - len(self.unexplained)
+        killed, explained = self._killed(self.run.mutants), len(self.survivors) - len(self.left)
         told = len(self.run.mutants) - explained
         share = f"{100 * killed / told:.1f} %" if told else "none"
         return (
             f"{len(self.run.mutants)} mutants: {killed} killed, {explained} survivors explained, "
-            f"{len(self.unexplained)} unexplained; of the {told} that a user could tell {share} are killed"
+            f"{len(self.left)} left; of the {told} that a user could tell {share} are killed"
         )
 
     def text(self) -> str:
@@ -64,18 +66,19 @@ class Report:
             f"of the statement. It took {minutes:.0f} minutes of a core.\n",
             *self._limits(),
             f"**{self.score()}.** Of those killed {how['hung']} hung and {how['crashed']} ended the process.\n",
-            "| module | mutants | killed | survivors explained | unexplained |",
+            "| module | mutants | killed | survivors explained | left |",
             "| --- | --- | --- | --- | --- |",
             *self._by_module(),
             "\nOf these modules no mutants are made: no law on one backend, in one thread, can tell. Tests hold them.\n",
             "| module | what it does, and what holds it |",
             "| --- | --- |",
             *(f"| {name} | {why} |" for name, why in HELD_BY_TESTS.items()),
-            "\n## Survivors\n",
-            "What no law noticed, and why no user could tell.\n",
-            "| where | change | why no user could tell |",
-            "| --- | --- | --- |",
-            *(self._row(mutant) for mutant in self.survivors),
+            *self._table("What is left", "Some user could tell, and no law on these backends.", self.left),
+            *self._table(
+                "Survivors that no user can tell",
+                "Nothing of them is in any answer; how long a call takes, and how much memory, does not count.",
+                [mutant for mutant in self.survivors if mutant not in self.left],
+            ),
             "\n## Where the others were noticed\n",
             "The laws are tried in the order of what they have killed so far for the time they take, so these are not all that "
             "would have noticed. First by backend, then by law.\n",
@@ -117,9 +120,16 @@ class Report:
     def _by_module(self) -> Iterator[str]:
         for module in sorted({mutant.module for mutant in self.run.mutants}):
             some = [mutant for mutant in self.run.mutants if mutant.module == module]
-            unexplained = sum(mutant.module == module for mutant in self.unexplained)
+            left = sum(mutant.module == module for mutant in self.left)
             killed = self._killed(some)
-            yield f"| {module} | {len(some)} | {killed} | {len(some) - killed - unexplained} | {unexplained} |"
+            yield f"| {module} | {len(some)} | {killed} | {len(some) - killed - left} | {left} |"
+
+    def _table(self, title: str, says: str, some: Sequence[Mutant]) -> Iterator[str]:
+        """Survivors, a line each, by module and line."""
+        yield f"\n## {title}\n\n{says}\n" if some else f"\n## {title}\n\nNone."
+        if some:
+            yield "| where | change | why |\n| --- | --- | --- |"
+            yield from (self._row(mutant) for mutant in sorted(some, key=lambda each: (each.module, each.line, each.key)))
 
     def _row(self, mutant: Mutant) -> str:
         where = f"{mutant.module}, {mutant.function or 'outside of functions'}"
