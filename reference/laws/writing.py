@@ -35,6 +35,7 @@ def hits_move_the_key(backend: Backend, case: Case) -> None:
     assert report.hit.all()
     same("values", state["values"], case.state["values"])
     check_update(backend, case)
+    check_update(backend, dataclasses.replace(case, state={**case.state, "hits": np.full_like(case.state["hits"], 126)}))
 
 
 @law("4", full)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from raremem import algorithm, index, scan, search
 from raremem.adapters.numpy import NumpyPrimitives
 from raremem.backend import ArrayBackend, Backend
+from raremem.primitives import Primitives
 from raremem.registry import get_backend
 from raremem.state import NO_SLOT, MemoryState
 
@@ -35,7 +36,9 @@ class Traced(NumpyPrimitives):
 
 
 class Unblocked(Traced):
-    """The same, for a compiler that is not up to blocks."""
+    """The same, for a compiler that is not up to blocks; and arrays are written one after the other."""
+
+    write = Primitives.write
 
     def blocks(self) -> bool:
         """Never."""
@@ -64,15 +67,17 @@ class LowPrecision(NumpyPrimitives):
 
 
 class Everything:
-    """An index that proposes all its slots."""
+    """An index that proposes all its slots; and none for every second query, which is then searched exactly."""
 
     def __init__(self, keys: Array, slots: Array, seed: int) -> None:
         self.slots = slots
 
     def search(self, queries: Array, count: int) -> Array:
-        """All of them, for every query, and -1 up to the count."""
+        """All of them, or none, and -1 up to the count."""
         none = np.full(max(0, count - len(self.slots)), NO_SLOT, np.int32)
-        return np.tile(np.concatenate([self.slots, none]), (len(queries), 1))
+        proposed = np.tile(np.concatenate([self.slots, none]), (len(queries), 1))
+        proposed[1::2] = NO_SLOT
+        return proposed
 
 
 class Growing(Everything):
@@ -93,7 +98,12 @@ def _with(backend: Callable[[], Backend], *sizes: tuple[Any, dict[str, Any]]) ->
 
 
 def _short_lists() -> Any:
-    small = {"SHARE": 0.01, "width_and_rows": lambda slots, *sizes: (min(2, slots), 7), "shortlist": lambda k: k // 2 + 1}
+    small = {
+        "SHARE": 0.01,
+        "width_and_rows": lambda slots, *sizes: (1 if slots < 8 else 2, 7),
+        "shortlist": lambda k: k // 2 + 1,
+    }
+    small["CHUNK"] = 6
     parts = {"GATHERED": 0, "BLOCK": 1, "CHUNK": 5, "MERGED": 3}
     return _with(lambda: ArrayBackend(LowPrecision()), (search, small), (algorithm, parts))
 
@@ -144,11 +154,11 @@ def nearest_of_parts(p: Any, state: MemoryState, queries: Array, targets: Array 
 
 PLAYERS: dict[str, tuple[Callable[[], Any], bool]] = {
     "numpy": (lambda: _with(lambda: get_backend("numpy")), True),
-    "numpy, short lists": (_short_lists, True),
+    "numpy, short lists of small chunks": (_short_lists, True),
     "numpy, traced": (lambda: _with(lambda: ArrayBackend(Traced())), True),
     "numpy, traced, few at a time": (_few_at_a_time, False),
-    "numpy, traced, no blocks": (_no_blocks, False),
-    "numpy, index": (lambda: _index(Everything), False),
+    "numpy, traced, no blocks, one array at a time": (_no_blocks, False),
+    "numpy, index that misses": (lambda: _index(Everything), False),
     "torch, growing index": (lambda: _index(Growing, "torch"), False),
     "numpy, parts": (lambda: _with(lambda: ArrayBackend(NumpyPrimitives(), search=nearest_of_parts)), False),
     "torch": (lambda: _with(lambda: get_backend("torch", compiled=False)), False),
