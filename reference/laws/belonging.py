@@ -27,13 +27,14 @@ def copied_lookup_is_of_its_memory(backend: Backend, case: Case) -> None:
     found = backend.query(config, state, case.queries, case.targets)
     for lookup in (_copied(backend, found, state), _copied(backend, found, state)._replace(step=None)):
         _check(backend, case, lookup, may_refuse=False)
+    seen = hasattr(backend, "primitives") and backend.primitives.peek(found.slots) is not None
     late, _ = backend.update(config, backend.copy(state), -case.queries, case.targets + 50)
     changed = dataclasses.replace(case, state=backend.to_numpy(late))
     _check(backend, changed, _copied(backend, found, state), may_refuse=True)
-    for other_config, other in _others(case):
+    for other_config, other, differs in _others(case):
         for shift in (0, 1):
             of_other = dataclasses.replace(case, config=other_config, state=other, targets=case.targets + shift)
-            _check(backend, of_other, _copied(backend, found, state), may_refuse=True)
+            _check(backend, of_other, _copied(backend, found, state), may_refuse=True, must_refuse=seen and differs)
     nothing = {**case.state, "filled": np.zeros_like(case.state["filled"])}
     of_nothing = backend.query(config, backend.from_numpy(config, nothing), case.queries, case.targets)
     last_empty = case.state["filled"].copy()
@@ -51,21 +52,23 @@ def _of_keys(case: Case) -> Case:
     return dataclasses.replace(case, queries=queries, targets=case.state["values"][slots]).everyone()
 
 
-def _others(case: Case) -> Iterator[tuple[MemoryConfig, PortableState]]:
-    """Memories that have taken as many steps: of other values, of other keys, of fewer slots, and empty."""
+def _others(case: Case) -> Iterator[tuple[MemoryConfig, PortableState, bool]]:
+    """Memories that have taken as many steps: of other values, of other keys, of fewer slots, and empty. And whether all that
+    a lookup says of its nearest slots is wrong there."""
     config, state = case.config, case.state
-    yield config, {**state, "values": state["values"] + 1}
-    yield config, {**state, "keys": -state["keys"]}
-    yield config, {**state, "filled": np.zeros_like(state["filled"])}
+    yield config, {**state, "values": state["values"] + 1}, True
+    yield config, {**state, "keys": -state["keys"]}, True
+    yield config, {**state, "filled": np.zeros_like(state["filled"])}, False
     few = -(-config.slots // 2)
-    yield dataclasses.replace(config, slots=few), {name: part if name == "step" else part[:few] for name, part in state.items()}
+    first = {name: part if name == "step" else part[:few] for name, part in state.items()}
+    yield dataclasses.replace(config, slots=few), first, False
 
 
 def _copied(backend: Backend, found: Lookup, state: Any) -> Lookup:
     return Lookup(*(None if field is None else backend.own(np.array(as_numpy(field)), state) for field in found))
 
 
-def _check(backend: Backend, case: Case, lookup: Lookup, may_refuse: bool) -> None:
+def _check(backend: Backend, case: Case, lookup: Lookup, may_refuse: bool, must_refuse: bool = False) -> None:
     """The update by the lookup is the one that searches for itself, or none."""
     config, outcomes = case.config, []
     for each in (None, lookup):
@@ -78,6 +81,7 @@ def _check(backend: Backend, case: Case, lookup: Lookup, may_refuse: bool) -> No
             same_state(backend.to_numpy(state), backend.to_numpy(backend.from_numpy(config, case.state)))
             return
         outcomes.append((backend.to_numpy(after), report))
+    assert not must_refuse, "a lookup of another memory was taken"
     (plain, expected), (got, report) = outcomes
     same_state(got, plain)
     for name in report._fields:

@@ -124,7 +124,8 @@ PARTS = 3
 
 
 def nearest_of_parts(p: Any, state: MemoryState, queries: Array, targets: Array | None, k: int) -> Any:
-    """As `search.nearest`, by as many holders as parts, one after the other: what each would hand out is noted, then joined."""
+    """As `search.nearest`, by as many holders as parts, one after the other: what each would hand out is noted, then joined.
+    The neighbors come in the wrong order: `algorithm.query` puts them in order."""
     cuts = [len(state.values) * place // PARTS for place in range(PARTS + 1)]
     noted: list[list[tuple[Array, Array]]] = []
     answer = None
@@ -147,7 +148,8 @@ def nearest_of_parts(p: Any, state: MemoryState, queries: Array, targets: Array 
 
         answer = search.nearest_of_shards(p, part, first, queries, targets, k, gather)
         noted.append(handed_out)
-    return answer
+    assert answer is not None, "there are parts"
+    return answer[0][:, ::-1], answer[1]
 
 
 PLAYERS: dict[str, tuple[Callable[[], Any], bool]] = {
