@@ -63,8 +63,10 @@ def opposites_leave_the_key(backend: Backend, case: Case) -> None:
 
 @law("5", full)
 def misses_evict_the_oldest(backend: Backend, case: Case) -> None:
-    """Rows of a new value each take the slot whose age and noise are largest."""
-    check_update(backend, dataclasses.replace(case, targets=np.arange(len(case.targets), dtype=np.int32) + 10))
+    """Rows of a new value each take the slot whose age and noise are largest, at the largest age too."""
+    case = dataclasses.replace(case, targets=np.arange(len(case.targets), dtype=np.int32) + 10)
+    check_update(backend, case)
+    check_update(backend, dataclasses.replace(case, state={**case.state, "ages": np.full_like(case.state["ages"], 2**31 - 1)}))
 
 
 @law("5")
