@@ -58,7 +58,8 @@ def configs_are_checked(backend: Backend, case: Case) -> None:
             refused(raremem.ConfigError, f"{name}=", MemoryConfig, **{name: unfit})
     for name, choices in (("loss", ("margin", "nll")), ("evict", ("oldest", "least_hit"))):
         for choice in choices:
-            assert getattr(MemoryConfig(**{name: choice}), name) == choice  # type: ignore[arg-type]
+            taken = getattr(MemoryConfig(**{name: np.str_(choice)}), name)  # type: ignore[arg-type]
+            assert (taken, type(taken)) == (choice, str), f"{name}={choice!r} became {taken!r}"
         for other in ("other" * 100, None, list(choices)):
             refused(raremem.ConfigError, f"{name}=", MemoryConfig, **{name: other})
     refused(raremem.ConfigError, "cannot be shown", MemoryConfig, slots=10**5000)
