@@ -106,7 +106,7 @@ class Kit:
         kept: Path | None = None,
     ) -> Kit:
         """Found by trying every law without a mutant; what a run before has kept is not tried again."""
-        found = _kept_reach(kept, examples) if kept else {}
+        found = {one: what for one, what in (_kept_reach(kept, examples) if kept else {}).items() if one[0] in players}
         for first in range(0, len(players), jobs):
             some = [
                 Reaching(player, examples, map(str, modules().values()), [law for name, law in found if name == player])
