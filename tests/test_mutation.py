@@ -153,11 +153,11 @@ TRIALS = """
 
     LAW, PLAYER = "noise_agrees_to_the_bit", "numpy"
     source = modules()["raremem.noise"].read_text()
-    last = "    return bits ^ _shift_right(bits, 16)\\n"
+    last = "    return p.bits_xor(bits, p.shift_right(bits, 16))\\n"
     assert source.count(last) == 1
     texts = {
         "unchanged": source,
-        "equivalent": source.replace("(hashed & 0x7FFFFFFF) %", "(0x7FFFFFFF & hashed) %"),
+        "equivalent": source.replace("(2 * config.age_noise + 1)", "(1 + 2 * config.age_noise)"),
         "wrong": source.replace(last, "    return bits\\n"),
         "endless": source.replace(last, "    while True:\\n        pass\\n"),
         "fatal": source.replace(last, "    import os; os.abort()\\n"),

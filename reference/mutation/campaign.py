@@ -340,7 +340,7 @@ class Limits:
         jobs: how many at a time.
         examples: cases for each law.
         seconds: of laws, as long as they take without a mutant, for each mutant.
-        minutes: after so many by the clock no more is begun; 0: nothing is tried.
+        minutes: after so many by the clock no more is begun.
     """
 
     jobs: int = 1
@@ -371,7 +371,7 @@ def run(drawn: Sample, limits: Limits, results: Path, tell: Callable[[str], None
     left.sort(key=lambda mutant: mutant.key in kept.outcomes)
     tell(f"{len(chosen)} of {len(every)} mutants, {len(chosen) - len(left)} of them tried before")
     until = time.monotonic() + 60 * limits.minutes
-    if left and limits.minutes:
+    if left:
         if any(name.startswith("torch") for name in players):
             importlib.import_module("torch")  # once, and not by every process
         laws = Kit.of(players, limits.examples, tell, limits.seconds, limits.jobs, results.with_suffix(".reach"))
