@@ -24,7 +24,7 @@ from raremem.reference.comparison import (
 from raremem.reference.laws.registry import empty, full, general, law, many_neighbors, one_slot
 from raremem.reference.oracle import backend as oracle
 from raremem.reference.oracle import nearest_first, normalize, recall
-from raremem.reference.strategies import Case, direction
+from raremem.reference.strategies import Case, cases, direction, with_config
 from raremem.state import Lookup, empty_portable
 
 # Rule 1: queries
@@ -174,6 +174,22 @@ def query_changes_nothing(backend: Backend, case: Case) -> None:
     state = backend.from_numpy(case.config, case.state)
     backend.query(case.config, state, case.queries, case.targets, case.mask)
     same_state(backend.to_numpy(state), case.state)
+
+
+@law("2", lambda sizes: cases(sizes, exact=False, full=True, masked=False, only=(0,)))
+def every_key_finds_its_slot(backend: Backend, case: Case) -> None:
+    """All keys of a memory asked for at once: each finds its own slot first, and no slot twice."""
+    keys, values = case.state["keys"], case.state["values"]
+    every = dataclasses.replace(case, queries=keys, targets=values, mask=np.ones(len(keys), np.bool_))
+    check_query_closely(backend, every)
+    same("nearest slots", run_query(backend, every).slots[:, 0], np.arange(len(keys)))
+
+
+@law("2, 3", lambda sizes: cases(with_config(sizes, key_dim=1), only=(0,)))
+def one_dimension_is_enough(backend: Backend, case: Case) -> None:
+    """With keys of one entry, 1 or -1: equals without end, and most targets beyond the neighbors."""
+    check_query(backend, case)
+    check_query(backend, dataclasses.replace(case, queries=-case.queries))
 
 
 class Rows:
