@@ -63,7 +63,7 @@ class Report:
             "and of the NumPy table (a comparison turned round, a constant one off, a statement left out, arguments swapped), "
             "drawn from every module but those named below. Each is tried on the laws alone, on the backends named below, "
             f"until one is broken: {run.examples} cases of each law, of a costly one a tenth, and only of laws that run a line "
-            f"of the statement. It took {minutes:.0f} minutes of a core.\n",
+            f"of the statement. The last try of each took {minutes:.0f} minutes of a core in all.\n",
             *self._limits(),
             f"**{self.score()}.** Of those killed {how['hung']} hung and {how['crashed']} ended the process.\n",
             "| module | mutants | killed | survivors explained | left |",
