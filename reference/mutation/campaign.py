@@ -267,7 +267,9 @@ class Results:
 
     def add(self, mutant: Mutant, outcome: Outcome) -> None:
         """Keep it at once."""
-        outcome = self.outcomes[mutant.key] = replace(outcome, kit=self.kit)
+        before = self.outcomes.get(mutant.key)
+        late = before is not None and (before.late or before.kit != self.kit)
+        outcome = self.outcomes[mutant.key] = replace(outcome, kit=self.kit, late=late)
         with self.path.open("a") as file:
             file.write(json.dumps({"key": mutant.key, **asdict(outcome)}) + "\n")
 

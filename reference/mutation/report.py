@@ -109,10 +109,9 @@ class Report:
                 f"A mutant that survives is tried on the laws most likely to tell, up to a time. {len(cut)} survivors were not "
                 f"tried on all that run their statement, but on {share:.0f} % of these.\n"
             )
-        first = found[0].kit if found else ""
-        late = sum(each.outcome != "survived" and each.kit != first for each in found)
+        late = sum(each.late and each.outcome != "survived" for each in found)
         if late:
-            yield f"{late} of those killed had survived at first; laws were added for them.\n"
+            yield f"{late} of those killed had survived the laws as they were when this began.\n"
 
     def _killed(self, some: Sequence[Mutant]) -> int:
         return sum(self.run.outcomes[mutant.key].outcome != "survived" for mutant in some)

@@ -54,6 +54,8 @@ class Outcome:
     """Of a survivor: those that reach its line too, and were not tried, for the time that they take."""
     kit: str = ""
     """The digest of the laws."""
+    late: bool = False
+    """Laws that it had survived were others."""
 
 
 class Running:
