@@ -111,7 +111,7 @@ class Report:
             )
         late = sum(each.late and each.outcome != "survived" for each in found)
         if late:
-            yield f"{late} of those killed had survived the laws as they were when this began.\n"
+            yield f"{late} of those killed had survived what was tried of the laws as they were before some were added.\n"
 
     def _killed(self, some: Sequence[Mutant]) -> int:
         return sum(self.run.outcomes[mutant.key].outcome != "survived" for mutant in some)
