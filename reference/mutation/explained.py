@@ -622,7 +622,7 @@ EXPLAINED: tuple[Explained, ...] = (
         "in_range = (targets >= 0) & (targets <= MAX_INT32)",
         "in_range = (targets >= 0) | (targets <= MAX_INT32)",
         "Reached only where the content of arrays cannot be seen, on a GPU or in traced code; none of these "
-        "backends is such a one. Held by the tests of PyTorch and JAX.",
+        "backends is such a one.",
         told=True,
     ),
     Explained(
@@ -630,8 +630,7 @@ EXPLAINED: tuple[Explained, ...] = (
         "update",
         "rows = xp.where(accepted)[0] if p.eager(accepted) else None",
         "rows = xp.where(accepted)[0]",
-        "In traced code alone: JAX has no shapes that depend on data. These backends have no compiler; the "
-        "laws on JAX in tests/test_laws.py do.",
+        "In traced code alone: JAX has no shapes that depend on data. These backends have no compiler; JAX was not tried.",
         told=True,
     ),
     Explained(
@@ -640,7 +639,7 @@ EXPLAINED: tuple[Explained, ...] = (
         "if not by_hits and p.eager(ages) and _all_ordinary(p, ages, values, oldest):",
         "if ((not by_hits) and _all_ordinary(p, ages, values, oldest)):",
         "In traced code alone: JAX cannot ask a traced array for its truth. These backends have no compiler; "
-        "the laws on JAX in tests/test_laws.py do.",
+        "JAX was not tried.",
         told=True,
     ),
     Explained(
@@ -648,7 +647,7 @@ EXPLAINED: tuple[Explained, ...] = (
         "Backend.mode",
         'return "compiled" if self.compiled else "eager"',
         'return ("eager")',
-        "These backends are not compiled; held by the laws on compiled backends.",
+        "These backends are not compiled.",
         told=True,
     ),
     Explained(
@@ -664,7 +663,7 @@ EXPLAINED: tuple[Explained, ...] = (
         "ArrayBackend._updated",
         "keys = self.primitives.identity(state.keys)",
         "keys = state.keys",
-        "In traced code alone, where an array has no identity. These backends have no compiler; tests/test_modes.py has.",
+        "In traced code alone, where an array has no identity. These backends have no compiler, and none was tried.",
         told=True,
     ),
     Explained(
@@ -672,7 +671,7 @@ EXPLAINED: tuple[Explained, ...] = (
         "ArrayBackend.copy",
         "arrays = self.in_turn(state, False, lambda: [self.primitives.copy(array) for array in state])",
         "arrays = self.in_turn(state, True, lambda: [self.primitives.copy(array) for array in state])",
-        "Only a call from another thread at the same time can tell; held by tests/test_threads.py.",
+        "Only a copy in one thread beside a query in another can tell: it would be refused. No test holds it yet.",
         told=True,
     ),
     Explained(
@@ -689,7 +688,7 @@ EXPLAINED: tuple[Explained, ...] = (
         "seen_mask = p.peek(mask)",
         "seen_mask = mask",
         "Reached only where the content of arrays cannot be seen, on a GPU or in traced code; none of these "
-        "backends is such a one. Held by the tests of PyTorch and JAX.",
+        "backends is such a one.",
         told=True,
     ),
     Explained(
@@ -698,7 +697,7 @@ EXPLAINED: tuple[Explained, ...] = (
         'if dtype_name(targets) != "int64":',
         "if True:",
         "Reached only where the content of arrays cannot be seen, on a GPU or in traced code; none of these "
-        "backends is such a one. Held by the tests of PyTorch and JAX.",
+        "backends is such a one.",
         told=True,
     ),
     Explained(
@@ -714,7 +713,7 @@ EXPLAINED: tuple[Explained, ...] = (
         "_read",
         "if path.is_dir() or path.is_file():",
         "if path or path.is_file():",
-        "A FIFO with no writer would be waited for; held by tests/test_checkpoint.py.",
+        "A FIFO with no writer would be waited for; a test in tests/test_checkpoint.py has one.",
         told=True,
     ),
     Explained(
@@ -779,7 +778,7 @@ EXPLAINED: tuple[Explained, ...] = (
         "return own is None or (known and updates == own.updates)",
         "return own is None or (known)",
         "Reached only where the content of arrays cannot be seen, on a GPU or in traced code; none of these "
-        "backends is such a one. Held by the tests of PyTorch and JAX.",
+        "backends is such a one.",
         told=True,
     ),
     Explained(
@@ -788,7 +787,7 @@ EXPLAINED: tuple[Explained, ...] = (
         "return own is None or (known and updates == own.updates)",
         "return own is not None or (known and updates == own.updates)",
         "Reached only where the content of arrays cannot be seen, on a GPU or in traced code; none of these "
-        "backends is such a one. Held by the tests of PyTorch and JAX.",
+        "backends is such a one.",
         told=True,
     ),
     Explained(
@@ -797,7 +796,7 @@ EXPLAINED: tuple[Explained, ...] = (
         "return True",
         "return None",
         "Reached only where the content of arrays cannot be seen, on a GPU or in traced code; none of these "
-        "backends is such a one. Held by the tests of PyTorch and JAX.",
+        "backends is such a one.",
         told=True,
     ),
     Explained(
