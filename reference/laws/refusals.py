@@ -43,22 +43,23 @@ def refused(error: type[Exception], says: str, call: Callable[..., Any], *argume
 @law("config", costly=True)
 def configs_are_checked(backend: Backend, case: Case) -> None:
     """What is in range is taken, as Python's own numbers, and what is not is refused; a new memory is of its config."""
-    assert dataclasses.astuple(MemoryConfig()) == DEFAULTS
+    made: Callable[..., MemoryConfig] = MemoryConfig
+    assert dataclasses.astuple(made()) == DEFAULTS
     for name, low, high in (*WHOLE, ("seed", 0, 2**32 - 1)):
         for number in (low, high, np.int64(high), np.asarray(low)[()]):
-            taken = getattr(MemoryConfig(**{name: number}), name)
+            taken = getattr(made(**{name: number}), name)
             assert (taken, type(taken)) == (number, int), f"{name}={number!r} became {taken!r}"
         for wrong in (low - 1, high + 1, True, 1.0, "1", None, np.timedelta64(1, "s"), -(10**5000)):
             refused(raremem.ConfigError, f"{name}=", MemoryConfig, **{name: wrong})
     for name in ("margin", "softmax_temperature"):
         for number in (0.0, LARGEST, 2, np.float32(0.5), -0.0):
-            taken = getattr(MemoryConfig(**{name: number}), name)
+            taken = getattr(made(**{name: number}), name)
             assert (taken, type(taken), np.signbit(taken)) == (number, float, False), f"{name}={number!r} became {taken!r}"
         for unfit in (-(2.0**-149), LARGEST * (1 + 2.0**-30), np.nan, np.inf, False, "1", 1j, 10**400):
             refused(raremem.ConfigError, f"{name}=", MemoryConfig, **{name: unfit})
     for name, choices in (("loss", ("margin", "nll")), ("evict", ("oldest", "least_hit"))):
         for choice in choices:
-            taken = getattr(MemoryConfig(**{name: np.str_(choice)}), name)  # type: ignore[arg-type]
+            taken = getattr(made(**{name: np.str_(choice)}), name)
             assert (taken, type(taken)) == (choice, str), f"{name}={choice!r} became {taken!r}"
         for other in ("other" * 100, None, list(choices)):
             refused(raremem.ConfigError, f"{name}=", MemoryConfig, **{name: other})
@@ -91,8 +92,8 @@ def states_are_checked(backend: Backend, case: Case) -> None:
                     changed(name, np.int64(value)))  # fmt: skip
     for step in (0, 2**31, 2**32 - 1):
         taken({**state, "step": np.array(step)}, {**state, "step": step})
-    for step in (-1, 2**32, 1.0, True, None, [1]):
-        refused(raremem.StateError, "expected", backend.from_numpy, config, {**state, "step": step})
+    for no_step in (-1, 2**32, 1.0, True, None, [1]):
+        refused(raremem.StateError, "expected", backend.from_numpy, config, {**state, "step": no_step})
     for scale, fits in ((1.0009, True), (0.9991, True), (1.0011, False), (0.9989, False), (np.nan, False)):
         given = changed("keys", state["keys"][last] * np.float32(scale))
         if fits:

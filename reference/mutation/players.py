@@ -131,7 +131,7 @@ def nearest_of_parts(p: Any, state: MemoryState, queries: Array, targets: Array 
     answer = None
     for holder in (*range(PARTS), 0):
         first, last = cuts[holder : holder + 2]
-        part = MemoryState(*(array[first:last] for array in state[:4]), state.step)
+        part = MemoryState(*[*(array[first:last] for array in state[:4]), state.step])
         handed_out: list[tuple[Array, Array]] = []
         joined = [
             tuple(np.concatenate(column, axis=1) for column in zip(*turn, strict=True)) for turn in zip(*noted, strict=True)
