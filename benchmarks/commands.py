@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -106,6 +107,8 @@ def _parser() -> argparse.ArgumentParser:
     mutants.add_argument("--seed", type=int, default=0, help="of the sample; default: 0")
     mutants.add_argument("--count", type=int, default=400, metavar="N", help="changes in the sample; default: 400")
     mutants.add_argument("--examples", type=int, default=50, metavar="N", help="cases for each law; default: 50")
+    mutants.add_argument("--seconds", type=float, metavar="S", help="of laws for each; default: all that reach it")
+    mutants.add_argument("--minutes", type=float, metavar="M", help="begin none after so many; default: try all")
     mutants.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N", help="tried at a time; default: one a core")
     mutants.add_argument(
         "--results",
@@ -220,7 +223,8 @@ def _mutants(options: argparse.Namespace) -> int:
     if options.report is not None:
         check_file(options.report, "--report")
     sample = campaign.Sample(options.seed, options.count, options.only)
-    run = campaign.run(sample, options.jobs, options.examples, options.results, lambda line: print(line, flush=True))
+    limits = campaign.Limits(options.jobs, options.examples, options.seconds or math.inf, options.minutes or math.inf)
+    run = campaign.run(sample, limits, options.results, lambda line: print(line, flush=True))
     report = Report(run)
     if options.report is not None:
         options.report.write_text(report.page())

@@ -16,6 +16,7 @@ from raremem.reference.strategies import Case
 from raremem.state import Lookup, PortableState, UpdateReport
 
 PORTABLE = ("keys", "values", "ages", "filled", "hits", "step")
+DTYPES = {"keys": "float32", "values": "int32", "ages": "int32", "filled": "bool", "hits": "int32"}
 
 
 def as_numpy(array: Any) -> NDArray[Any]:
@@ -40,9 +41,12 @@ def close(name: str, got: Any, expected: Any, bound: Any) -> None:
 
 
 def same_state(got: PortableState, expected: PortableState) -> None:
-    """Equal to the bit, entry by entry."""
+    """Equal to the bit, entry by entry, and of the dtypes that are promised."""
     for name in PORTABLE:
         same(name, got[name], expected[name])
+    for name, dtype in DTYPES.items():
+        assert got[name].dtype == dtype, f"{name} are {got[name].dtype}, expected {dtype}"
+    assert type(got["step"]) is int, f"step is {got['step']!r}, expected an int"
 
 
 def same_lookup(got: Lookup, expected: Lookup, config: MemoryConfig) -> None:

@@ -33,7 +33,7 @@ class Fault:
 
 
 _ALGORITHM, _SCAN, _SEARCH, _NOISE = "raremem.algorithm", "raremem.scan", "raremem.search", "raremem.noise"
-_BACKEND = "raremem.backend"
+_BACKEND, _CONFIG = "raremem.backend", "raremem.config"
 
 FAULTS = (
     Fault("rows are normalised by their sum", _ALGORITHM, "unit = rows / xp.sqrt(xp.sum(rows * rows, axis=1))",
@@ -98,10 +98,10 @@ FAULTS = (
     Fault("nobody writes, slot 0 is written", _ALGORITHM, "p.xp.where(turns.nobody, array[:1], content[turns.rows])",
           "content[turns.rows]", "jax"),
     Fault("the mask is ignored in an update", _ALGORITHM, "found.accepted & in_range & mask", "(found.accepted | ~mask) & in_range"),
-    Fault("noise of the next step", _NOISE, "hashed ^ step", "hashed ^ (step + 1)"),
+    Fault("noise of the next step", _NOISE, "p.bits_xor(hashed, step)", "p.bits_xor(hashed, step + 1)"),
     Fault("noise without the seed", _NOISE, "config.seed * 0x7FEB352D + ", ""),
     Fault("noise of half the width", _NOISE, "% (2 * config.age_noise + 1) - config.age_noise", "% (config.age_noise + 1)"),
-    Fault("the shift repeats the sign", _NOISE, "(bits >> count) & ((1 << (32 - count)) - 1)", "bits >> count"),
+    Fault("the shift repeats the sign", _NOISE, "return p.bits_xor(bits, p.shift_right(bits, 16))", "return p.bits_xor(bits, bits >> 16)"),
     Fault("empty slots are found", _SCAN, "(values != NO_SLOT) & (ids >= first)", "(ids >= first)"),
     Fault("slots in two chunks are found twice", _SCAN, "(values != NO_SLOT) & (ids >= first)", "(values != NO_SLOT)"),
     Fault("slots counted from the chunk", _SCAN, "    slots = slots + start\n", ""),
@@ -127,10 +127,16 @@ FAULTS = (
     Fault("without targets there are no values", _ALGORITHM, "values = xp.where(present, state.values[slots], NO_SLOT)",
           "values = xp.where(present & (targets is not None), state.values[slots], NO_SLOT)"),
     Fault("strict lets bad rows pass", "raremem.validation", "    if rejected.any():\n", "    if False:\n"),
+    Fault("slots stand twice in a list", _SEARCH, "rows.reshape(-1, width * k), width * stride, count)", "rows.reshape(-1, width * k), stride, count)"),
+    Fault("a row of -1 is taken for none", _SEARCH, "xp.where(~among & xp.any(queries != 0, axis=1))[0]",
+          "xp.where(~among & xp.any(queries != -1, axis=1))[0]"),
+    Fault("noise of any width is taken", _CONFIG, '("age_noise", 0, 2**20)', '("age_noise", 0, 2**30)'),
+    Fault("keys of any length are taken", "raremem.state", "np.abs(norms - 1) <= 1e-3", "np.abs(norms - 1) <= 1.0"),
+    Fault("of a smaller memory those to go first stay", "raremem.state", "first_to_go[config.slots - slots :]", "first_to_go[:slots]"),
     Fault("rows stay in half precision", _ALGORITHM, 'rows = p.cast(queries, "float32")\n', "rows = queries\n"),
     Fault("a memory forgets its ages when the step wraps", "raremem.state",
           "(np.int64(step) - last_used.astype(np.int64)) % STEP_PERIOD", "np.abs(np.int64(step) - last_used.astype(np.int64))"),
-    Fault("noise of a step that has wrapped", _NOISE, "hashed ^ step", "hashed ^ p.xp.abs(step)"),
+    Fault("noise of a step that has wrapped", _NOISE, "p.bits_xor(hashed, step)", "p.bits_xor(hashed, p.xp.abs(step))"),
     Fault("of many neighbors the last have no weight", _ALGORITHM, "powers = _powers(p, logits, top, present)",
           "powers = _powers(p, logits, top, present & (p.arange(logits.shape[1], present) < 8)[None, :])"),
     Fault("of a large batch the last row is lost", _ALGORITHM, "accepted = found.accepted & in_range & mask",
@@ -148,7 +154,7 @@ FAULTS = (
           "best = ranks.to(torch.int32) ^ MAX_INT32",
           "best = torch.topk(scores, k, dim=1).indices.to(torch.int32)", "torch"),
     Fault("a mapped call is taken for an eager one", "raremem.adapters.torch",
-          "not torch.compiler.is_compiling() and not _batched(array)", "not torch.compiler.is_compiling()", "torch"),
+          'array.device.type == "cpu" and torch_modes.seen(array)', 'array.device.type == "cpu" and not torch_modes.traced()', "torch"),
     # Of memories that live.
     Fault("init gives the memory that it gave before", _BACKEND, "        return self.from_numpy(config, empty_portable(config))",
           "        return vars(self).setdefault(str(config), self.from_numpy(config, empty_portable(config)))"),
@@ -174,6 +180,8 @@ FAULTS = (
     Fault("a lookup is used however late", "raremem.provenance", "    if (made_at[accepted] != now).any():\n        return False\n",
           "    return True\n"),
     Fault("a lookup of another memory is taken", "raremem.provenance", "(known and own is not of) or ", ""),
+    Fault("a copy of a lookup of another memory is taken for a late one", "raremem.provenance", "    if known:\n        return False\n",
+          "    return False\n"),
     Fault("a lookup's step is that of the update to come", _ALGORITHM, "step=xp.where(accepted, state.step, 0),",
           "step=xp.where(accepted, state.step + 1, 0),"),
     Fault("values of three bytes", _ALGORITHM, 'targets = p.cast(xp.where(in_range, targets, 0), "int32")',
@@ -261,7 +269,7 @@ def _replaced(old: ModuleType, new: ModuleType) -> Iterator[None]:
     changed = []
     for module in [module for name, module in sys.modules.items() if name.startswith("raremem")]:
         for name, value in list(vars(module).items()):
-            stays = inspect.isclass(value) and old.__name__ == _BACKEND
+            stays = inspect.isclass(value) and old.__name__ in (_BACKEND, _CONFIG)
             ours = value is old or getattr(value, "__module__", None) == old.__name__ or module is old
             replacement = new if value is old else vars(new).get(name)
             if ours and not stays and replacement is not None and replacement is not value and not name.startswith("__"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+from numpy.typing import NDArray
 
 import raremem
 from raremem.backend import Backend
@@ -23,7 +24,7 @@ from raremem.reference.comparison import (
 from raremem.reference.laws.registry import empty, full, general, law, many_neighbors, one_slot
 from raremem.reference.oracle import backend as oracle
 from raremem.reference.oracle import nearest_first, normalize, recall
-from raremem.reference.strategies import ONE_ROW, Case, cases, direction
+from raremem.reference.strategies import ONE_ROW, Case, cases, direction, with_config
 from raremem.state import Lookup, empty_portable
 
 # Rule 1: queries
@@ -182,6 +183,32 @@ def query_changes_nothing(backend: Backend, case: Case) -> None:
     same_state(backend.to_numpy(state), case.state)
 
 
+@law("2", lambda sizes: cases(sizes, exact=False, full=True, masked=False, only=(0,)))
+def every_key_finds_its_slot(backend: Backend, case: Case) -> None:
+    """All keys of a memory asked for at once: each finds its own slot first, and no slot twice."""
+    keys, values = case.state["keys"], case.state["values"]
+    every = dataclasses.replace(case, queries=keys, targets=values, mask=np.ones(len(keys), np.bool_))
+    check_query_closely(backend, every)
+    same("nearest slots", run_query(backend, every).slots[:, 0], np.arange(len(keys)))
+
+
+@law("2, 3", lambda sizes: cases(with_config(sizes, key_dim=1), only=(0,)))
+def one_dimension_is_enough(backend: Backend, case: Case) -> None:
+    """With keys of one entry, 1 or -1: equals without end, and most targets beyond the neighbors."""
+    check_query(backend, case)
+    check_query(backend, dataclasses.replace(case, queries=-case.queries))
+
+
+class Rows:
+    """An embedding of no framework that anybody knows: it gives rows, and no more."""
+
+    def __init__(self, rows: NDArray[np.float32]) -> None:
+        self.rows = rows
+
+    def __getitem__(self, places: NDArray[np.int32]) -> NDArray[np.float32]:
+        return self.rows[places]
+
+
 @law("2")
 def recall_is_the_mean_by_weight(backend: Backend, case: Case) -> None:
     """What is recalled is the mean of the embedding's rows by the weights; 0 where nothing was found."""
@@ -190,6 +217,8 @@ def recall_is_the_mean_by_weight(backend: Backend, case: Case) -> None:
     state = backend.from_numpy(config, case.state)
     found = backend.query(config, state, case.queries, None, case.mask)
     recalled, accepted = as_numpy(found.recall(backend.own(table, state))), as_numpy(found.accepted)
+    plain = Lookup(*(None if field is None else as_numpy(field) for field in found))
+    close("recall of a table of another kind", plain.recall(Rows(table)), recalled, 1e-5 * np.abs(table).max())
     assert recalled.dtype == np.float32, recalled.dtype
     relative = tolerance.weight(config.key_dim, config.k, config.softmax_temperature, exact=True) + tolerance.gamma(
         config.k + 2

@@ -28,8 +28,8 @@ SPARSE = Size(MemoryConfig(1600, 4, neighbors=1500, margin=0.125, softmax_temper
 FAR = WHOLE + 9001
 """Slots among which those of `SPARSE` are spread: too many for one chunk, and too few for a short list of so many neighbors."""
 BEYOND = Size(MemoryConfig(2, 4, neighbors=2, margin=0.125, softmax_temperature=4.0, age_noise=3, seed=12), 8)
-MANY_SLOTS = 2**18 + 9001
-"""More than the priorities of eviction are worked out for at a time."""
+MANY_SLOTS = 2**18 + 9001, 2**18 + 30
+"""More than the priorities of eviction are worked out for at a time, and how many are left may be a few."""
 MANY_ROWS = 150
 """More than are compared with such a chunk at a time, or with all slots of `LARGE`."""
 
@@ -82,21 +82,26 @@ def _rows_of(found: Lookup, rows: NDArray[np.int64]) -> Lookup:
 def far_slots_are_written(backend: Backend, case: Case) -> None:
     """In a memory of more slots than are told apart at a time: a hit of the last slot, and misses in the order of age and noise
     of a few old slots, those at both sides of 2**18 among them."""
-    config = dataclasses.replace(case.config, slots=MANY_SLOTS)
+    for slots in MANY_SLOTS:
+        _check_far_slots(backend, dataclasses.replace(case, config=dataclasses.replace(case.config, slots=slots)))
+
+
+def _check_far_slots(backend: Backend, case: Case) -> None:
+    config = case.config
     generator = np.random.default_rng(case.state["step"])
-    last, edge = MANY_SLOTS - 1, 2**18
+    last, edge = config.slots - 1, 2**18
     old = np.unique([0, edge - 1, edge, last - 1, *generator.integers(1, last - 1, 20)])
     state = oracle.to_numpy(oracle.init(config))
     state["keys"][:] = -direction(4, 0)
     state["values"][:], state["filled"][:], state["step"] = 1, True, case.state["step"]
-    state["ages"][:] = generator.integers(0, 5, MANY_SLOTS)
+    state["ages"][:] = generator.integers(0, 5, config.slots)
     state["ages"][old] = 1000 + generator.integers(0, 2, len(old))
     state["keys"][last], state["values"][last] = direction(4, 1), 3
     queries = np.tile(direction(4, 2), (len(case.queries), 1))
     queries[0] = direction(4, 1)
     targets = np.arange(len(queries), dtype=np.int32) + 10
     targets[0] = 3
-    case = dataclasses.replace(case, config=config, state=state, queries=queries, targets=targets)
+    case = dataclasses.replace(case, state=state, queries=queries, targets=targets)
     after, report = run_update(backend, case)
     oldest = sorted(old.tolist(), key=lambda slot: (-int(state["ages"][slot]) - noise(config, state["step"], slot), slot))
     written = np.array([last, *oldest[: len(queries) - 1]])

@@ -35,6 +35,7 @@ def hits_move_the_key(backend: Backend, case: Case) -> None:
     assert report.hit.all()
     same("values", state["values"], case.state["values"])
     check_update(backend, case)
+    check_update(backend, dataclasses.replace(case, state={**case.state, "hits": np.full_like(case.state["hits"], 126)}))
 
 
 @law("4", full)
@@ -62,8 +63,10 @@ def opposites_leave_the_key(backend: Backend, case: Case) -> None:
 
 @law("5", full)
 def misses_evict_the_oldest(backend: Backend, case: Case) -> None:
-    """Rows of a new value each take the slot whose age and noise are largest."""
-    check_update(backend, dataclasses.replace(case, targets=np.arange(len(case.targets), dtype=np.int32) + 10))
+    """Rows of a new value each take the slot whose age and noise are largest, at the largest age too."""
+    case = dataclasses.replace(case, targets=np.arange(len(case.targets), dtype=np.int32) + 10)
+    check_update(backend, case)
+    check_update(backend, dataclasses.replace(case, state={**case.state, "ages": np.full_like(case.state["ages"], 2**31 - 1)}))
 
 
 @law("5")
@@ -98,7 +101,13 @@ def those_hit_least_go_first(backend: Backend, case: Case) -> None:
     check_update(backend, dataclasses.replace(case, targets=np.arange(len(case.targets), dtype=np.int32) + 10))
 
 
-@law("4, 5", lambda sizes: least_hit(sizes, full=True, masked=False, only=(0, 2)))
+def hit_and_noisy(sizes: tuple[Size, ...]) -> st.SearchStrategy[Case]:
+    """The same with no noise, and with so much that it would bring any slot forward."""
+    still, noisy = (with_config(sizes, evict="least_hit", age_noise=noise) for noise in (0, 1000))
+    return cases((still[0], noisy[0], noisy[2]), full=True, masked=False)
+
+
+@law("4, 5", hit_and_noisy)
 def what_was_hit_outlives_what_is_older(backend: Backend, case: Case) -> None:
     """One slot that was hit once, however old, is evicted after all that were never hit."""
     ages, hits = np.zeros(case.config.slots, np.int32), np.zeros(case.config.slots, np.int32)

@@ -6,32 +6,45 @@ import ast
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import json
 import pkgutil
 import selectors
-from collections import Counter
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import raremem
 from raremem.errors import ConfigError
+from raremem.reference.laws import LAWS
+from raremem.reference.mutation.explained import EXPLAINED
 from raremem.reference.mutation.operators import Mutant, mutants
 from raremem.reference.mutation.players import installed
-from raremem.reference.mutation.trial import AT_LEAST, TIMES, Outcome, Reached, Running, Try, reached
+from raremem.reference.mutation.trial import AT_LEAST, TIMES, Outcome, Reached, Reaching, Running, Try
 
 TABLE = "raremem.adapters.numpy"
 OTHER_ROOMS = ("adapters", "reference", "benchmarks")
 FEWEST = 5
 """Mutants of a module in a sample, if it has so many, and the sample is large."""
-LINE = ("", 0)
-"""The function of a statement outside of all functions, which every law reaches."""
+FIRST, TIMES_MORE = 1.5, 4.0
+"""Seconds of laws that a mutant is tried on at first, and how much more each time that it has survived."""
+HELD_BY_TESTS = {
+    "raremem.files": "writing a file in place of another, and locks on files; `tests/test_files.py`",
+    "raremem.guard": "turns between threads, and signals; `tests/test_threads.py`",
+    "raremem.registry": "which frameworks are installed, and why not; a law is given its backend. `tests/test_package.py`",
+    "raremem.watch": "which arrays are written to behind the back of a memory; `tests/test_shadow.py`",
+}
+"""Modules of which no mutants are made, since no law on one backend in one thread can tell; and what holds them."""
 
 
 def modules() -> dict[str, Path]:
-    """The files of the modules of which mutants are made: all of `core/`, and the NumPy table."""
+    """The files of the modules of which mutants are made: `core/` but for what `HELD_BY_TESTS`, and the NumPy table."""
     names = [name for name in _below(raremem.__path__, "raremem.") if name.split(".")[1] not in OTHER_ROOMS]
+    names = [name for name in names if name not in HELD_BY_TESTS]
     return {name: Path(str(importlib.util.find_spec(name).origin)) for name in sorted([*names, TABLE])}  # type: ignore[union-attr]
 
 
@@ -68,7 +81,7 @@ def sample(every: Sequence[Mutant], seed: int, count: int) -> list[Mutant]:
     for name in by_remainder[: max(0, count - sum(share.values()))]:
         share[name] += share[name] < len(by_module[name])
     chosen = [mutant for name, some in by_module.items() for mutant in some[: share[name]]]
-    return sorted(chosen, key=lambda mutant: (mutant.module, mutant.line, mutant.key))
+    return sorted(chosen, key=lambda mutant: hashlib.sha256(f"{seed} {mutant.key}".encode()).digest())
 
 
 @dataclass
@@ -77,24 +90,54 @@ class Kit:
 
     examples: int
     reach: dict[Try, Reached]
+    most: float = float("inf")
+    """Seconds of laws that a mutant is tried on, if it survives them."""
     tried: Counter[Try] = field(default_factory=Counter)
     killed: Counter[Try] = field(default_factory=Counter)
 
     @classmethod
-    def of(cls, players: Sequence[str], examples: int, tell: Callable[[str], None]) -> Kit:
-        """Found by trying every law without a mutant."""
-        found = {}
-        for player in players:
-            laws = reached(player, examples, map(str, modules().values()))
-            tell(f"{player}: {len(laws)} laws hold without a mutant, {sum(each.seconds for each in laws.values()):.0f} s")
-            found.update({(player, law): what for law, what in laws.items()})
-        return cls(examples, found)
+    def of(
+        cls,
+        players: Sequence[str],
+        examples: int,
+        tell: Callable[[str], None],
+        most: float = float("inf"),
+        jobs: int = 1,
+        kept: Path | None = None,
+    ) -> Kit:
+        """Found by trying every law without a mutant; what a run before has kept is not tried again."""
+        found = {one: what for one, what in (_kept_reach(kept, examples) if kept else {}).items() if one[0] in players}
+        for first in range(0, len(players), jobs):
+            some = [
+                Reaching(player, examples, map(str, modules().values()), [law for name, law in found if name == player])
+                for player in players[first : first + jobs]
+            ]
+            for one, laws in [(one.player, one.laws()) for one in some]:
+                tell(f"{one}: {len(laws)} laws hold without a mutant, {sum(each.seconds for each in laws.values()):.0f} s")
+                found.update({(one, law): what for law, what in laws.items()})
+            if kept:
+                _keep_reach(kept, examples, found)
+        return cls(examples, found, most)
 
     def for_mutant(self, mutant: Mutant) -> list[Try]:
-        """What may notice it, the most likely for the time it takes first."""
-        function = _function_of(mutant)
-        tries = [one for one, what in self.reach.items() if function == LINE or function in what.functions]
-        return sorted(tries, key=lambda one: -(1 + self.killed[one]) / (2 + self.tried[one]) / (0.1 + self.reach[one].seconds))
+        """What may notice it, the most likely for the time it takes first; a law on one player more, if it held on others,
+        is the less likely the more these are."""
+        lines = _lines_of(mutant)
+        tries = [one for one, what in self.reach.items() if lines is None or not what.lines.isdisjoint(lines)]
+        ordered = sorted(tries, key=self._worth, reverse=True)
+        before, worth = Counter[str](), {}
+        for one in ordered:
+            before[one[1]] += 1
+            worth[one] = self._worth(one) / before[one[1]]
+        return sorted(ordered, key=lambda one: worth[one], reverse=True)
+
+    def _worth(self, one: Try) -> float:
+        return (1 + self.killed[one]) / (2 + self.tried[one]) / (0.1 + self.reach[one].seconds)
+
+    def round(self, tries: Sequence[Try], seconds: float) -> list[Try]:
+        """The first of these, as many as take so long without a mutant; at least one."""
+        ends = list(accumulate(self.reach[one].seconds for one in tries))
+        return list(tries[: max(1, sum(end <= seconds for end in ends))])
 
     def limits(self, tries: Iterable[Try]) -> list[float]:
         """Seconds of a processor for each."""
@@ -107,36 +150,84 @@ class Kit:
             self.killed[tries[outcome.tries - 1]] += 1
 
 
-def _function_of(mutant: Mutant) -> tuple[str, int]:
-    """Its file and first line, as a code object has them; a default is worked out outside of it."""
+def _law_digests(examples: int) -> dict[str, str]:
+    """By law: of the code that is mutated, of the law's own text, and of how often it is tried."""
+    code = digest(modules().values())
+    texts = {name: f"{code} {examples} {inspect.getsource(law.check)}" for name, law in LAWS.items()}
+    return {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in texts.items()}
+
+
+def _keep_reach(path: Path, examples: int, found: Mapping[Try, Reached]) -> None:
+    digests = _law_digests(examples)
+    lines = [[player, law, digests[law], sorted(what.lines), what.seconds] for (player, law), what in found.items()]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def _kept_reach(path: Path, examples: int) -> dict[Try, Reached]:
+    """Of those laws whose text, and whose code, are as they were."""
+    digests = _law_digests(examples)
+    said = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return {
+        (player, law): Reached({(file, line) for file, line in lines}, seconds)
+        for player, law, of, lines, seconds in said
+        if digests.get(law) == of
+    }
+
+
+def _lines_of(mutant: Mutant) -> set[tuple[str, int]] | None:
+    """Those of its statement; None outside of all functions, which every law reaches, and so of a default."""
     path = modules()[mutant.module]
-    node: Any = ast.parse(path.read_text())
-    line = 0
-    for name in filter(None, mutant.function.split(".")):
-        inside = [each for each in ast.walk(node) if isinstance(each, (ast.FunctionDef, ast.ClassDef)) and each.name == name]
-        node = next(each for each in inside if each.lineno <= mutant.line <= (each.end_lineno or 0))
-        if isinstance(node, ast.FunctionDef):
-            line = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
-    return (str(path), line) if line else LINE
+    functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
+    if not any(node.body[0].lineno <= mutant.first <= (node.end_lineno or 0) for node in functions):
+        return None
+    return {(str(path), line) for line in range(mutant.first, mutant.last + 1)}
 
 
-def try_all(chosen: Sequence[Mutant], kit: Kit, jobs: int, took: Callable[[Mutant, Outcome], None]) -> None:
-    """Try each, so many at a time; `took` is told as they end. What is under way is ended if this is interrupted."""
-    waiting, running = list(reversed(chosen)), selectors.DefaultSelector()
+@dataclass
+class _Waiting:
+    """A mutant that is to be tried, again if it has survived some laws: on which, and for how long."""
+
+    mutant: Mutant
+    tries: list[Try] | None = None
+    done: int = 0
+    spent: float = 0.0
+    seconds: float = FIRST
+
+
+def try_all(
+    chosen: Sequence[Mutant],
+    kit: Kit,
+    jobs: int,
+    took: Callable[[Mutant, Outcome], None],
+    until: float = float("inf"),
+) -> None:
+    """Try each, so many at a time, on the laws that are most likely to tell; then those that survived on others.
+
+    `took` is told as they end. None is begun after the time `until`, as `time.monotonic` has it. What is under way is ended if
+    this is interrupted.
+    """
+    waiting, running = deque(map(_Waiting, chosen)), selectors.DefaultSelector()
     try:
         while waiting or running.get_map():
             while waiting and len(running.get_map()) < jobs:
-                mutant = waiting.pop()
-                tries = kit.for_mutant(mutant)
-                trial = Running(mutant.module, mutant.source, tries, kit.limits(tries), kit.examples)
-                running.register(trial, selectors.EVENT_READ, (mutant, tries))
+                one = waiting.popleft()
+                if time.monotonic() > until:
+                    waiting.clear()
+                    break
+                tries = one.tries = kit.for_mutant(one.mutant) if one.tries is None else one.tries
+                now = kit.round(tries[one.done :], one.seconds)
+                trial = Running(one.mutant.module, one.mutant.source, now, kit.limits(now), kit.examples)
+                running.register(trial, selectors.EVENT_READ, (one, now))
             for key, _ in running.select(timeout=1.0):
-                trial, (mutant, tries) = key.fileobj, key.data  # type: ignore[assignment]
+                trial, (one, now) = key.fileobj, key.data  # type: ignore[assignment]
                 if trial.hear():
                     running.unregister(trial)
                     outcome = trial.outcome()
-                    kit.learn(tries, outcome)
-                    took(mutant, outcome)
+                    kit.learn(now, outcome)
+                    if _goes_on(one, outcome, kit.most):
+                        waiting.append(one)
+                    left = len(one.tries or ()) - one.done if outcome.outcome == "survived" else 0
+                    took(one.mutant, replace(outcome, seconds=round(one.spent, 2), tries=one.done, left=left))
             for key in list(running.get_map().values()):
                 key.fileobj.stop_if_late()  # type: ignore[union-attr]
     finally:
@@ -145,11 +236,21 @@ def try_all(chosen: Sequence[Mutant], kit: Kit, jobs: int, took: Callable[[Mutan
             key.fileobj.outcome()  # type: ignore[union-attr]
 
 
-class Results:
-    """What has come out so far: a file with a line for each mutant, after one that says of what."""
+def _goes_on(one: _Waiting, outcome: Outcome, most: float) -> bool:
+    """Whether it has survived, and is to be tried on more; notes what was done."""
+    one.done, one.spent, begun = one.done + outcome.tries, one.spent + outcome.seconds, one.seconds
+    one.seconds *= TIMES_MORE
+    return outcome.outcome == "survived" and one.done < len(one.tries or ()) and begun < most
 
-    def __init__(self, path: Path, head: Mapping[str, Any]) -> None:
-        self.path = path
+
+class Results:
+    """What has come out so far: a file with a line for each mutant, after one that says of what; a later line counts.
+
+    What was killed stays so when laws are added. What survived is tried again, and by the same laws if it was not on all.
+    """
+
+    def __init__(self, path: Path, head: Mapping[str, Any], kit: str = "") -> None:
+        self.path, self.kit = path, kit
         self.outcomes: dict[str, Outcome] = {}
         if path.exists():
             said, self.outcomes = read(path)
@@ -166,9 +267,18 @@ class Results:
 
     def add(self, mutant: Mutant, outcome: Outcome) -> None:
         """Keep it at once."""
-        self.outcomes[mutant.key] = outcome
+        before = self.outcomes.get(mutant.key)
+        late = before is not None and (before.late or before.kit != self.kit)
+        outcome = self.outcomes[mutant.key] = replace(outcome, kit=self.kit, late=late)
         with self.path.open("a") as file:
             file.write(json.dumps({"key": mutant.key, **asdict(outcome)}) + "\n")
+
+    def lacks(self, mutant: Mutant, seconds: float) -> bool:
+        """Whether it is to be tried, perhaps again."""
+        outcome = self.outcomes.get(mutant.key)
+        if outcome is None or outcome.outcome != "survived":
+            return outcome is None
+        return outcome.kit != self.kit or (outcome.left > 0 and outcome.seconds < seconds)
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Outcome]]:
@@ -178,10 +288,14 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Outcome]]:
     return json.loads(head), {each.pop("key"): Outcome(**each) for each in found}
 
 
-def digest() -> str:
-    """Of the code that is mutated, and of the kit."""
+def kit_paths() -> list[Path]:
+    """The files that decide what a law says."""
     here = Path(__file__).parents[1]
-    paths = sorted([*modules().values(), *here.glob("*.py"), *(here / "laws").glob("*.py"), here / "mutation" / "players.py"])
+    return sorted([*here.glob("*.py"), *(here / "laws").glob("*.py"), here / "mutation" / "players.py"])
+
+
+def digest(paths: Iterable[Path]) -> str:
+    """Of the code that is mutated, or of the kit."""
     content = hashlib.sha256()
     for path in paths:
         content.update(path.name.encode() + b"\0" + path.read_bytes())
@@ -208,22 +322,41 @@ class Sample:
 
 @dataclass(frozen=True)
 class Run:
-    """What came of a sample."""
+    """What came of a sample: of the mutants of it that were tried, in the order of the sample."""
 
     sample: Sample
     examples: int
     mutants: list[Mutant]
     total: int
     outcomes: dict[str, Outcome]
+    seconds: float = float("inf")
+    """Of laws, for each mutant."""
+    drawn: int = 0
 
 
-def run(drawn: Sample, jobs: int, examples: int, results: Path, tell: Callable[[str], None]) -> Run:
+@dataclass(frozen=True)
+class Limits:
+    """How much is tried.
+
+    Attributes:
+        jobs: how many at a time.
+        examples: cases for each law.
+        seconds: of laws, as long as they take without a mutant, for each mutant.
+        minutes: after so many by the clock no more is begun.
+    """
+
+    jobs: int = 1
+    examples: int = 50
+    seconds: float = float("inf")
+    minutes: float = float("inf")
+
+
+def run(drawn: Sample, limits: Limits, results: Path, tell: Callable[[str], None]) -> Run:
     """Try every mutant of a sample; go on where `results` ends.
 
     Args:
         drawn: which.
-        jobs: how many are tried at a time.
-        examples: cases for each law.
+        limits: how much is tried.
         results: the file for what comes out; if it is there already, what is in it is not tried again.
         tell: is told what happens, a line each.
 
@@ -232,19 +365,24 @@ def run(drawn: Sample, jobs: int, examples: int, results: Path, tell: Callable[[
     """
     every, players = all_mutants(), tuple(installed())
     chosen = drawn.of(every, tell)
-    only = drawn.only and str(drawn.only)
-    kept = Results(results, {**asdict(drawn), "only": only, "examples": examples, "players": list(players), "code": digest()})
-    left = [mutant for mutant in chosen if mutant.key not in kept.outcomes]
+    head = {**asdict(drawn), "only": drawn.only and str(drawn.only), "examples": limits.examples}
+    kit = f"{digest(kit_paths())} {', '.join(players)}"
+    kept = Results(results, {**head, "code": digest(modules().values())}, hashlib.sha256(kit.encode()).hexdigest()[:16])
+    reasons = {each.key for each in EXPLAINED} & set(kept.outcomes)  # what survived and is explained is not tried again
+    left = [mutant for mutant in chosen if mutant.key not in reasons and kept.lacks(mutant, limits.seconds)]
+    left.sort(key=lambda mutant: mutant.key in kept.outcomes)
     tell(f"{len(chosen)} of {len(every)} mutants, {len(chosen) - len(left)} of them tried before")
+    until = time.monotonic() + 60 * limits.minutes
     if left:
-        if "torch" in players:
+        if any(name.startswith("torch") for name in players):
             importlib.import_module("torch")  # once, and not by every process
-        kit = Kit.of(players, examples, tell)
+        laws = Kit.of(players, limits.examples, tell, limits.seconds, limits.jobs, results.with_suffix(".reach"))
 
         def took(mutant: Mutant, outcome: Outcome) -> None:
             kept.add(mutant, outcome)
-            where = f" by {outcome.law} on {outcome.player}" if outcome.outcome != "survived" else ""
+            where = f" by {outcome.law} on {outcome.player}" if outcome.outcome != "survived" else f" {outcome.tries} tries"
             tell(f"{len(kept.outcomes)}/{len(chosen)} {outcome.seconds:6.1f} s {outcome.outcome}{where}: {mutant.key}")
 
-        try_all(left, kit, jobs, took)
-    return Run(drawn, examples, chosen, len(every), kept.outcomes)
+        try_all(left, laws, limits.jobs, took, until)
+    tried = [mutant for mutant in chosen if mutant.key in kept.outcomes]
+    return Run(drawn, limits.examples, tried, len(every), kept.outcomes, limits.seconds, len(chosen))

@@ -64,6 +64,8 @@ class Mutant:
         before: the text of the statement, or of its head where it holds others.
         after: the same with the change.
         source: the module's text with the change.
+        first: the line where the statement begins.
+        last: the line where it ends, or its head.
     """
 
     module: str
@@ -73,6 +75,8 @@ class Mutant:
     before: str
     after: str
     source: str = field(repr=False)
+    first: int = 0
+    last: int = 0
 
     @property
     def key(self) -> str:
@@ -130,8 +134,9 @@ class _Walk:
             (self.bytes[start:first] + text.encode() + self.bytes[last:end]).decode(),
         )
         source = (self.bytes[:first] + text.encode() + self.bytes[last:]).decode()
-        line = self.bytes[:first].count(b"\n") + 1
-        return Mutant(self.module, function, operator, line, _one_line(before), _one_line(after), source)
+        line, begins = (self.bytes[:place].count(b"\n") + 1 for place in (first, start))
+        ends = begins + before.rstrip().count("\n")
+        return Mutant(self.module, function, operator, line, _one_line(before), _one_line(after), source, begins, ends)
 
     def _edits_of(self, statement: ast.stmt, function: str) -> Iterator[Edit]:
         yield from self._whole(statement, function)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from raremem import algorithm, index, scan, search
 from raremem.adapters.numpy import NumpyPrimitives
 from raremem.backend import ArrayBackend, Backend
+from raremem.primitives import Primitives
 from raremem.registry import get_backend
 from raremem.state import NO_SLOT, MemoryState
 
@@ -35,7 +36,9 @@ class Traced(NumpyPrimitives):
 
 
 class Unblocked(Traced):
-    """The same, for a compiler that is not up to blocks."""
+    """The same, for a compiler that is not up to blocks; and arrays are written one after the other."""
+
+    write = Primitives.write
 
     def blocks(self) -> bool:
         """Never."""
@@ -93,7 +96,12 @@ def _with(backend: Callable[[], Backend], *sizes: tuple[Any, dict[str, Any]]) ->
 
 
 def _short_lists() -> Any:
-    small = {"SHARE": 0.01, "width_and_rows": lambda slots, *sizes: (min(2, slots), 7), "shortlist": lambda k: k // 2 + 1}
+    small = {
+        "SHARE": 0.01,
+        "width_and_rows": lambda slots, *sizes: (1 if slots < 8 else 2, 7),
+        "shortlist": lambda k: k // 2 + 1,
+    }
+    small["CHUNK"] = 6
     parts = {"GATHERED": 0, "BLOCK": 1, "CHUNK": 5, "MERGED": 3}
     return _with(lambda: ArrayBackend(LowPrecision()), (search, small), (algorithm, parts))
 
@@ -106,20 +114,53 @@ def _no_blocks() -> Any:
     return _with(lambda: ArrayBackend(Unblocked()), (scan, {"CHUNK": 8}))
 
 
-def _index(kind: Any) -> Any:
+def _index(kind: Any, framework: str = "numpy") -> Any:
     every = {"shortlist": lambda k: 512}
     small = {"SMALLEST": 1, "FRESH": 2}
-    return _with(lambda: get_backend("numpy", index=index.LiveIndex(kind, background=False)), (index, small), (search, every))
+    return _with(lambda: get_backend(framework, index=index.LiveIndex(kind, background=False)), (index, small), (search, every))
+
+
+PARTS = 3
+
+
+def nearest_of_parts(p: Any, state: MemoryState, queries: Array, targets: Array | None, k: int) -> Any:
+    """As `search.nearest`, by as many holders as parts, one after the other: what each would hand out is noted, then joined.
+    The neighbors come in the wrong order: `algorithm.query` puts them in order."""
+    cuts = [len(state.values) * place // PARTS for place in range(PARTS + 1)]
+    noted: list[list[tuple[Array, Array]]] = []
+    answer = None
+    for holder in (*range(PARTS), 0):
+        first, last = cuts[holder : holder + 2]
+        part = MemoryState(*[*(array[first:last] for array in state[:4]), state.step])
+        handed_out: list[tuple[Array, Array]] = []
+        joined = [
+            tuple(np.concatenate(column, axis=1) for column in zip(*turn, strict=True)) for turn in zip(*noted, strict=True)
+        ]
+
+        def gather(scores: Array, slots: Array, most: int, turns: Any = joined, kept: Any = handed_out) -> Any:
+            padding = ((0, 0), (0, most))
+            own = np.pad(scores, padding, constant_values=scan.NOTHING), np.pad(slots, padding, constant_values=NO_SLOT)
+            kept.append((scores, slots))
+            return own if len(noted) < PARTS else tuple(
+                np.concatenate([every, np.pad(every[:, :0], padding, constant_values=none)], axis=1)
+                for every, none in zip(turns[len(kept) - 1], (scan.NOTHING, NO_SLOT), strict=True)
+            )  # fmt: skip
+
+        answer = search.nearest_of_shards(p, part, first, queries, targets, k, gather)
+        noted.append(handed_out)
+    assert answer is not None, "there are parts"
+    return answer[0][:, ::-1], answer[1]
 
 
 PLAYERS: dict[str, tuple[Callable[[], Any], bool]] = {
     "numpy": (lambda: _with(lambda: get_backend("numpy")), True),
-    "numpy, short lists": (_short_lists, True),
+    "numpy, short lists of small chunks": (_short_lists, True),
     "numpy, traced": (lambda: _with(lambda: ArrayBackend(Traced())), True),
     "numpy, traced, few at a time": (_few_at_a_time, False),
-    "numpy, traced, no blocks": (_no_blocks, False),
+    "numpy, traced, no blocks, one array at a time": (_no_blocks, False),
     "numpy, index": (lambda: _index(Everything), False),
-    "numpy, growing index": (lambda: _index(Growing), False),
+    "torch, growing index": (lambda: _index(Growing, "torch"), False),
+    "numpy, parts": (lambda: _with(lambda: ArrayBackend(NumpyPrimitives(), search=nearest_of_parts)), False),
     "torch": (lambda: _with(lambda: get_backend("torch", compiled=False)), False),
 }
 """By name: how each is made ready, a context that gives the backend; and whether laws that are costly are tried on it."""
@@ -127,4 +168,4 @@ PLAYERS: dict[str, tuple[Callable[[], Any], bool]] = {
 
 def installed() -> list[str]:
     """The players whose framework is here."""
-    return [name for name in PLAYERS if name != "torch" or importlib.util.find_spec("torch") is not None]
+    return [name for name in PLAYERS if not name.startswith("torch") or importlib.util.find_spec("torch") is not None]

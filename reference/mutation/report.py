@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import Path
 
 import raremem
-from raremem.reference.mutation.campaign import Run
+from raremem.reference.mutation.campaign import HELD_BY_TESTS, Run
 from raremem.reference.mutation.explained import EXPLAINED, Explained
 from raremem.reference.mutation.operators import Mutant
 
@@ -20,8 +20,10 @@ class Report:
     def __init__(self, run: Run, explained: Sequence[Explained] = EXPLAINED) -> None:
         self.run = run
         self.reasons = {each.key: each.reason for each in explained}
+        self.told = {each.key for each in explained if each.told}
         self.survivors = [mutant for mutant in run.mutants if run.outcomes[mutant.key].outcome == "survived"]
         self.unexplained = [mutant for mutant in self.survivors if mutant.key not in self.reasons]
+        self.left = [mutant for mutant in self.survivors if mutant.key in self.told or mutant.key not in self.reasons]
         survived = {mutant.key for mutant in self.survivors}
         self.refuted = [mutant for mutant in run.mutants if mutant.key in self.reasons and mutant.key not in survived]
 
@@ -32,12 +34,12 @@ class Report:
 
     def score(self) -> str:
         """Of the mutants that a user could tell, how many were killed."""
-        killed, explained = self._killed(self.run.mutants), len(self.survivors) - len(self.unexplained)
+        killed, explained = self._killed(self.run.mutants), len(self.survivors) - len(self.left)
         told = len(self.run.mutants) - explained
         share = f"{100 * killed / told:.1f} %" if told else "none"
         return (
             f"{len(self.run.mutants)} mutants: {killed} killed, {explained} survivors explained, "
-            f"{len(self.unexplained)} unexplained; of the {told} that a user could tell {share} are killed"
+            f"{len(self.left)} left; of the {told} that a user could tell {share} are killed"
         )
 
     def text(self) -> str:
@@ -50,26 +52,33 @@ class Report:
     def page(self) -> str:
         """For the docs."""
         run, outcomes = self.run, self.run.outcomes
-        hours = sum(outcomes[mutant.key].seconds for mutant in run.mutants) / 3600
+        minutes = sum(outcomes[mutant.key].seconds for mutant in run.mutants) / 60
         how = Counter(outcomes[mutant.key].outcome for mutant in run.mutants)
         laws = Counter(outcomes[mutant.key].law for mutant in run.mutants if outcomes[mutant.key].outcome == "killed")
         players = Counter(outcomes[mutant.key].player for mutant in run.mutants if outcomes[mutant.key].outcome == "killed")
         return "\n".join([
             "# Mutants of the core, and what the laws make of them\n",
-            f"Written by `raremem mutants --seed {run.sample.seed} --count {run.sample.count} --report docs/mutants.md` on "
-            f"{date.today().isoformat()}, of {_commit()}: {len(run.mutants)} of the {run.total} changes that "
-            "`raremem.reference.mutation` makes of `core/` and of the NumPy table (a comparison turned round, a constant one "
-            "off, a statement left out, arguments swapped, ...), drawn from every module. Each is tried on the laws alone, "
-            f"{run.examples} cases each, until one is broken. It took {hours:.1f} hours of a core.\n",
+            f"Written by `raremem mutants {self._options()} --report docs/mutants.md` on {date.today().isoformat()}, of "
+            f"{_commit()}: {len(run.mutants)} of the {run.total} changes that `raremem.reference.mutation` makes of `core/` "
+            "and of the NumPy table (a comparison turned round, a constant one off, a statement left out, arguments swapped), "
+            "drawn from every module but those named below. Each is tried on the laws alone, on the backends named below, "
+            f"until one is broken: {run.examples} cases of each law, of a costly one a tenth, and only of laws that run a line "
+            f"of the statement. The last try of each took {minutes:.0f} minutes of a core in all.\n",
+            *self._limits(),
             f"**{self.score()}.** Of those killed {how['hung']} hung and {how['crashed']} ended the process.\n",
-            "| module | mutants | killed | survivors explained | unexplained |",
+            "| module | mutants | killed | survivors explained | left |",
             "| --- | --- | --- | --- | --- |",
             *self._by_module(),
-            "\n## Survivors\n",
-            "What no law noticed, and why no user could tell.\n",
-            "| where | change | why no user could tell |",
-            "| --- | --- | --- |",
-            *(self._row(mutant) for mutant in self.survivors),
+            "\nOf these modules no mutants are made: no law on one backend, in one thread, can tell. Tests hold them.\n",
+            "| module | what it does, and what holds it |",
+            "| --- | --- |",
+            *(f"| {name} | {why} |" for name, why in HELD_BY_TESTS.items()),
+            *self._table("What is left", "Some user could tell, and no law on these backends.", self.left),
+            *self._table(
+                "Survivors that no user can tell",
+                "Nothing of them is in any answer; how long a call takes, and how much memory, does not count.",
+                [mutant for mutant in self.survivors if mutant not in self.left],
+            ),
             "\n## Where the others were noticed\n",
             "The laws are tried in the order of what they have killed so far for the time they take, so these are not all that "
             "would have noticed. First by backend, then by law.\n",
@@ -82,15 +91,44 @@ class Report:
             "",
         ])  # fmt: skip
 
+    def _options(self) -> str:
+        run = self.run
+        seconds = f" --seconds {run.seconds:g}" if run.seconds < float("inf") else ""
+        return f"--seed {run.sample.seed} --count {run.sample.count} --examples {run.examples}{seconds}"
+
+    def _limits(self) -> Iterator[str]:
+        """What was left out for the time that it takes, and what was killed late."""
+        run = self.run
+        found = [run.outcomes[mutant.key] for mutant in run.mutants]
+        if len(run.mutants) < run.drawn:
+            yield f"Of the {run.drawn} that were drawn these are the first, in an order of chance; time was up.\n"
+        cut = [each for each in found if each.outcome == "survived" and each.left]
+        if cut:
+            share = 100 * sum(each.tries for each in cut) / sum(each.tries + each.left for each in cut)
+            yield (
+                f"A mutant that survives is tried on the laws most likely to tell, up to a time. {len(cut)} survivors were not "
+                f"tried on all that run their statement, but on {share:.0f} % of these.\n"
+            )
+        late = sum(each.late and each.outcome != "survived" for each in found)
+        if late:
+            yield f"{late} of those killed had survived what was tried of the laws as they were before some were added.\n"
+
     def _killed(self, some: Sequence[Mutant]) -> int:
         return sum(self.run.outcomes[mutant.key].outcome != "survived" for mutant in some)
 
     def _by_module(self) -> Iterator[str]:
         for module in sorted({mutant.module for mutant in self.run.mutants}):
             some = [mutant for mutant in self.run.mutants if mutant.module == module]
-            unexplained = sum(mutant.module == module for mutant in self.unexplained)
+            left = sum(mutant.module == module for mutant in self.left)
             killed = self._killed(some)
-            yield f"| {module} | {len(some)} | {killed} | {len(some) - killed - unexplained} | {unexplained} |"
+            yield f"| {module} | {len(some)} | {killed} | {len(some) - killed - left} | {left} |"
+
+    def _table(self, title: str, says: str, some: Sequence[Mutant]) -> Iterator[str]:
+        """Survivors, a line each, by module and line."""
+        yield f"\n## {title}\n\n{says}\n" if some else f"\n## {title}\n\nNone."
+        if some:
+            yield "| where | change | why |\n| --- | --- | --- |"
+            yield from (self._row(mutant) for mutant in sorted(some, key=lambda each: (each.module, each.line, each.key)))
 
     def _row(self, mutant: Mutant) -> str:
         where = f"{mutant.module}, {mutant.function or 'outside of functions'}"

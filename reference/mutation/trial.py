@@ -29,7 +29,7 @@ from raremem.errors import ConfigError
 
 MEMORY = 4 * 2**30
 """Bytes that a mutant may take beside what is there before it."""
-AT_LEAST = 5.0
+AT_LEAST = 2.0
 TIMES = 5.0
 """A law that takes so many seconds of a processor, and so many times as long as without a mutant, is taken to hang."""
 WALL = 20.0
@@ -50,6 +50,12 @@ class Outcome:
     """Of a processor."""
     tries: int = 0
     """Laws that were tried, on one player or another."""
+    left: int = 0
+    """Of a survivor: those that reach its line too, and were not tried, for the time that they take."""
+    kit: str = ""
+    """The digest of the laws."""
+    late: bool = False
+    """Laws that it had survived were others."""
 
 
 class Running:
@@ -218,52 +224,61 @@ def _is_ours(name: str) -> bool:
 
 @dataclass
 class Reached:
-    """What a law did without a mutant: the functions that it entered, (file, first line), and how long it took."""
+    """What a law did without a mutant: the lines that it ran, (file, line), and how long it took."""
 
-    functions: set[tuple[str, int]]
+    lines: set[tuple[str, int]]
     seconds: float
 
 
-def reached(player: str, examples: int, files: Iterable[str]) -> dict[str, Reached]:
-    """Of every law that a player is to hold: found in a process of its own.
+class Reaching:
+    """What laws that a player is to hold reach: found in a process of its own, which begins at once. `known` are left out."""
 
-    Raises:
-        ConfigError: a law does not hold, though there is no mutant.
-    """
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if not pid:
-        os.close(reading)
-        _child(writing, lambda: _reach(_Teller(writing), player, examples, set(files)))
-    os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        said = [json.loads(line) for line in pipe]
-    os.waitpid(pid, 0)
-    if not said or said[-1] != "done":
-        last = said[-1] if said else "nothing was tried"
-        raise ConfigError(f"without any mutant a law is broken on {player!r}: {last}; expected none. Mend that first.")
-    return {law: Reached({(file, line) for file, line in functions}, seconds) for law, functions, seconds in said[:-1]}
+    def __init__(self, player: str, examples: int, files: Iterable[str], known: Iterable[str] = ()) -> None:
+        self.player = player
+        self.reading, writing = os.pipe()
+        self.pid = os.fork()
+        if not self.pid:
+            os.close(self.reading)
+            _child(writing, lambda: _reach(_Teller(writing), player, examples, set(files), set(known)))
+        os.close(writing)
+
+    def laws(self) -> dict[str, Reached]:
+        """Wait for it. Only once.
+
+        Raises:
+            ConfigError: a law does not hold, though there is no mutant.
+        """
+        with os.fdopen(self.reading, "rb") as pipe:
+            said = [json.loads(line) for line in pipe]
+        os.waitpid(self.pid, 0)
+        if not said or said[-1] != "done":
+            last = said[-1] if said else "nothing was tried"
+            raise ConfigError(f"without any mutant a law is broken on {self.player!r}: {last}; expected none. Mend that first.")
+        return {law: Reached({(file, line) for file, line in lines}, seconds) for law, lines, seconds in said[:-1]}
 
 
-def _reach(tell: _Teller, player: str, examples: int, files: set[str]) -> None:
+def _reach(tell: _Teller, player: str, examples: int, files: set[str], known: set[str]) -> None:
     from raremem.reference.laws import LAWS, run
     from raremem.reference.mutation.players import PLAYERS
 
     warnings.simplefilter("ignore")
     make, costly = PLAYERS[player]
-    codes: set[CodeType] = set()
+    lines: set[tuple[CodeType, int]] = set()
 
-    def note(frame: FrameType, event: str, argument: Any) -> None:
-        codes.add(frame.f_code)  # and nothing of what follows in it
+    def note(frame: FrameType, event: str, argument: Any) -> Any:
+        if frame.f_code.co_filename not in files:
+            return None
+        lines.add((frame.f_code, frame.f_lineno))
+        return note
 
     for name, law in LAWS.items():
-        codes.clear()
+        lines.clear()
         begun = time.process_time()
         threading.settrace(note)
         sys.settrace(note)
         try:
             with make() as backend:
-                if not law.runs_on(backend) or (law.costly and not costly):
+                if name in known or not law.runs_on(backend) or (law.costly and not costly):
                     continue
                 run(law, backend, examples, shrink=False)
         except Exception as error:
@@ -272,6 +287,6 @@ def _reach(tell: _Teller, player: str, examples: int, files: set[str]) -> None:
         finally:
             sys.settrace(None)
             threading.settrace(None)
-        functions = {(code.co_filename, code.co_firstlineno) for code in codes if code.co_filename in files}
-        tell.say([name, sorted(functions), round(time.process_time() - begun, 2)])
+        seconds = round(time.process_time() - begun, 2)
+        tell.say([name, sorted({(code.co_filename, line) for code, line in lines}), seconds])
     tell.say("done")

@@ -1,0 +1,88 @@
+"""Laws of rule 12 for lookups that nobody knows: copies, as pickling or another process gives them, and those made by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+import raremem
+from raremem.backend import Backend
+from raremem.config import MemoryConfig
+from raremem.reference.comparison import as_numpy, same, same_state
+from raremem.reference.laws.registry import full, law
+from raremem.reference.strategies import Case
+from raremem.state import Lookup, PortableState
+
+
+@law("12", full)
+def copied_lookup_is_of_its_memory(backend: Backend, case: Case) -> None:
+    """A copy of a lookup is as good as it; late, or without steps, its rows are looked up again; on another memory, whatever
+    its step, it is refused or looked up again."""
+    case = _of_keys(case)
+    config = case.config
+    state = backend.from_numpy(config, case.state)
+    found = backend.query(config, state, case.queries, case.targets)
+    for lookup in (_copied(backend, found, state), _copied(backend, found, state)._replace(step=None)):
+        _check(backend, case, lookup, may_refuse=False)
+    seen = hasattr(backend, "primitives") and backend.primitives.peek(found.slots) is not None
+    late, _ = backend.update(config, backend.copy(state), -case.queries, case.targets + 50)
+    changed = dataclasses.replace(case, state=backend.to_numpy(late))
+    _check(backend, changed, _copied(backend, found, state), may_refuse=True)
+    for other_config, other, differs in _others(case):
+        for shift in (0, 1):
+            of_other = dataclasses.replace(case, config=other_config, state=other, targets=case.targets + shift)
+            _check(backend, of_other, _copied(backend, found, state), may_refuse=True, must_refuse=seen and differs)
+    nothing = {**case.state, "filled": np.zeros_like(case.state["filled"])}
+    of_nothing = backend.query(config, backend.from_numpy(config, nothing), case.queries, case.targets)
+    last_empty = case.state["filled"].copy()
+    last_empty[-1] = False
+    almost_full = dataclasses.replace(case, state={**case.state, "filled": last_empty})
+    _check(backend, almost_full, _copied(backend, of_nothing, state), may_refuse=True)
+
+
+def _of_keys(case: Case) -> Case:
+    """The same memory, asked for its own keys by their values; the last row has no direction."""
+    slots = np.random.default_rng(case.state["step"]).integers(0, case.config.slots, len(case.queries))
+    queries = case.state["keys"][slots].copy()
+    if len(queries) > 1:
+        queries[-1] = np.nan
+    return dataclasses.replace(case, queries=queries, targets=case.state["values"][slots]).everyone()
+
+
+def _others(case: Case) -> Iterator[tuple[MemoryConfig, PortableState, bool]]:
+    """Memories that have taken as many steps: of other values, of other keys, of fewer slots, and empty. And whether all that
+    a lookup says of its nearest slots is wrong there."""
+    config, state = case.config, case.state
+    yield config, {**state, "values": state["values"] + 1}, True
+    yield config, {**state, "keys": -state["keys"]}, True
+    yield config, {**state, "filled": np.zeros_like(state["filled"])}, False
+    few = -(-config.slots // 2)
+    first = {name: part if name == "step" else part[:few] for name, part in state.items()}
+    yield dataclasses.replace(config, slots=few), first, False
+
+
+def _copied(backend: Backend, found: Lookup, state: Any) -> Lookup:
+    return Lookup(*(None if field is None else backend.own(np.array(as_numpy(field)), state) for field in found))
+
+
+def _check(backend: Backend, case: Case, lookup: Lookup, may_refuse: bool, must_refuse: bool = False) -> None:
+    """The update by the lookup is the one that searches for itself, or none."""
+    config, outcomes = case.config, []
+    for each in (None, lookup):
+        state = backend.from_numpy(config, case.state)
+        try:
+            after, report = backend.update(config, state, case.queries, case.targets, None, each)
+        except raremem.StateError as error:
+            assert each is not None, error
+            assert may_refuse, error
+            same_state(backend.to_numpy(state), backend.to_numpy(backend.from_numpy(config, case.state)))
+            return
+        outcomes.append((backend.to_numpy(after), report))
+    assert not must_refuse, "a lookup of another memory was taken"
+    (plain, expected), (got, report) = outcomes
+    same_state(got, plain)
+    for name in report._fields:
+        same(name, getattr(report, name), getattr(expected, name))
