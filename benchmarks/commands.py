@@ -176,7 +176,7 @@ def _go_to(device: str | None) -> None:
     import torch
 
     try:
-        torch.zeros(1, device=device).tolist()
+        torch.ones(1, device=device) + 1
         torch.set_default_device(device)
     except Exception as error:  # PyTorch raises all kinds
         why = str(error).partition("\n")[0]

@@ -734,14 +734,6 @@ EXPLAINED: tuple[Explained, ...] = (
     ),
     Explained(
         "raremem.index",
-        "LiveIndex._start",
-        'threading.Thread(target=work, name="raremem index", daemon=True).start()',
-        'threading.Thread(name="raremem index", daemon=True).start()',
-        "The laws' index is built in the call, not in a thread of its own; held by tests/test_index.py.",
-        told=True,
-    ),
-    Explained(
-        "raremem.index",
         "LiveIndex._proposed_and_fresh",
         "few = np.flatnonzero((found[:, -1] == NO_SLOT) & (queries != 0).any(axis=1))",
         "few = np.flatnonzero((found[:, -1] != NO_SLOT) & (queries != 0).any(axis=1))",
