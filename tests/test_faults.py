@@ -1,14 +1,13 @@
 """Each planted fault is caught by some law, and no law holds a fault that is not there."""
 
 import dataclasses
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import raremem
-from raremem.reference.faults import FAULTS, Fault, caught_by, holds, planted
+from raremem.reference.faults import FAULTS, Fault, caught_by, planted, table
 from raremem.reference.laws import LAWS, run
 
 
@@ -16,24 +15,15 @@ def named(name):
     return next(fault for fault in FAULTS if fault.name == name)
 
 
-PAGE = (Path(__file__).parents[1] / "docs" / "faults.md").read_text()
-CAUGHT = dict(re.findall(r"^\| (.*?) \| (.*?) \|$", PAGE, re.MULTILINE))
-
-
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-def test_fault_breaks_the_laws_that_the_page_says(fault):
-    with planted(fault) as backend:
-        holding = [law for law in CAUGHT[fault.name].split(", ") if holds(law, backend)]
-    assert not holding, "the page is not current; run python -m raremem.reference.faults > docs/faults.md"
+def test_fault_is_caught(fault):
+    assert next(caught_by(fault), None), "no law was broken by this fault"
 
 
-def test_the_page_is_of_these_faults_and_laws():
-    assert [name for name in CAUGHT if name not in ("fault", "---")] == [fault.name for fault in FAULTS]
-    assert f": {len(FAULTS)} faults, {len(LAWS)} laws." in PAGE
-    named = {law for laws in list(CAUGHT.values())[2:] for law in laws.split(", ")}
-    assert named == set(LAWS)
-    assert "Laws that catch none: none." in PAGE
+def test_the_page_is_current():
+    page = (Path(__file__).parents[1] / "docs" / "faults.md").read_text()
+    assert page == table() + "\n", "run python -m raremem.reference.faults > docs/faults.md"
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
