@@ -9,9 +9,10 @@ import numpy as np
 from hypothesis import strategies as st
 
 from raremem.backend import Backend
-from raremem.reference.comparison import check_update, run_query, run_update, same, same_lookup, same_state
+from raremem.reference.comparison import as_numpy, check_update, run_query, run_update, same, same_lookup, same_state
 from raremem.reference.laws.registry import crowded, full, law
 from raremem.reference.strategies import Case, Size, cases, direction, with_config
+from raremem.state import Lookup
 
 
 @law("4, 5, 6")
@@ -171,3 +172,18 @@ def all_masked_changes_nothing(backend: Backend, case: Case) -> None:
     same_state(state, case.state)
     assert not report.written.any()
     assert not run_query(backend, case).found.any()
+
+
+@law("2, 11", full, late=True)
+def a_question_is_answered_anew(backend: Backend, case: Case) -> None:
+    """The same rows asked again after a write are answered from what is there now."""
+    state, rows = backend.from_numpy(case.config, case.state), (case.queries, case.targets + 50, case.mask)
+    backend.query(case.config, state, *rows)
+    state, _ = backend.update(case.config, state, *rows)
+    again = _in_numpy(backend.query(case.config, state, *rows))
+    anew = backend.query(case.config, backend.from_numpy(case.config, backend.to_numpy(state)), *rows)
+    same_lookup(again, _in_numpy(anew), case.config)
+
+
+def _in_numpy(found: Lookup) -> Lookup:
+    return Lookup(*(None if field is None else as_numpy(field) for field in found))
