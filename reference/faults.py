@@ -71,7 +71,7 @@ FAULTS = (
     Fault("only the first hit counts", _ALGORITHM, "return p.sums(together, unit), counts",
           "return unit[p.cast(xp.argmax(together, axis=1), \"int32\")], counts"),
     Fault("a cancelled key is divided by zero", _ALGORITHM, "sound = norm >= SMALLEST_SUM", "sound = norm >= -1.0"),
-    Fault("any value is a hit", _ALGORITHM, "& (found.values[:, 0] == targets)", ""),
+    Fault("any value is a hit", _ALGORITHM, "& (found.values[:, 0] == targets) & still", ""),
     Fault("a slot just hit is evicted", _ALGORITHM, "slot * 0 + TAKEN_PRIORITY)", "slot * 0 + EMPTY_PRIORITY - 1)"),
     Fault("filled slots go before empty ones", _ALGORITHM, "NO_SLOT, EMPTY_PRIORITY, priority)",
           "NO_SLOT, 0, priority)"),
@@ -237,8 +237,6 @@ FAULTS = (
     Fault("a gradient to the keys", _ALGORITHM, "keys, slots = p.constant(state.keys), ", "keys, slots = state.keys, ", "jax"),
     Fault("a gradient of keys as they are now", "raremem.adapters.torch", "return array.clone() if rows.requires_grad and torch.is_grad_enabled() else array",
           "return array", "torch"),
-    Fault("a gradient of the one key as it is now", "raremem.adapters.torch", "        return self.take_rows(array, rows)\n",
-          "        return array.expand(*rows.shape, -1) if len(array) == 1 and rows.numel() == 3 else self.take_rows(array, rows)\n", "torch"),
 )  # fmt: skip
 
 
