@@ -13,7 +13,7 @@ some (`PartitionSpec("batch")`), and call the functions of `raremem.adapters.jax
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -28,6 +28,7 @@ from raremem.adapters.jax_explicit import KNOWN, spec
 from raremem.config import MemoryConfig
 from raremem.errors import DeviceError
 from raremem.primitives import Primitives
+from raremem.provenance import pass_on
 from raremem.search import nearest_of_shards
 from raremem.state import (
     NO_SLOT,
@@ -35,8 +36,6 @@ from raremem.state import (
     MemoryState,
     PortableState,
     UpdateReport,
-    check_portable,
-    from_portable,
 )
 
 
@@ -67,13 +66,19 @@ class MeshBackend(JaxBackend):
         strict: bool = False,
     ) -> Lookup:
         state, given = usable_state(state), (queries, targets, mask)
+        asked = state
         with self._around() as elsewhere:
             if elsewhere is not None:
-                found = super().query(config, state, *self._put(given), strict=strict)
-                return jax.device_put(found, elsewhere)
-            if _nothing_around():
-                state, *given = jax.tree.map(self._untyped, (state, *given))
-            return super().query(config, state, *given, strict=strict)
+                given = self._put(given)
+            elif _nothing_around():
+                asked, *given = jax.tree.map(self._untyped, (state, *given))
+                pass_on(state.keys, asked.keys)
+            found = super().query(config, asked, *given, strict=strict)
+        if elsewhere is None:
+            return found
+        moved = jax.device_put(found, elsewhere)
+        pass_on(found.slots, moved.slots)
+        return moved
 
     def update(
         self,
@@ -88,14 +93,16 @@ class MeshBackend(JaxBackend):
     ) -> tuple[MemoryState, UpdateReport]:
         with self._around() as elsewhere:
             given = (queries, targets, mask, lookup if lookup is None else usable_lookup(lookup))
-            given = given if elsewhere is None and not _nothing_around() else self._put(given)
+            if elsewhere is not None or _nothing_around():
+                given = self._put(given)
+            if lookup is not None:
+                pass_on(lookup.slots, given[-1].slots)
             state, report = super().update(config, state, *given, strict=strict)
         return state, report if elsewhere is None else jax.device_put(report, elsewhere)
 
-    def from_numpy(self, config: MemoryConfig, portable: Mapping[str, Any]) -> MemoryState:
-        """See `Backend.from_numpy`. Keys are padded to as many rows as every device can have alike."""
-        state = from_portable(check_portable(config, portable))
-        keys = np.pad(state.keys, ((0, -config.slots % self.mesh.shape[self.axis]), (0, 0)))
+    def _placed(self, state: MemoryState) -> MemoryState:
+        """Keys are padded to as many rows as every device can have alike."""
+        keys = np.pad(state.keys, ((0, -len(state.keys) % self.mesh.shape[self.axis]), (0, 0)))
         everywhere, spread = NamedSharding(self.mesh, spec()), NamedSharding(self.mesh, spec(self.axis, None))
         return MemoryState(jax.device_put(keys, spread), *(jax.device_put(np.array(array), everywhere) for array in state[1:]))
 

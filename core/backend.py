@@ -240,7 +240,11 @@ class ArrayBackend(Backend):
         strict: bool = False,
     ) -> Lookup:
         queries, targets, mask = self._checked(config, state, queries, targets, mask, strict)
-        found = self.in_turn(state, self.index is not None, self._query, config, state, queries, targets, mask)
+        return self.in_turn(state, self.index is not None, self._answered, config, state, queries, targets, mask)
+
+    def _answered(self, config: MemoryConfig, state: MemoryState, queries: Array, targets: Array | None, mask: Array) -> Lookup:
+        """`query` of what was checked, when it is its turn."""
+        found = self._query(config, state, queries, targets, mask)
         keys = self.primitives.identity(state.keys)
         if keys is not None:
             note(found.slots, lineage_of(keys))
@@ -294,9 +298,13 @@ class ArrayBackend(Backend):
         return to_portable(keys, values, last_used, hits, int(step))
 
     def from_numpy(self, config: MemoryConfig, portable: Mapping[str, Any]) -> MemoryState:
-        state = self.primitives.from_numpy(from_portable(check_portable(config, portable)))
+        state = self._placed(from_portable(check_portable(config, portable)))
         note(self.primitives.identity(state.keys), Lineage())
         return state
+
+    def _placed(self, state: MemoryState) -> MemoryState:
+        """A NumPy state in this framework's arrays, where the backend has its memories."""
+        return self.primitives.from_numpy(state)
 
     def copy(self, state: MemoryState) -> MemoryState:
         arrays = self.in_turn(state, False, lambda: [self.primitives.copy(array) for array in state])

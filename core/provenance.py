@@ -35,14 +35,24 @@ _lineages: dict[int, tuple[weakref.ref[Any], Lineage, int]] = {}
 
 def note(array: Any, lineage: Lineage | None) -> None:
     """Remember, while this array lives, that it is of this lineage as it stands. Does nothing where either is None."""
-    if lineage is None or array is None:
-        return
+    if lineage is not None and array is not None:
+        _remember(array, lineage, lineage.updates)
+
+
+def pass_on(array: Any, copied: Any) -> None:
+    """Remember of a copy of an array, on other devices say, what was noted for the array."""
+    lineage, updates = _noted(array)
+    if lineage is not None:
+        _remember(copied, lineage, updates)
+
+
+def _remember(array: Any, lineage: Lineage, updates: int) -> None:
     key = id(array)
     try:
         reference = weakref.ref(array, lambda gone: _forget(key, gone))
     except TypeError:  # some frameworks' arrays allow no weak reference
         return
-    _lineages[key] = reference, lineage, lineage.updates
+    _lineages[key] = reference, lineage, updates
 
 
 def _forget(key: int, gone: weakref.ref[Any]) -> None:

@@ -156,9 +156,9 @@ FAULTS = (
     # Of memories that live.
     Fault("init gives the memory that it gave before", _BACKEND, "        return self.from_numpy(config, empty_portable(config))",
           "        return vars(self).setdefault(str(config), self.from_numpy(config, empty_portable(config)))"),
-    Fault("a query is answered from memory", _BACKEND, "        found = self.in_turn(state, self.index is not None, self._query, config, state, queries, targets, mask)",
+    Fault("a query is answered from memory", _BACKEND, "        found = self._query(config, state, queries, targets, mask)\n",
           "        found = vars(self).setdefault(f'{id(state.keys)} {queries} {targets} {mask}',"
-          " self._query(config, state, queries, targets, mask))", "torch"),
+          " self._query(config, state, queries, targets, mask))\n", "torch"),
     Fault("without a mask the first row does not count", _BACKEND, "mask = rows == rows if mask is None",
           "mask = rows > 0 if mask is None"),
     Fault("strict looks at masked rows", _BACKEND, "rejected = mask & ~algorithm.sound_rows", "rejected = ~algorithm.sound_rows"),
