@@ -205,12 +205,15 @@ class JaxBackend(ArrayBackend):
         of: Callable[[Lookup], Array],
         by: str = "queries",
     ) -> tuple[Lookup, Callable[[], Array]]:
-        def answer(rows: Array, keys: Array) -> tuple[Array, Lookup]:
-            found = self.query(config, state._replace(keys=keys), rows, targets, mask)
+        rows = jnp.asarray(queries)
+
+        def answer(leaf: Array) -> tuple[Array, Lookup]:
+            asked = (state, leaf) if by == "queries" else (state._replace(keys=leaf), rows)
+            found = self.query(config, *asked, targets, mask)
             return jnp.sum(of(found)), found
 
-        total, back, found = jax.vjp(answer, jnp.asarray(queries), state.keys, has_aux=True)
-        return found, lambda: back(jnp.ones_like(total))[0 if by == "queries" else 1]
+        total, back, found = jax.vjp(answer, rows if by == "queries" else state.keys, has_aux=True)
+        return found, lambda: back(jnp.ones_like(total))[0]
 
     def query_many(self, config: MemoryConfig, states: Sequence[MemoryState], queries: Any, targets: Any, mask: Any) -> Lookup:
         together = jax.tree.map(lambda *arrays: jnp.stack(arrays), *states)

@@ -114,6 +114,10 @@ class MeshBackend(JaxBackend):
         with self._around():
             return super().copy(state)
 
+    def gradient(self, config: MemoryConfig, state: MemoryState, *arguments: Any, **options: Any) -> Any:
+        state = jax.tree.map(self._untyped, state) if _nothing_around() else state
+        return super().gradient(config, state, *arguments, **options)
+
     @contextmanager
     def _around(self) -> Iterator[NamedSharding | None]:
         """While this lasts no other mesh is around than this memory's. Gives "everywhere" on the one that is around else."""
@@ -142,8 +146,10 @@ class MeshBackend(JaxBackend):
         return jax.device_put(array, NamedSharding(Mesh(self.mesh.devices, self.mesh.axis_names), array.sharding.spec))
 
     def _put(self, arrays: Any) -> Any:
-        """The arrays on every device of this mesh."""
-        return jax.device_put(arrays, NamedSharding(self.mesh, spec()))
+        """JAX's arrays on every device of this mesh. Others are left to be checked first, and copied: JAX may read NumPy's
+        memory later, when the user has written to it."""
+        everywhere = NamedSharding(self.mesh, spec())
+        return jax.tree.map(lambda array: jax.device_put(array, everywhere) if isinstance(array, jax.Array) else array, arrays)
 
 
 def _nothing_around() -> bool:
