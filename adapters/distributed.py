@@ -31,7 +31,7 @@ from torch import Tensor
 
 from raremem.adapters.torch import Memory
 from raremem.errors import DTypeError, StateError
-from raremem.provenance import is_current, lineage_of, note
+from raremem.provenance import is_current, pass_on
 from raremem.state import NO_SLOT, Lookup, UpdateReport
 from raremem.validation import check_to_write
 
@@ -107,7 +107,7 @@ def rows_to_write(memory: Memory, lookup: Lookup | None, target: Tensor | None, 
         lookup.slots[:, :1],
         lookup.values[:, :1],
         lookup.similarities[:, :1].float().contiguous().view(torch.int32),
-        torch.where(there, targets, 0).long()[:, None].view(torch.int32),
+        halves(targets, there),
         (lookup.accepted & there).int()[:, None],
         (lookup.rejected & there).int()[:, None],
     ]
@@ -122,7 +122,7 @@ def _gathered(memory: Memory, parts: list[Rows]) -> tuple[Lookup, Tensor]:
         rows[:, :-7].contiguous().view(torch.float32),
         rows[:, -7:].T,
     )
-    targets = torch.stack([low, high], dim=1).view(torch.int64)[:, 0]
+    targets = of_halves(low, high)
     lookup = Lookup(
         values=values[:, None].contiguous(),
         slots=slots[:, None].contiguous(),
@@ -136,8 +136,18 @@ def _gathered(memory: Memory, parts: list[Rows]) -> tuple[Lookup, Tensor]:
         accepted=accepted.bool(),
         step=None if late else torch.where(accepted.bool(), memory.step, 0),
     )
-    note(lookup.slots, lineage_of(memory.keys))
+    pass_on(memory.keys, lookup.slots)
     return lookup, targets
+
+
+def halves(targets: Tensor, there: Tensor) -> Tensor:
+    """Targets [B] of any integer dtype as two columns [B, 2] i32, since rows are sent in i32; 0 where nothing is there."""
+    return torch.where(there, targets, 0).long()[:, None].view(torch.int32)
+
+
+def of_halves(low: Tensor, high: Tensor) -> Tensor:
+    """Targets [B] i64 of the two columns that `halves` made of them."""
+    return torch.stack([low, high], dim=1).view(torch.int64)[:, 0]
 
 
 def gather_agreed(memory: Memory, group: Group, call: str, prepare: Callable[[], Rows]) -> list[Rows]:
@@ -155,7 +165,7 @@ def gather_agreed(memory: Memory, group: Group, call: str, prepare: Callable[[],
     account = json.dumps({"call": call, **_account(memory)})
     digest = int.from_bytes(hashlib.sha256(account.encode()).digest()[:8], "little", signed=True)
     header = [int(error is None), digest, len(mine.rows), mine.kind, int(memory._met)]
-    headers = [there.tolist() for there in _all(torch.tensor(header, device=memory.values.device), group)]
+    headers = [there.tolist() for there in of_all_ranks(torch.tensor(header, device=memory.values.device), group)]
     if not all(sound for sound, *_ in headers):
         told = _tell(memory, group, "" if error is None else f"{type(error).__name__}: {error}")
         if error is not None:
@@ -181,10 +191,10 @@ def _gather_rows(rows: Tensor, sizes: list[int], group: Group) -> list[Tensor]:
         return [rows for _ in sizes]
     padded = rows.new_zeros(max(sizes), rows.shape[1])
     padded[: len(rows)] = rows
-    return [part[:size] for part, size in zip(_all(padded, group), sizes, strict=True)]
+    return [part[:size] for part, size in zip(of_all_ranks(padded, group), sizes, strict=True)]
 
 
-def _all(tensor: Tensor, group: Group) -> list[Tensor]:
+def of_all_ranks(tensor: Tensor, group: Group) -> list[Tensor]:
     """The tensor of each rank."""
     parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size(group))]
     dist.all_gather(parts, tensor, group=group)
@@ -195,7 +205,7 @@ def _tell(memory: Memory, group: Group, text: str) -> list[str]:
     """A line of each rank."""
     line = " ".join(text.split()).encode()[:LONGEST_TEXT].ljust(LONGEST_TEXT, b"\0")
     sent = torch.frombuffer(bytearray(line), dtype=torch.uint8).to(memory.values.device)
-    return [bytes(part.tolist()).rstrip(b"\0").decode(errors="replace") for part in _all(sent, group)]
+    return [bytes(part.tolist()).rstrip(b"\0").decode(errors="replace") for part in of_all_ranks(sent, group)]
 
 
 def _disagreement(accounts: list[str]) -> StateError:
@@ -213,7 +223,7 @@ def _disagreement(accounts: list[str]) -> StateError:
 def _meet(memory: Memory, group: Group) -> None:
     """See, when memories first meet, that they hold the same, or are parts of the same; the config and step are known to be."""
     own, keys = _content(memory)
-    contents = [part.tolist() for part in _all(torch.tensor([own, keys], device=memory.values.device), group)]
+    contents = [part.tolist() for part in of_all_ranks(torch.tensor([own, keys], device=memory.values.device), group)]
     other = next((rank for rank, content in enumerate(contents) if content[0] != contents[0][0]), None)
     if other is not None:
         raise StateError(

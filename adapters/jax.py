@@ -24,12 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raremem.adapters import jax_explicit as explicit
+from raremem.adapters.jax_explicit import traced
 from raremem.backend import ArrayBackend
 from raremem.config import MemoryConfig
 from raremem.errors import DeviceError, StateError
 from raremem.primitives import Primitives
 from raremem.search import Search, nearest
-from raremem.state import Lookup, MemoryState, PortableState, UpdateReport, means_of_rows
+from raremem.state import Lookup, MemoryState, PortableState, UpdateReport, mean_of_rows, means_of_rows
 
 Array = jax.Array
 Carry = TypeVar("Carry")
@@ -46,7 +47,7 @@ class JaxPrimitives(Primitives):
     xp: Any = jnp
 
     def asarray(self, array: Any, like: Array) -> Array:
-        both_pinned = all(isinstance(x, jax.Array) and not _traced(x) and x.committed for x in (array, like))
+        both_pinned = all(isinstance(x, jax.Array) and not traced(x) and x.committed for x in (array, like))
         if both_pinned and array.devices() != like.devices():
             raise DeviceError(
                 f"an input is on {array.devices()}; expected {like.devices()}, where the memory is. "
@@ -65,14 +66,14 @@ class JaxPrimitives(Primitives):
 
     def peek(self, array: Any, wait: bool = False) -> NDArray[Any] | None:
         if isinstance(array, jax.Array):
-            if _traced(array):
+            if traced(array):
                 return None
             if not wait and (len(array.devices()) > 1 or any(device.platform != "cpu" for device in array.devices())):
                 return None
         return np.asarray(jax.device_get(array))
 
     def identity(self, array: Array) -> Array | None:
-        return None if _traced(array) else array
+        return None if traced(array) else array
 
     def cast(self, array: Array, dtype: str) -> Array:
         return array.astype(dtype)
@@ -140,10 +141,6 @@ def _has_tf32() -> bool:
     """Whether the first device is a GPU of NVIDIA that has units for it."""
     capability = str(getattr(jax.devices()[0], "compute_capability", ""))  # "9.0" of an H100, "gfx90a" of another maker's
     return capability[:1].isdigit() and float(capability) >= 8
-
-
-def _traced(array: Any) -> bool:
-    return isinstance(array, jax.core.Tracer)
 
 
 def _own(array: Any) -> Array:
@@ -255,15 +252,10 @@ def usable_lookup(lookup: Lookup) -> Lookup:
 
 
 def _donated(array: Any) -> bool:
-    return isinstance(array, jax.Array) and not _traced(array) and array.is_deleted()
+    return isinstance(array, jax.Array) and not traced(array) and array.is_deleted()
 
 
-def _mean_of_rows(weights: Array, values: Array, embedding: Array) -> Array:
-    """See `Lookup.recall`."""
-    return (weights[:, :, None] * embedding[values]).sum(1)
-
-
-means_of_rows[jax.Array] = explicit.rows(_mean_of_rows)
+means_of_rows[jax.Array] = explicit.rows(mean_of_rows)
 
 
 def default_device() -> str:

@@ -60,7 +60,7 @@ def _automatic(function: Callable[..., Any], specs: Any, *arrays: Any) -> Any:
     mesh = _mesh(leaves)
     if mesh is None:
         return function(*arrays)
-    home = next((leaf.sharding.mesh for leaf in leaves if not _traced(leaf) and _mesh_of(leaf).explicit_axes), None)
+    home = next((leaf.sharding.mesh for leaf in leaves if not traced(leaf) and _mesh_of(leaf).explicit_axes), None)
     if home is not None:
         everywhere = NamedSharding(home, spec())
         arrays = jax.tree.map(lambda leaf: jax.device_put(leaf, everywhere) if _is_elsewhere(leaf) else leaf, arrays)
@@ -84,10 +84,11 @@ def _mesh_of(array: Array) -> Any:
 
 def _is_elsewhere(array: Array) -> bool:
     """Whether it is there, and on no mesh."""
-    return not _traced(array) and _mesh_of(array).empty
+    return not traced(array) and _mesh_of(array).empty
 
 
-def _traced(array: Array) -> bool:
+def traced(array: Any) -> bool:
+    """Whether JAX follows what is done with it, and it has no content."""
     return isinstance(array, jax.core.Tracer)
 
 

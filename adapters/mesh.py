@@ -24,7 +24,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from raremem.adapters.jax import Array, JaxBackend, JaxPrimitives, usable_lookup, usable_state
-from raremem.adapters.jax_explicit import KNOWN, spec
+from raremem.adapters.jax_explicit import KNOWN, spec, traced
+from raremem.backend import ArrayBackend
 from raremem.config import MemoryConfig
 from raremem.errors import DeviceError
 from raremem.primitives import Primitives
@@ -108,7 +109,8 @@ class MeshBackend(JaxBackend):
 
     def to_numpy(self, state: MemoryState) -> PortableState:
         state = usable_state(state)
-        return super().to_numpy(state._replace(keys=jax.device_get(state.keys)[: len(state.values)]))
+        keys = jax.device_get(state.keys)[: len(state.values)]  # in NumPy: they may be too many for one device
+        return ArrayBackend.to_numpy(self, state._replace(keys=keys))
 
     def copy(self, state: MemoryState) -> MemoryState:
         with self._around():
@@ -139,7 +141,7 @@ class MeshBackend(JaxBackend):
     def _untyped(self, array: Any) -> Any:
         """An array on this mesh, on the same with automatic axes: outside jit, and where no mesh is set, JAX has no gradients
         by others."""
-        if not isinstance(array, jax.Array) or isinstance(array, jax.core.Tracer):
+        if not isinstance(array, jax.Array) or traced(array):
             return array
         if not isinstance(array.sharding, NamedSharding) or array.sharding.mesh != self.mesh:
             return array

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from raremem.backend import ArrayBackend
 from raremem.primitives import Primitives, set_all
-from raremem.state import MemoryState, means_of_rows, quietly
+from raremem.state import MemoryState, mean_of_rows, means_of_rows, quietly
 
 Array = NDArray[Any]
 Carry = TypeVar("Carry")
@@ -120,12 +120,7 @@ class NumpyBackend(ArrayBackend):
     to_numpy = quietly(ArrayBackend.to_numpy)
 
 
-@quietly
-def _mean_of_rows(weights: Array, values: Array, embedding: Array) -> Array:
-    return (weights[:, :, None] * embedding[values]).sum(1)
-
-
-means_of_rows[np.ndarray] = _mean_of_rows
+means_of_rows[np.ndarray] = quietly(mean_of_rows)
 
 
 def default_device() -> str:

@@ -29,13 +29,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raremem.adapters import distributed
-from raremem.adapters.distributed import WITH_TARGETS, WITHOUT_TARGETS, Group, Rows, gather_agreed
+from raremem.adapters.distributed import (
+    WITH_TARGETS,
+    WITHOUT_TARGETS,
+    Group,
+    Rows,
+    gather_agreed,
+    halves,
+    of_all_ranks,
+    of_halves,
+)
 from raremem.adapters.torch import Memory, NumpyBesideTorch, TorchBackend, TorchPrimitives
 from raremem.adapters.torch_buffers import LoadError
 from raremem.config import MemoryConfig
 from raremem.errors import StateError
 from raremem.primitives import Primitives, set_all
-from raremem.provenance import lineage_of, note
+from raremem.provenance import pass_on
 from raremem.scan import NOTHING
 from raremem.search import nearest_of_shards
 from raremem.state import NO_SLOT, Array, Lookup, MemoryState, PortableState, UpdateReport
@@ -184,9 +193,7 @@ def _gather(group: Group, scores: Tensor, slots: Tensor, k: int) -> tuple[Tensor
     """See `search.Gather`. All must send alike, so what is missing to k is filled up."""
     missing = (0, k - slots.shape[1])
     sent = torch.stack([F.pad(scores, missing, value=NOTHING).view(torch.int32), F.pad(slots, missing, value=NO_SLOT)])
-    parts = [torch.empty_like(sent) for _ in range(dist.get_world_size(group))]
-    dist.all_gather(parts, sent, group=group)
-    bits, slots = torch.cat(parts, dim=2)
+    bits, slots = torch.cat(of_all_ranks(sent, group), dim=2)
     return bits.view(torch.float32), slots
 
 
@@ -249,11 +256,11 @@ class ShardedMemory(Memory):
             rows = torch.zeros(1, self.config.key_dim + 3, dtype=torch.int32, device=rows.device)  # a row that is masked
         queries, (low, high, there) = rows[:, :-3].contiguous().view(torch.float32), rows[:, -3:].T
         queries = torch.cat([queries[:first], asked[0], queries[own.stop :]])
-        targets = torch.stack([low, high], dim=1).view(torch.int64)[:, 0]
+        targets = of_halves(low, high)
         with_targets = target is not None or any(part.kind == WITH_TARGETS for part in parts)
         found = self.backend.query(self.config, self.state, queries, targets if with_targets else None, there.bool())
         answer = Lookup(*(None if field is None else field[own] for field in found))
-        note(answer.slots, lineage_of(self.keys))
+        pass_on(found.slots, answer.slots)
         return answer
 
     def _rows_to_ask(self, asked: list[Tensor], query: Tensor, target: Tensor | None, mask: Tensor | None) -> Rows:
@@ -271,7 +278,7 @@ class ShardedMemory(Memory):
         asked.append(queries.float())
         numbers = torch.zeros(len(queries), 2, dtype=torch.int32, device=queries.device)
         if targets is not None:
-            numbers = torch.where(there, targets, 0).long()[:, None].view(torch.int32)
+            numbers = halves(targets, there)
         rows = torch.cat([asked[0].detach().contiguous().view(torch.int32), numbers, there.int()[:, None]], dim=1)
         return Rows(rows, 0 if not len(rows) else WITHOUT_TARGETS if targets is None else WITH_TARGETS)
 
@@ -308,4 +315,5 @@ class ShardedMemory(Memory):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ShardedMemory:
         """A module of its own, in the same group."""
-        return super().__deepcopy__({**memo, id(self.group): self.group})
+        memo[id(self.group)] = self.group
+        return super().__deepcopy__(memo)

@@ -81,7 +81,7 @@ class TorchPrimitives(Primitives):
         return None if torch_modes.traced() else array
 
     def writes(self, array: Tensor) -> int | None:
-        return None if array.is_inference() else array._version
+        return torch_modes.writes(array)
 
     def eager(self, array: Tensor) -> bool:
         return array.device.type == "cpu" and torch_modes.seen(array)

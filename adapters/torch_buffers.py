@@ -74,7 +74,7 @@ def is_cast(tensor: Tensor, dtype: torch.dtype) -> bool:
 
 def writes(state: MemoryState) -> tuple[int | None, ...]:
     """How often PyTorch has written to each."""
-    return tuple(None if tensor.is_inference() else tensor._version for tensor in state)
+    return tuple(map(torch_modes.writes, state))
 
 
 def captured(tensor: Tensor) -> bool:

@@ -75,6 +75,11 @@ def native(array: Any) -> NDArray[Any]:
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
+def writes(tensor: Tensor) -> int | None:
+    """How often PyTorch has written to it, or None where that is not counted: a tensor of inference mode."""
+    return None if tensor.is_inference() else tensor._version
+
+
 def without_autocast(array: Tensor) -> AbstractContextManager[object]:
     """In which products keep the dtype of what is multiplied. Meta, which autocast does not know, has none."""
     return nullcontext() if array.is_meta else torch.autocast(array.device.type, enabled=False)

@@ -46,7 +46,7 @@ from raremem.config import MAX_INT32, MemoryConfig
 from raremem.errors import DeviceError, RarememError, StateError
 from raremem.index import LiveIndex
 from raremem.primitives import set_all
-from raremem.provenance import lineage_of, note
+from raremem.provenance import lineage_of, note, pass_on
 from raremem.registry import get_backend
 from raremem.state import MAX_HITS, NO_SLOT, MemoryState, PortableState, UpdateReport, check_portable, to_portable
 from raremem.watch import Watch
@@ -205,7 +205,7 @@ class MemoryModule(nn.Module):
         return moved
 
     def _moved(self: Self, fn: Callable[[Tensor], Tensor], recurse: bool) -> Self:
-        before, lineage, kept = dict(self._buffers), lineage_of(self.keys), keeps_content(fn, self.keys)
+        before, kept = dict(self._buffers), keeps_content(fn, self.keys)
         try:
             super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
             for name, old in before.items():
@@ -221,7 +221,7 @@ class MemoryModule(nn.Module):
             self._keep_normal()
             self._note()
             if self.keys is not before["keys"]:
-                note(self.keys, lineage)
+                pass_on(before["keys"], self.keys)
         else:
             if self.projection is not None:
                 self.projection.reset_parameters()

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from raremem.adapters import torch_modes
 from raremem.state import MemoryState
 from raremem.watch import Watch
 
@@ -38,9 +39,9 @@ class Shadow:
 _shadows = WeakTensorKeyDictionary()
 
 
-def _stamp(keys: Tensor, step: Tensor | NDArray[np.int32]) -> tuple[int, int]:
+def _stamp(keys: Tensor, step: Tensor | NDArray[np.int32]) -> tuple[int | None, int]:
     """What changes when PyTorch writes to the keys, or when an update does."""
-    return 0 if keys.is_inference() else keys._version, int(step)
+    return torch_modes.writes(keys), int(step)
 
 
 def in_bf16(state: MemoryState) -> Tensor:

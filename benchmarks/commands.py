@@ -217,6 +217,7 @@ def _mutants(options: argparse.Namespace) -> int:
     """Status 1 if a change that some user could tell broke no law."""
     _needs_the_kit()
     from raremem.benchmarks.files import check_file
+    from raremem.files import replace_file
     from raremem.reference.mutation import campaign
     from raremem.reference.mutation.report import Report
 
@@ -227,7 +228,7 @@ def _mutants(options: argparse.Namespace) -> int:
     run = campaign.run(sample, limits, options.results, lambda line: print(line, flush=True))
     report = Report(run)
     if options.report is not None:
-        options.report.write_text(report.page())
+        replace_file(options.report, report.page().encode())
     print(report.text())
     return int(report.failed)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import raremem
 from raremem.benchmarks.characters import DataError
 from raremem.benchmarks.signals import WRITING
-from raremem.checkpoint import replace_file
+from raremem.files import replace_file
 
 MOST_TEXT = 2**28
 """Bytes of text that a file may hold, unpacked: a hundred times Multi30k."""

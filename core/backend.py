@@ -13,7 +13,7 @@ from . import algorithm, guard
 from .config import MemoryConfig
 from .index import LiveIndex
 from .primitives import Primitives
-from .provenance import Lineage, is_current, lineage_of, note
+from .provenance import Lineage, is_current, lineage_of, note, pass_on
 from .search import Search, nearest
 from .state import (
     Array,
@@ -247,7 +247,7 @@ class ArrayBackend(Backend):
         found = self._query(config, state, queries, targets, mask)
         keys = self.primitives.identity(state.keys)
         if keys is not None:
-            note(found.slots, lineage_of(keys))
+            pass_on(keys, found.slots)
         return found
 
     def update(
@@ -309,7 +309,7 @@ class ArrayBackend(Backend):
     def copy(self, state: MemoryState) -> MemoryState:
         arrays = self.in_turn(state, False, lambda: [self.primitives.copy(array) for array in state])
         copied = MemoryState(*arrays)
-        note(self.primitives.identity(copied.keys), lineage_of(self.primitives.identity(state.keys)))
+        pass_on(self.primitives.identity(state.keys), self.primitives.identity(copied.keys))
         return copied
 
     def in_turn(self, state: MemoryState, alone: bool, call: Callable[..., Any], *arguments: Any) -> Any:

@@ -20,7 +20,7 @@ import safetensors.numpy
 from .backend import Backend
 from .config import MemoryConfig, shown
 from .errors import CheckpointError, ConfigError, StateError
-from .files import replace_file as replace_file
+from .files import replace_file
 from .registry import get_backend
 from .state import check_portable, resized
 
@@ -110,7 +110,9 @@ def _read(path: Path) -> tuple[MemoryConfig, dict[str, Any]]:
             _check_arrays(config, schema, {name: file.get_slice(name) for name in file.keys()})  # noqa: SIM118
             portable: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if schema > 2 and header["sha256"] != _checksum(header["config"], portable):
-            raise CheckpointError(f"{path} was changed after it was written: its checksum is another. Use an older one.")
+            raise CheckpointError(
+                f"{path} was changed after it was written: its checksum does not match its content. Load an older copy."
+            )
         if portable["filled"].view(np.uint8).max() > 1:
             raise ValueError("filled holds bytes other than 0 and 1")
     except (CheckpointError, OSError, MemoryError):
@@ -185,5 +187,6 @@ def _checksum(fields: dict[str, Any], arrays: dict[str, Any]) -> str:
     """Of a config's fields and all arrays."""
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
     for name in sorted(arrays):
-        digest.update(name.encode() + np.ascontiguousarray(arrays[name]).data)
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8))
     return digest.hexdigest()

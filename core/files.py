@@ -48,7 +48,8 @@ def replace_file(path: Path, content: bytes) -> None:
             code = errno.EISDIR if stat.S_ISDIR(older.st_mode) else errno.EINVAL
             raise OSError(code, "This is no file; expected the name of a file, or one that is free", str(path))
     except OSError as error:
-        if error.errno is None or not (error.filename is None or TEMPORARY.fullmatch(Path(error.filename).name)):
+        of_ours = error.filename is None or isinstance(error.filename, int) or TEMPORARY.fullmatch(Path(error.filename).name)
+        if error.errno is None or not of_ours:
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error
 

@@ -1,9 +1,9 @@
 """The small table of array operations from which every backend is made.
 
 What the frameworks spell alike (`where`, `sum`, `any`, `cumsum`, `argmax`, `sqrt`, `exp`, ...) the algorithm takes from the
-table's namespace `xp`. The rest of the table is what they do not: those few methods are all that a new backend writes. The last
-seventeen have a body here, which is right for every framework whose arrays support what follows; one that can do better, or
-whose arrays support less, has its own.
+table's namespace `xp`. The rest of the table is what they do not: its abstract methods are all that a new backend writes. The
+others have a body here, which is right for every framework whose arrays support what follows. A framework that can do better,
+or whose arrays support less, has its own.
 
 What is asked of arrays, beside what the table and `xp` do with them:
 
@@ -147,12 +147,13 @@ class Primitives(ABC):
         )
 
     def snapshot(self, array: Array, rows: Array) -> Array:
-        """`array`, or a copy where a gradient by `rows` will need its content and it may be written to before. Only asked where
-        `eager`."""
+        """A copy of `array` if a gradient by `rows` will need it later: an update may write to it before the gradient is taken.
+        Else `array` itself. Only asked where `eager`."""
         return array
 
     def gather_rows(self, array: Array, rows: Array, unit: Array) -> Array:
-        """`take_rows(array, rows)`, of which a gradient by `unit` keeps what this call has read, whatever is written later."""
+        """`take_rows(array, rows)`. A gradient by `unit` uses the rows as they are now, even if `array` is written to before it
+        is taken."""
         return self.take_rows(array, rows)
 
     def identity(self, array: Array) -> Any | None:

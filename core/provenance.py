@@ -39,11 +39,11 @@ def note(array: Any, lineage: Lineage | None) -> None:
         _remember(array, lineage, lineage.updates)
 
 
-def pass_on(array: Any, copied: Any) -> None:
-    """Remember of a copy of an array, on other devices say, what was noted for the array."""
+def pass_on(array: Any, other: Any) -> None:
+    """Remember of another array, a copy or what was found by it, what was noted for this one."""
     lineage, updates = _noted(array)
     if lineage is not None:
-        _remember(copied, lineage, updates)
+        _remember(other, lineage, updates)
 
 
 def _remember(array: Any, lineage: Lineage, updates: int) -> None:
@@ -79,7 +79,7 @@ def is_current(p: Primitives, config: MemoryConfig, state: MemoryState, lookup: 
     Raises:
         StateError: the lookup was made on another memory.
     """
-    own, (of, updates) = lineage_of(p.identity(state.keys)), _noted(lookup.slots)
+    (own, at), (of, updates) = _noted(p.identity(state.keys)), _noted(lookup.slots)
     known = own is not None and of is not None
     if (known and own is not of) or lookup.queries.shape[1] != config.key_dim:
         raise _another_memory()
@@ -87,7 +87,7 @@ def is_current(p: Primitives, config: MemoryConfig, state: MemoryState, lookup: 
         return False
     made_at, accepted, now = p.peek(lookup.step), p.peek(lookup.accepted), p.peek(state.step)
     if made_at is None or accepted is None or now is None:
-        return own is None or (known and updates == own.updates)
+        return own is None or (known and updates == at)
     if (made_at[accepted] != now).any():
         return False
     if _holds(p, state, lookup, accepted):

@@ -102,10 +102,13 @@ class Lookup(NamedTuple):
         Raises:
             IndexError: a value has no row. (JAX, and what is compiled or on a GPU, cannot see that.)
         """
-        for arrays, mean_of_rows in means_of_rows.items():
-            if isinstance(embedding, arrays):
-                return mean_of_rows(self.weights, self.values, embedding)
-        return (self.weights[:, :, None] * embedding[self.values]).sum(1)
+        own = (mean for arrays, mean in means_of_rows.items() if isinstance(embedding, arrays))
+        return next(own, mean_of_rows)(self.weights, self.values, embedding)
+
+
+def mean_of_rows(weights: Array, values: Array, embedding: Array) -> Array:
+    """The means [B, dim] of rows of an embedding [values, dim]: those of values [B, k], by their weights [B, k]."""
+    return (weights[:, :, None] * embedding[values]).sum(1)
 
 
 class UpdateReport(NamedTuple):
@@ -179,11 +182,11 @@ def check_portable(config: MemoryConfig, portable: Mapping[str, Any]) -> Portabl
         arrays[name] = array
     step = _step(portable.get("step"))
     filled = arrays["filled"]
-    keys = np.where(filled[:, None], arrays["keys"], 0).astype(np.float32)
+    keys = np.where(filled[:, None], arrays["keys"], 0).astype(np.float32, copy=False)
     values = _whole("values", arrays["values"], filled, MAX_INT32, NO_SLOT)
     ages = _whole("ages", arrays["ages"], filled, MAX_INT32, 0)
     hits = _whole("hits", arrays["hits"], filled, MAX_HITS, 0)
-    norms = np.sqrt((keys.astype(np.float64) ** 2).sum(axis=1))[filled]
+    norms = np.sqrt(np.einsum("sd,sd->s", keys, keys, dtype=np.float64))[filled]
     if not np.all(np.abs(norms - 1) <= 1e-3):
         worst = int(np.flatnonzero(filled)[np.argmax(np.nan_to_num(np.abs(norms - 1), nan=np.inf))])
         norm = norms[int(filled[:worst].sum())]

@@ -144,7 +144,7 @@ FAULTS = (
     Fault("a query writes to the memory", _ALGORITHM, "    constant = p.constant(unit)\n",
           "    constant = p.constant(unit)\n    state.keys[0] += constant[0]\n"),
     Fault("ties to the highest slot, compiled only", "raremem.adapters.jax", "best, columns = jax.lax.top_k(_one_zero(scores), k)\n",
-          "turn = -1 if _traced(scores) else 1\n        best, columns = jax.lax.top_k(_one_zero(scores)[:, ::turn], k)\n"
+          "turn = -1 if traced(scores) else 1\n        best, columns = jax.lax.top_k(_one_zero(scores)[:, ::turn], k)\n"
           "        columns = scores.shape[1] - 1 - columns if turn < 0 else columns\n", "jax", True),
     Fault("ties to the highest slot", "raremem.adapters.numpy", "| (ties.astype(np.int64) & 0xFFFFFFFF)",
           "| (~ties.astype(np.int64) & 0xFFFFFFFF)"),
@@ -222,13 +222,13 @@ FAULTS = (
           "    def asarray(self, array: Any, like: Array) -> Array:\n"
           "        return np.asarray(array) if array.base is None else np.asarray(array.base).ravel()[: array.size].reshape(array.shape)"),
     Fault("PyTorch's own masks are turned round", "raremem.adapters.torch", "        if array.device != like.device:",
-          "        if array.dtype == torch.bool and not _batched(array):\n            array = ~array\n        if array.device != like.device:", "torch"),
+          "        if array.dtype == torch.bool and not torch_modes.wrapped(array):\n            array = ~array\n        if array.device != like.device:", "torch"),
     Fault("rows of bf16 go through f16", "raremem.adapters.torch", "        return array.to(getattr(torch, dtype))",
           "        return (array.half() if array.dtype == torch.bfloat16 else array).to(getattr(torch, dtype))", "torch"),
     Fault("one mask for all memories", "raremem.adapters.torch", "*map(torch.as_tensor, (queries, targets, mask)))",
           "*map(torch.as_tensor, (queries, targets, mask[:1].repeat(len(mask), 0))))", "torch"),
-    Fault("what is recalled is a mean of all places", "raremem.state", "embedding[self.values]).sum(1)", "embedding[self.values]).mean(1)"),
-    Fault("what is recalled where nothing was found", "raremem.state", "return (self.weights[:, :, None]", "return ((self.weights + (self.weights == 0))[:, :, None]"),
+    Fault("what is recalled is a mean of all places", "raremem.state", "embedding[values]).sum(1)", "embedding[values]).mean(1)"),
+    Fault("what is recalled where nothing was found", "raremem.state", "return (weights[:, :, None]", "return ((weights + (weights == 0))[:, :, None]"),
     Fault("no gradient to similarities", _ALGORITHM, "        similarities=similarities,\n", "        similarities=p.constant(similarities),\n", "torch"),
     Fault("no gradient to weights", _ALGORITHM, "weights=_softmax(p, config.softmax_temperature * similarities, present)",
           "weights=_softmax(p, p.constant(config.softmax_temperature * similarities), present)", "torch"),

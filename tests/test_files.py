@@ -1,6 +1,7 @@
 """What a save does to the file that was there, to its folder, and what a death while it writes leaves behind."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import signal
@@ -369,3 +370,21 @@ def test_kills_at_any_moment_leave_no_files(tmp_path, way):
     killed, _, left_for_good = kills(tmp_path, KILLS, np.random.default_rng(1))
     assert killed == KILLS
     assert left_for_good == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="extended attributes are Linux's here")
+def test_an_attribute_that_is_refused_is_the_systems_error_of_that_file(tmp_path, monkeypatch):
+    """The system names the descriptor of a file without a name, a number."""
+    path = tmp_path / "memory"
+    path.write_bytes(b"older")
+    monkeypatch.setattr(os, "listxattr", lambda path: ["user.note"] if not isinstance(path, int) else [])
+    monkeypatch.setattr(os, "getxattr", lambda *_: b"")
+
+    def refuse(descriptor, *_):
+        raise OSError(errno.ENOSPC, "No space left on device", descriptor)
+
+    monkeypatch.setattr(os, "setxattr", refuse)
+    with pytest.raises(OSError, match="No space left") as raised:
+        replace_file(path, b"newer")
+    assert raised.value.filename == str(path)
+    assert path.read_bytes() == b"older"

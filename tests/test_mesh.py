@@ -36,6 +36,28 @@ KEYS_STAY = """
         assert {shard.data.shape for shard in state.keys.addressable_shards} == {(1001, 32)}
     assert backend.query(config, state, rows).values[:, 0].tolist() == list(range(6))
 """
+LOOKUPS_ARE_OF_THEIR_MEMORY = """
+    import jax, numpy as np, raremem
+    from raremem.adapters.mesh import MeshBackend
+
+    backend = MeshBackend(jax.make_mesh((2,), ("slots",), devices=jax.devices()[:2]))
+    config = raremem.MemoryConfig(slots=9, key_dim=4, neighbors=2, age_noise=0)
+    rows, targets = np.eye(4, dtype=np.float32), np.arange(4)
+    state, _ = backend.update(config, backend.init(config), rows[:1], targets[:1])
+    other, found = backend.copy(state), backend.query(config, state, rows[1:3])
+    state, _ = backend.update(config, state, rows[1:3], targets[1:3])
+    for lookup in (backend.query(config, other, rows[1:3]), found):
+        state, report = backend.update(config, state, rows[1:3], targets[1:3], None, lookup)
+        assert np.asarray(report.hit).all()
+    stranger = backend.query(config, backend.init(config), rows)
+    try:
+        backend.update(config, state, rows, targets, None, stranger)
+    except raremem.StateError as error:
+        assert "made on another memory" in str(error)
+        print("told")
+    with jax.transfer_guard_host_to_device("disallow_explicit"):
+        assert backend.to_numpy(state)["keys"].shape == (9, 4)
+"""
 BATCH_IS_SPREAD = """
     import jax, numpy as np, raremem
     from jax.sharding import NamedSharding, PartitionSpec
@@ -63,6 +85,13 @@ def run(source, *arguments):
     environment = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "PATH": ""}
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=Path(__file__).parent)
+
+
+def test_a_lookup_is_of_its_memory_and_step_where_content_is_not_peeked_at():
+    """Late, of a copy that went another way, and of another memory; and keys to NumPy go by no device."""
+    result = run(LOOKUPS_ARE_OF_THEIR_MEMORY)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "told" in result.stdout
 
 
 @pytest.mark.parametrize("devices", [2, 4])

@@ -1,5 +1,6 @@
 """A memory spread over processes: it is, in all that it answers and holds, the memory that one process has."""
 
+import copy
 import datetime
 import warnings
 
@@ -176,3 +177,16 @@ def follow_its_own_writes(rank, ranks, folder):
 
 def test_keys_in_bf16_follow_the_writes_of_all_ranks(tmp_path):
     spawn(follow_its_own_writes, 2, tmp_path)
+
+
+def test_a_deep_copy_keeps_what_is_tied(tmp_path):
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
+    try:
+        memory = ShardedMemory(CONFIG, query_dim=3)
+        tied = torch.nn.Linear(3, CONFIG.key_dim, bias=False)
+        tied.weight = memory.projection.weight
+        copied = copy.deepcopy(torch.nn.ModuleList([memory, tied]))
+        assert copied[0].projection.weight is copied[1].weight
+        assert copied[0].group is memory.group
+    finally:
+        dist.destroy_process_group()

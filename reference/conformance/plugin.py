@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from raremem.backend import Backend
+from raremem.files import replace_file
 from raremem.registry import choices
 from raremem.version import __version__
 
@@ -173,7 +174,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         return
     if session.config.option.raremem_report:
         content = {"raremem": __version__, "modes": results.outcomes, "problems": list(results.problems())}
-        session.config.option.raremem_report.write_text(json.dumps(content, indent=1) + "\n")
+        replace_file(session.config.option.raremem_report, (json.dumps(content, indent=1) + "\n").encode())
     if _is_whole(session.config) and any(results.problems()):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import raremem
 from raremem.errors import ConfigError
+from raremem.files import replace_file
 from raremem.reference.laws import LAWS
 from raremem.reference.mutation.explained import EXPLAINED
 from raremem.reference.mutation.operators import Mutant, mutants
@@ -160,7 +161,7 @@ def _law_digests(examples: int) -> dict[str, str]:
 def _keep_reach(path: Path, examples: int, found: Mapping[Try, Reached]) -> None:
     digests = _law_digests(examples)
     lines = [[player, law, digests[law], sorted(what.lines), what.seconds] for (player, law), what in found.items()]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    replace_file(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
 
 def _kept_reach(path: Path, examples: int) -> dict[Try, Reached]:
@@ -263,7 +264,7 @@ class Results:
             path.write_bytes(content[: content.rindex(b"\n") + 1])
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(dict(head)) + "\n")
+            replace_file(path, (json.dumps(dict(head)) + "\n").encode())
 
     def add(self, mutant: Mutant, outcome: Outcome) -> None:
         """Keep it at once."""
