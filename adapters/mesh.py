@@ -93,7 +93,7 @@ class MeshBackend(JaxBackend):
         strict: bool = False,
     ) -> tuple[MemoryState, UpdateReport]:
         with self._around() as elsewhere:
-            given = (queries, targets, mask, lookup if lookup is None else usable_lookup(lookup))
+            given: Any = (queries, targets, mask, lookup if lookup is None else usable_lookup(lookup))
             if elsewhere is not None or _nothing_around():
                 given = self._put(given)
             if lookup is not None:

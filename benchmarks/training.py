@@ -124,7 +124,7 @@ def _checksum(run: Run, arrays: dict[str, NDArray[Any]]) -> str:
     digest = hashlib.sha256(json.dumps(asdict(run), sort_keys=True).encode())
     for name in sorted(arrays):
         digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
-        digest.update(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8))
+        digest.update(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
