@@ -8,6 +8,7 @@ import math
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import NoReturn
 
@@ -163,26 +164,24 @@ def _bench(options: argparse.Namespace) -> None:
         return
     if options.device is not None and options.task != "speed":
         raise raremem.ConfigError(f"--device {options.device}: of the tasks only speed goes to another device of PyTorch's.")
-    _go_to(options.device)
     minutes = TASKS[options.task].minutes if options.minutes is None else options.minutes
-    run_task(options.task, Setting(options.backend, options.data, options.out, minutes, options.seed))
+    with _default_device(options.device):
+        run_task(options.task, Setting(options.backend, options.data, options.out, minutes, options.seed))
 
 
-def _go_to(device: str | None) -> None:
-    """Make it PyTorch's default, if one is named."""
-    if device is None:
-        return
+def _default_device(name: str | None) -> AbstractContextManager[object]:
+    """In which PyTorch makes its tensors on that device, if one is named: a caller's own default is as it was afterwards."""
+    if name is None:
+        return nullcontext()
     raremem.get_backend("torch")
     import torch
 
     try:
-        torch.ones(1, device=device) + 1
-        torch.set_default_device(device)
+        torch.ones(1, device=name).item()
+        return torch.device(name)
     except Exception as error:  # PyTorch raises all kinds
         why = str(error).partition("\n")[0]
-        raise raremem.DeviceError(
-            f"--device {device!r} is none that PyTorch can use here ({why}); name another, cpu say."
-        ) from error
+        raise raremem.DeviceError(f"--device {name!r} is none that PyTorch can use here ({why}); name another, cpu say.") from error
 
 
 def _needs_the_kit() -> None:
@@ -201,7 +200,7 @@ def _conformance(options: argparse.Namespace) -> int:
 
     if options.report is not None:
         check_file(options.report, "--report")
-    _go_to(options.device)
+    device = _default_device(options.device)
     for name in options.backend:
         raremem.registry.choices(name)
     arguments = ["--pyargs", "raremem.reference.conformance", "-q", "--no-header", "-p", "no:cacheprovider", "-o", "addopts="]
@@ -210,7 +209,8 @@ def _conformance(options: argparse.Namespace) -> int:
     for option in ("expected_failures", "report"):
         if getattr(options, option) is not None:
             arguments += [f"--raremem-{option.replace('_', '-')}", str(getattr(options, option))]
-    return min(int(pytest.main(arguments)), 2)
+    with device:
+        return min(int(pytest.main(arguments)), 2)
 
 
 def _mutants(options: argparse.Namespace) -> int:

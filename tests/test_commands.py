@@ -86,7 +86,7 @@ WRONG = [
         (f"conformance --backend numpy --device={device}", f"--device '{device}'")
         for device in ("nonsense", "meta", "cuda:99", "")
     ),
-    ("bench speed --device nonsense", "--device 'nonsense'"),
+    *((f"bench speed --device={device}", f"--device '{device}'") for device in ("nonsense", "meta")),
     ("bench symbols --device cpu", "--device cpu"),
 ]
 

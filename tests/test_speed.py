@@ -78,13 +78,11 @@ def test_speed_alone_goes_to_another_device(tmp_path, capsys, monkeypatch):
     devices = []
 
     def measure(case, backend, seconds):
-        devices.append(torch.get_default_device().type)
+        devices.append(str(torch.get_default_device()))
         return {"step": 1.0, "query": 1.0, "limit": 1.0}
 
     monkeypatch.setattr(speed, "measure", measure)
     monkeypatch.setattr(speed, "faiss_ms", lambda cases, seconds: None)
-    try:
-        assert cli.main(["bench", "speed", "--device", "meta", "--out", str(tmp_path)]) == 0
-    finally:
-        torch.set_default_device(None)
-    assert devices == ["meta", "meta"]
+    assert cli.main(["bench", "speed", "--device", "cpu:0", "--out", str(tmp_path)]) == 0
+    assert devices == ["cpu:0", "cpu:0"]
+    assert str(torch.get_default_device()) == "cpu"
