@@ -159,7 +159,7 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _refusal(path: Path, error: Exception) -> CheckpointError:
     """One line for any way in which a file is not what it should be."""
     reason = " ".join(str(error).split())
-    return CheckpointError(f"{path} is not a whole raremem checkpoint ({reason[:300]}). Use an older one.")
+    return CheckpointError(f"{path} is not a whole raremem checkpoint ({reason[:300]}). Load an older copy.")
 
 
 def _check_is_no_module(state: Any) -> None:

@@ -135,7 +135,7 @@ def files_are_whole_or_refused(backend: Backend, case: Case) -> None:
         spoilt = [content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :] for place in places]
         for bytes_ in (*spoilt, b"", content[:20], content[:-1], content + b"\0"):
             other.write_bytes(bytes_)
-            refused(raremem.CheckpointError, "Use an older one.", raremem.load, other, backend)
+            refused(raremem.CheckpointError, "Load an older copy.", raremem.load, other, backend)
         arrays = safetensors.numpy.load_file(path)
         for schema, says in ((4, "expected 1 to 3"), (0, "expected 1 to 3"), ("3", "no whole"), (True, "no whole")):
             _write(other, arrays, {**header, "schema": schema})
