@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from raremem import ranks
 from raremem.backend import ArrayBackend
-from raremem.primitives import Primitives, set_all
+from raremem.config import MAX_INT32
+from raremem.primitives import Primitives, is_product_cheaper, set_all
+from raremem.search.shortlist import Shortlist
 from raremem.state import MemoryState, mean_of_rows, means_of_rows, quietly
 
 Array = NDArray[Any]
-Carry = TypeVar("Carry")
 
 
 class NumpyPrimitives(Primitives):
@@ -20,15 +22,14 @@ class NumpyPrimitives(Primitives):
 
     name = "numpy"
     xp: Any = np
+    gathered = 2**21
+    """Numbers of keys that are gathered in any case: so many fit into a processor's cache."""
 
-    def asarray(self, array: Any, like: Array) -> Array:
+    def asarray(self, array: Any, like: Array | None = None) -> Array:
         return np.asarray(array)
 
     def to_numpy(self, array: Array) -> Array:
         return np.array(array)
-
-    def from_numpy(self, state: MemoryState) -> MemoryState:
-        return MemoryState(*(np.array(array) for array in state))
 
     def copy(self, array: Array) -> Array:
         return np.array(array)
@@ -61,26 +62,23 @@ class NumpyPrimitives(Primitives):
     def score(self, queries: Array, keys: Array) -> Array:
         return np.matmul(keys, queries[:, :, None])[:, :, 0]
 
+    def score_rows(self, queries: Array, array: Array, rows: Array) -> Array:
+        if is_product_cheaper(self.gathered, array, rows):
+            return self.take_along(self.inner(queries, array), rows)
+        return self.score(queries, array.take(rows, axis=0))
+
     def top_k(self, scores: Array, k: int) -> tuple[Array, Array]:
-        columns = np.arange(scores.shape[1], dtype=np.int64)
-        ranks = np.partition(_rank_low_first(scores, columns), k - 1, axis=1)[:, :k]
-        ranks.sort(axis=1)
-        best = (ranks & 0xFFFFFFFF).astype(np.int32)
-        return np.take_along_axis(scores, best, axis=1), best
-
-    def take_rows(self, array: NDArray[Any], rows: NDArray[Any], into: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Without `clip` NumPy copies once more."""
-        return array.take(rows, axis=0) if into is None else array.take(rows, axis=0, out=into[: len(rows)], mode="clip")
-
-    def largest(self, scores: Array, k: int) -> Array:
-        return np.argpartition(scores, -k, axis=1)[:, -k:].copy()  # a view would keep all the indices
+        best = np.partition(_last_first(scores, np.arange(scores.shape[1], dtype=np.int64)), k - 1, axis=1)[:, :k]
+        best.sort(axis=1)
+        columns = (~best).astype(np.int32) ^ MAX_INT32
+        return np.take_along_axis(scores, columns, axis=1), columns
 
     def sort_order(self, scores: Array, slots: Array, k: int | None = None) -> Array:
-        ranks = _rank_low_first(scores, slots)
-        if k is None:
-            return np.argsort(ranks, axis=1)
-        best = np.argpartition(ranks, k - 1, axis=1)[:, :k]
-        return np.take_along_axis(best, np.argsort(np.take_along_axis(ranks, best, axis=1), axis=1), axis=1)
+        ranked = _last_first(scores, slots)
+        if k is None or k == scores.shape[1]:
+            return np.argsort(ranked, axis=1)
+        best = np.argpartition(ranked, k - 1, axis=1)[:, :k]
+        return np.take_along_axis(best, np.argsort(np.take_along_axis(ranked, best, axis=1), axis=1), axis=1)
 
     def take_along(self, array: Array, columns: Array) -> Array:
         return np.take_along_axis(array, columns, axis=1)
@@ -97,15 +95,22 @@ class NumpyPrimitives(Primitives):
         return state
 
 
-def _rank_low_first(scores: Array, ties: Array) -> Array:
-    """One i64 for each entry, in the order that is wanted: highest score first, then lowest tie-breaker.
-
-    The bits of an f32, its magnitude bits flipped where it is negative, order as the numbers do; -0.0 is made 0.0 first.
-    """
+def _last_first(scores: Array, slots: Array) -> Array:
+    """The complement of `ranks.rank`: NumPy sorts the smallest first."""
     if scores.dtype == np.float32:
-        bits = (scores + np.float32(0)).view(np.int32)
-        scores = bits ^ ((bits >> 31) & 0x7FFFFFFF)
-    return (~scores.astype(np.int64) << 32) | (ties.astype(np.int64) & 0xFFFFFFFF)
+        scores = ranks.order(np.ascontiguousarray(scores).view(np.int32))
+    return ~ranks.rank(scores.astype(np.int64), slots)
+
+
+class NumpyShortlist(Shortlist):
+    """The search in NumPy."""
+
+    def largest(self, p: Primitives, scores: Array, k: int) -> Array:
+        return np.argpartition(scores, -k, axis=1)[:, -k:].copy()  # a view would keep all the indices
+
+    def gather(self, p: Primitives, keys: Array, rows: Array, into: Array | None) -> Array:
+        """Without `clip` NumPy copies once more."""
+        return keys.take(rows, axis=0) if into is None else keys.take(rows, axis=0, out=into[: len(rows)], mode="clip")
 
 
 class NumpyBackend(ArrayBackend):
@@ -128,5 +133,5 @@ def default_device() -> str:
     return "cpu"
 
 
-backend = NumpyBackend(NumpyPrimitives())
+backend = NumpyBackend(NumpyPrimitives(), NumpyShortlist())
 BACKENDS = {None: backend, False: backend}

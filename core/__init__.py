@@ -35,8 +35,8 @@ if TYPE_CHECKING:
         UnknownBackendError,
     )
     from .guard import waiting
-    from .index import LiveIndex
     from .registry import BackendInfo, backends, get_backend, get_index
+    from .search.live import LiveIndex
     from .state import Lookup, MemoryState, UpdateReport
     from .version import __version__
 
@@ -69,7 +69,7 @@ __all__ = [
     "waiting",
 ]
 
-MODULES = ("errors", "version", "config", "state", "guard", "backend", "index", "registry", "checkpoint")
+MODULES = ("errors", "version", "config", "state", "guard", "index", "backend", "search.live", "registry", "checkpoint")
 """Where these names are from. They are imported when the first is asked for, so that the command can heed signals before."""
 
 if not TYPE_CHECKING:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
 
-from . import algorithm, guard
+from . import guard
 from .config import MemoryConfig
-from .index import LiveIndex
+from .errors import UnknownBackendError
 from .primitives import Primitives
 from .provenance import Lineage, is_current, lineage_of, note, pass_on
-from .search import Search, nearest
+from .rules.query import query, sound_rows
+from .rules.work import CUT, Work
+from .rules.write import update
+from .search.contract import Searcher
+from .search.live import IndexedSearch, LiveIndex
+from .search.portable import PortableScan
 from .state import (
     Array,
     Lookup,
@@ -198,33 +202,43 @@ class Backend(ABC):
 
 
 class ArrayBackend(Backend):
-    """The vectorised algorithm of `raremem.algorithm` over one framework's primitives.
+    """The rules (`raremem.rules`) over one framework's primitives.
 
     Args:
         primitives: the framework's table.
+        searcher: how the nearest slots are found; by default as any compiler can.
         compiled: run `query` and `update` through the framework's compiler.
-        index: approximate search (rule 10), for one memory; else it is exact.
-        search: rule 2's, of one's own.
+        work: how much of an update is worked out at a time.
     """
 
     def __init__(
-        self, primitives: Primitives, compiled: bool = False, index: LiveIndex | None = None, search: Search = nearest
+        self, primitives: Primitives, searcher: Searcher | None = None, *, compiled: bool = False, work: Work = CUT
     ) -> None:
         self.name = primitives.name
         self.primitives = primitives
+        self.searcher = PortableScan() if searcher is None else searcher
         self.compiled = compiled
-        self.index = index
-        search = search if index is None else index.nearest
-        self._query: Callable[..., Lookup] = partial(algorithm.query, primitives, search=search)
-        self._update: Callable[..., tuple[MemoryState, UpdateReport]] = partial(
-            _search_and_update, primitives, search=search, write=self._write
-        )
+        self.work = work
+        self._query: Callable[..., Lookup] = self._answer
+        self._update: Callable[..., tuple[MemoryState, UpdateReport]] = self._search_and_write
         if compiled:
-            self._query, self._update = primitives.compiled(self._query, self._update)
+            self._query, self._update = self.compile(self._query, self._update)
 
     @property
     def mode(self) -> str:
-        return super().mode if self.index is None else "index"
+        return self.searcher.mode or super().mode
+
+    def compile(self, query: Callable[..., Any], update: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """Both functions as the framework's compiler gives them; `config`, the first argument, is static.
+
+        Raises:
+            UnknownBackendError: it has none.
+        """
+        raise UnknownBackendError(f"backend {self.name!r} has no compiler; use it eager.")
+
+    def indexed(self, index: LiveIndex) -> ArrayBackend:
+        """A backend like this one that searches one memory with a live index."""
+        return type(self)(self.primitives, IndexedSearch(index, self.searcher), work=self.work)
 
     def init(self, config: MemoryConfig) -> MemoryState:
         return self.from_numpy(config, empty_portable(config))
@@ -240,7 +254,7 @@ class ArrayBackend(Backend):
         strict: bool = False,
     ) -> Lookup:
         queries, targets, mask = self._checked(config, state, queries, targets, mask, strict)
-        return self.in_turn(state, self.index is not None, self._answered, config, state, queries, targets, mask)
+        return self.in_turn(state, self.searcher.alone, self._answered, config, state, queries, targets, mask)
 
     def _answered(self, config: MemoryConfig, state: MemoryState, queries: Array, targets: Array | None, mask: Array) -> Lookup:
         """`query` of what was checked, when it is its turn."""
@@ -273,24 +287,37 @@ class ArrayBackend(Backend):
             again = self._query(config, state, queries, None, mask & lookup.accepted)
             lookup = again._replace(queries=lookup.queries, rejected=lookup.rejected)
         keys = self.primitives.identity(state.keys)
+        if keys is not None:
+            self.searcher.will_write(self.primitives, state)
         state, report = self._update(config, state, queries, targets, mask, lookup)
         if keys is not None:
-            self._follow(keys, state, report)
+            self._tell(keys, state, report)
         return state, report
 
-    def _follow(self, keys: Any, state: MemoryState, report: UpdateReport) -> None:
-        """Let what is kept beside a memory with these keys know of an update that led to this state."""
+    def _tell(self, keys: Any, state: MemoryState, report: UpdateReport) -> None:
+        """Let what is kept beside a memory that had these keys know of an update that led to this state."""
         lineage = lineage_of(keys)
         if lineage is not None:
             lineage.updates += 1
             note(self.primitives.identity(state.keys), lineage)
-        if self.index is not None:
-            self.index.note(self.primitives, state, report)
+        if self.primitives.eager(report.slots):
+            self.searcher.written(self.primitives, state, report.slots[report.written])
+
+    def _answer(self, config: MemoryConfig, state: MemoryState, queries: Array, targets: Array | None, mask: Array) -> Lookup:
+        """`rules.query.query`: what is compiled."""
+        return query(self.primitives, config, state, queries, targets, mask, self.searcher)
+
+    def _search_and_write(
+        self, config: MemoryConfig, state: MemoryState, queries: Array, targets: Array, mask: Array, lookup: Lookup | None
+    ) -> tuple[MemoryState, UpdateReport]:
+        """`rules.write.update`, of a lookup that is made if none is given: what is compiled."""
+        found = self._answer(config, state, queries, None, mask) if lookup is None else lookup
+        return self._write(config, state, found, targets, mask)
 
     def _write(
         self, config: MemoryConfig, state: MemoryState, found: Lookup, targets: Array, mask: Array
     ) -> tuple[MemoryState, UpdateReport]:
-        return algorithm.update(self.primitives, config, state, found, targets, mask)
+        return update(self.primitives, config, state, found, targets, mask, self.work)
 
     def to_numpy(self, state: MemoryState) -> PortableState:
         arrays = self.in_turn(state, False, lambda: [self.primitives.to_numpy(array) for array in state])
@@ -303,8 +330,8 @@ class ArrayBackend(Backend):
         return state
 
     def _placed(self, state: MemoryState) -> MemoryState:
-        """A NumPy state in this framework's arrays, where the backend has its memories."""
-        return self.primitives.from_numpy(state)
+        """A NumPy state, which nothing else holds, in this framework's arrays, where the backend has its memories."""
+        return MemoryState(*map(self.primitives.asarray, state))
 
     def copy(self, state: MemoryState) -> MemoryState:
         arrays = self.in_turn(state, False, lambda: [self.primitives.copy(array) for array in state])
@@ -345,21 +372,6 @@ class ArrayBackend(Backend):
         rows = p.arange(batch, state.keys)
         mask = rows == rows if mask is None else p.asarray(mask, state.keys)  # a number would be a transfer to JAX's device
         if strict:
-            rejected = mask & ~algorithm.sound_rows(p, queries)
+            rejected = mask & ~sound_rows(p, queries)
             check_no_rejects(p.peek(rejected, wait=True))
         return queries, targets, mask
-
-
-def _search_and_update(
-    p: Primitives,
-    config: MemoryConfig,
-    state: MemoryState,
-    queries: Array,
-    targets: Array,
-    mask: Array,
-    lookup: Lookup | None,
-    search: Search,
-    write: Callable[..., tuple[MemoryState, UpdateReport]],
-) -> tuple[MemoryState, UpdateReport]:
-    found = algorithm.query(p, config, state, queries, None, mask, search) if lookup is None else lookup
-    return write(config, state, found, targets, mask)

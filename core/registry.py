@@ -13,7 +13,7 @@ from typing import Any
 from .backend import ArrayBackend, Backend
 from .config import MemoryConfig
 from .errors import MissingPackageError, UnknownBackendError
-from .index import LiveIndex
+from .search.live import LiveIndex
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ _ENTRIES = {
 
 
 INDEXES = {"annoy": "annoy", "faiss": "faiss", "hnswlib": "hnswlib"}
-"""Approximate indexes, each the module of that name in `raremem.adapters`: the package that it imports."""
+"""Approximate indexes, each the module of that name in `raremem.adapters.indexes`: the package that it imports."""
 
 
 @dataclass(frozen=True)
@@ -148,14 +148,14 @@ def get_index(name: str, *, background: bool = True, seed: int = 0) -> LiveIndex
             raise UnknownBackendError(f"no index {name!r}; expected one of {', '.join(INDEXES)}, or package.module:attribute.")
         if importlib.util.find_spec(INDEXES[name]) is None:
             raise MissingPackageError(f"index {name!r} needs the package {name!r}: pip install 'raremem[{name}]'")
-        module, attribute = f"raremem.adapters.{name}", "Index"
+        module, attribute = f"raremem.adapters.indexes.{name}", "Index"
     return LiveIndex(getattr(importlib.import_module(module), attribute), background, seed)
 
 
 def _with_index(backend: Backend, index: LiveIndex) -> Backend:
     """A backend like this one that searches with an index."""
     if isinstance(backend, ArrayBackend) and not backend.compiled and _is_eager(backend):
-        return type(backend)(backend.primitives, index=index)
+        return backend.indexed(index)
     raise UnknownBackendError(
         f"backend {backend.name!r}{' (compiled)' if backend.compiled else ''} takes no index; expected 'numpy' or 'torch', "
         "not compiled. Leave out index= (search is then exact), or look up in NumPy: get_backend('numpy', index=...)."

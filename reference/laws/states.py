@@ -19,12 +19,13 @@ from raremem.reference.laws.registry import law
 from raremem.reference.oracle import backend as oracle
 from raremem.reference.oracle import noise
 from raremem.reference.strategies import Case, Size, cases, direction
-from raremem.scan import CHUNK, WHOLE
 from raremem.state import NO_SLOT, Lookup
 
 LARGE = Size(MemoryConfig(20_003, 4, neighbors=5, margin=0.125, softmax_temperature=4.0), 3)
 """Larger than one chunk of a scan, and not of whole blocks; with 5 neighbors a short list may be enough, with 1,000 not."""
 SPARSE = Size(MemoryConfig(1600, 4, neighbors=1500, margin=0.125, softmax_temperature=4.0), 4)
+WHOLE, CHUNK = 2**17, 2**14
+"""Slots that searches take at a time."""
 FAR = WHOLE + 9001
 """Slots among which those of `SPARSE` are spread: too many for one chunk, and too few for a short list of so many neighbors."""
 BEYOND = Size(MemoryConfig(2, 4, neighbors=2, margin=0.125, softmax_temperature=4.0, age_noise=3, seed=12), 8)

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from raremem import checkpoint
-from raremem.adapters import torch_modes
-from raremem.adapters.torch_buffers import (
+from raremem.adapters.torch import modes
+from raremem.adapters.torch.buffers import (
     DTYPES,
     NAMES,
     Known,
@@ -44,10 +44,10 @@ from raremem.adapters.torch_buffers import (
 from raremem.backend import ArrayBackend
 from raremem.config import MAX_INT32, MemoryConfig
 from raremem.errors import DeviceError, RarememError, StateError
-from raremem.index import LiveIndex
 from raremem.primitives import set_all
 from raremem.provenance import lineage_of, note, pass_on
 from raremem.registry import get_backend
+from raremem.search.live import LiveIndex
 from raremem.state import MAX_HITS, NO_SLOT, MemoryState, PortableState, UpdateReport, check_portable, to_portable
 from raremem.watch import Watch
 
@@ -136,7 +136,7 @@ class MemoryModule(nn.Module):
             DeviceError: some of them are on meta.
             ConcurrencyError: another thread is updating them.
         """
-        if torch.compiler.is_compiling() or torch_modes.traced() or torch_modes.transformed():
+        if torch.compiler.is_compiling() or modes.traced() or modes.transformed():
             return
         if self._known is None or not self._known.holds(self._own):
             self._in_turn(False, self._look_again)

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from raremem.adapters import torch_modes
+from raremem.adapters.torch import modes
 from raremem.config import MAX_INT32
 from raremem.errors import StateError
 from raremem.state import MAX_HITS, NO_SLOT, MemoryState
@@ -64,7 +64,7 @@ class Sent:
 
 def all_seen(state: MemoryState) -> bool:
     """Whether the content of all may be looked at."""
-    return not torch_modes.transformed() and all(map(torch_modes.seen, state))
+    return not modes.transformed() and all(map(modes.seen, state))
 
 
 def is_cast(tensor: Tensor, dtype: torch.dtype) -> bool:
@@ -74,7 +74,7 @@ def is_cast(tensor: Tensor, dtype: torch.dtype) -> bool:
 
 def writes(state: MemoryState) -> tuple[int | None, ...]:
     """How often PyTorch has written to each."""
-    return tuple(map(torch_modes.writes, state))
+    return tuple(map(modes.writes, state))
 
 
 def captured(tensor: Tensor) -> bool:
@@ -131,7 +131,7 @@ def fault(state: MemoryState, here: slice) -> str | None:
 
 def keeps_content(fn: Callable[[Tensor], Tensor], like: Tensor) -> bool:
     """Whether `fn`, which moves or casts tensors, takes over what is in them: that of `to_empty` does not."""
-    if not torch_modes.seen(like):
+    if not modes.seen(like):
         return True
     probe = torch.frombuffer(bytearray(os.urandom(16)), dtype=torch.uint8).to(like.device)
     try:

@@ -12,7 +12,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from raremem.state import NO_SLOT
+from raremem.primitives import Primitives
+from raremem.search.contract import Found, Searcher
+from raremem.state import NO_SLOT, MemoryState
 
 NOTHING = tl.constexpr(-float("inf"))
 EMPTY = tl.constexpr(NO_SLOT)
@@ -33,7 +35,7 @@ HELD = 2**25
 
 @triton.jit
 def _rank(scores, ids):
-    """See `raremem.adapters.torch._rank_high_first`. A sum that begins with 0.0 is never -0.0."""
+    """See `raremem.ranks.rank`. A sum that begins with 0.0 is never -0.0."""
     bits = scores.to(tl.int32, bitcast=True)
     bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)
     return (bits.to(tl.int64) << 32) | (LOW_BITS - ids.to(tl.int64))
@@ -109,7 +111,7 @@ def _rank_slots(keys, values, queries, chosen, ranks, slots, count, dim: tl.cons
 
 @torch.library.custom_op("raremem::nearest", mutates_args=())
 def nearest(keys: Tensor, values: Tensor, queries: Tensor, targets: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
-    """As `search.nearest`; without targets the second is [B, 0]. One operator, into which no compiler looks."""
+    """As `Searcher.find`; without targets the second is [B, 0]. One operator, into which no compiler looks."""
     keys, queries, slots = keys.contiguous(), queries.contiguous(), len(keys)
     if not len(queries):
         return _like(keys, values, queries, targets, k)
@@ -173,3 +175,12 @@ def _precision(device: torch.device) -> str:
 
 def _slots_of(ranks: Tensor) -> Tensor:
     return torch.where(ranks > NO_RANK, ~ranks & 0xFFFFFFFF, NO_SLOT).to(torch.int32)
+
+
+class KernelSearch(Searcher):
+    """The search by these kernels."""
+
+    def find(self, p: Primitives, state: MemoryState, queries: Tensor, targets: Tensor | None, k: int) -> Found:
+        """See `Searcher.find`."""
+        slots, best = nearest(state.keys, state.values, queries, targets, k)
+        return Found(slots, None if targets is None else best)

@@ -1,0 +1,46 @@
+"""The JAX backend: pure functions over a pytree.
+
+`init`, `query`, `update`, `copy`, `to_numpy` and `from_numpy` of this module are pure: put them inside your own `jax.jit`,
+`grad`, `vmap`, `lax.scan` or `shard_map`, with the config static and the state donated. `get_backend("jax")` gives the same
+compiled, the state donated to `update`.
+
+>>> import jax
+>>> config = MemoryConfig(slots=100, key_dim=8)
+>>> state = init(config)
+>>> state, report = update(config, state, jax.numpy.eye(8), jax.numpy.arange(8))
+>>> query(config, state, jax.numpy.eye(8)[:2]).values[:, 0].tolist()
+[0, 1]
+"""
+
+from raremem.adapters.jax.functional import (
+    BACKENDS,
+    JaxBackend,
+    backend,
+    compiled_backend,
+    default_device,
+)
+from raremem.adapters.jax.primitives import JaxPrimitives
+from raremem.config import MemoryConfig
+
+__all__ = [
+    "BACKENDS",
+    "JaxBackend",
+    "JaxPrimitives",
+    "MemoryConfig",
+    "backend",
+    "compiled_backend",
+    "copy",
+    "default_device",
+    "from_numpy",
+    "init",
+    "query",
+    "to_numpy",
+    "update",
+]
+
+init = backend.init
+query = backend.query
+update = backend.update
+copy = backend.copy
+to_numpy = backend.to_numpy
+from_numpy = backend.from_numpy

@@ -1,0 +1,59 @@
+"""The memory as a Flax NNX module, on top of the pure functions of `raremem.adapters.jax`."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+from flax import nnx
+
+from raremem.adapters import jax as functional
+from raremem.config import MemoryConfig
+from raremem.guard import wholly
+from raremem.state import Lookup, MemoryState, UpdateReport
+
+
+class MemoryVariable(nnx.Variable[jax.Array]):
+    """An array of the memory's state: no parameter, so that optimizers leave it alone."""
+
+
+class Memory(nnx.Module):
+    """Query it by calling it, write to it with `update`. Calling it never changes the memory.
+
+    Args:
+        config: size and behaviour.
+
+    >>> memory = Memory(MemoryConfig(slots=100, key_dim=8))
+    >>> out = memory(jax.numpy.eye(8), jax.numpy.arange(8))
+    >>> report = memory.update(out)
+    >>> memory(jax.numpy.eye(8)[:2]).values[:, 0].tolist()
+    [0, 1]
+    """
+
+    def __init__(self, config: MemoryConfig) -> None:
+        self.config = config
+        self.keys, self.values, self.last_used, self.hits, self.step = map(MemoryVariable, functional.init(config))
+
+    @property
+    def state(self) -> MemoryState:
+        """The arrays, as the functional interface takes them."""
+        return MemoryState(self.keys[...], self.values[...], self.last_used[...], self.hits[...], self.step[...])
+
+    def __call__(self, queries: jax.Array, targets: jax.Array | None = None, mask: jax.Array | None = None) -> Lookup:
+        """Look up queries [B, key_dim]; with targets [B], `loss` [B] too. See `Backend.query`."""
+        return functional.query(self.config, self.state, queries, targets, mask)
+
+    def update(self, lookup: Lookup, targets: jax.Array | None = None, mask: jax.Array | None = None) -> UpdateReport:
+        """Write the rows of a call on the memory as it is now, with its targets or those given here.
+
+        With `mask` [B], only the rows where it is True.
+        """
+        targets = lookup.targets if targets is None else targets
+        queries = jax.lax.stop_gradient(lookup.queries)
+        state, report = functional.update(self.config, self.state, queries, targets, mask, lookup)
+        wholly(partial(self._set, jax.lax.stop_gradient(state)))
+        return report
+
+    def _set(self, state: MemoryState) -> None:
+        for name, array in state._asdict().items():
+            getattr(self, name)[...] = array

@@ -1,0 +1,153 @@
+"""JAX's backend: the functional interface."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from raremem.adapters.jax import explicit
+from raremem.adapters.jax.explicit import traced
+from raremem.adapters.jax.primitives import Array, JaxPrimitives, own
+from raremem.adapters.jax.search import JaxSearch
+from raremem.backend import ArrayBackend
+from raremem.config import MemoryConfig
+from raremem.errors import StateError
+from raremem.primitives import Primitives
+from raremem.rules.work import CUT, Work
+from raremem.search.contract import Searcher
+from raremem.state import Lookup, MemoryState, PortableState, UpdateReport, mean_of_rows, means_of_rows
+
+
+class JaxBackend(ArrayBackend):
+    """`ArrayBackend` with gradients and vmap, whose arrays may be NumPy's, or on a mesh whose axes are explicit."""
+
+    capabilities = frozenset({"gradients", "vmap", "bfloat16"})
+
+    def __init__(
+        self,
+        primitives: Primitives | None = None,
+        searcher: Searcher | None = None,
+        *,
+        compiled: bool = False,
+        work: Work = CUT,
+    ) -> None:
+        primitives = JaxPrimitives() if primitives is None else primitives
+        super().__init__(primitives, JaxSearch() if searcher is None else searcher, work=work)
+        self.compiled = compiled
+        self._query, self._update = explicit.query(self._query), explicit.update(self._update)
+        if compiled:
+            self._query, self._update = self.compile(self._query, self._update)
+
+    def compile(self, query: Callable[..., Any], update: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        return jax.jit(query, static_argnums=0), jax.jit(update, static_argnums=0, donate_argnums=1)
+
+    def query(
+        self,
+        config: MemoryConfig,
+        state: MemoryState,
+        queries: Any,
+        targets: Any = None,
+        mask: Any = None,
+        *,
+        strict: bool = False,
+    ) -> Lookup:
+        return super().query(config, usable_state(state), queries, targets, mask, strict=strict)
+
+    def update(
+        self,
+        config: MemoryConfig,
+        state: MemoryState,
+        queries: Any,
+        targets: Any,
+        mask: Any = None,
+        lookup: Lookup | None = None,
+        *,
+        strict: bool = False,
+    ) -> tuple[MemoryState, UpdateReport]:
+        lookup = None if lookup is None else usable_lookup(lookup)
+        return super().update(config, usable_state(state), queries, targets, mask, lookup, strict=strict)
+
+    def to_numpy(self, state: MemoryState) -> PortableState:
+        return super().to_numpy(usable_state(state))
+
+    def copy(self, state: MemoryState) -> MemoryState:
+        return super().copy(usable_state(state))
+
+    def gradient(
+        self,
+        config: MemoryConfig,
+        state: MemoryState,
+        queries: Any,
+        targets: Any,
+        mask: Any,
+        of: Callable[[Lookup], Array],
+        by: str = "queries",
+    ) -> tuple[Lookup, Callable[[], Array]]:
+        rows = jnp.asarray(queries)
+
+        def answer(leaf: Array) -> tuple[Array, Lookup]:
+            asked = (state, leaf) if by == "queries" else (state._replace(keys=leaf), rows)
+            found = self.query(config, *asked, targets, mask)
+            return jnp.sum(of(found)), found
+
+        total, back, found = jax.vjp(answer, rows if by == "queries" else state.keys, has_aux=True)
+        return found, lambda: back(jnp.ones_like(total))[0]
+
+    def query_many(self, config: MemoryConfig, states: Sequence[MemoryState], queries: Any, targets: Any, mask: Any) -> Lookup:
+        together = jax.tree.map(lambda *arrays: jnp.stack(arrays), *states)
+        return jax.vmap(partial(self.query, config))(together, *map(jnp.asarray, (queries, targets, mask)))
+
+
+def usable_state(state: MemoryState) -> MemoryState:
+    """The state in arrays of JAX's, of the dtypes it should have.
+
+    Raises:
+        StateError: an array was donated, is none, or has another dtype.
+    """
+    if not isinstance(state, MemoryState):
+        return state  # what is wrong with it is said where kinds are checked
+    for name, array in state._asdict().items():
+        if _donated(array):
+            raise StateError(
+                "the state was consumed by an update (its arrays were donated). Go on with the state that it returned, "
+                "and keep an old one with copy, before the update."
+            )
+        expected = "float32" if name == "keys" else "int32"
+        if not hasattr(array, "dtype") or array.dtype != expected:
+            raise StateError(
+                f"the state's {name} are {getattr(array, 'dtype', type(array).__name__)}; expected an array of {expected}. "
+                "Leave the state out of what casts or splits a network's parameters."
+            )
+    return MemoryState(*map(own, state))
+
+
+def usable_lookup(lookup: Lookup) -> Lookup:
+    """The lookup in arrays of JAX's.
+
+    Raises:
+        StateError: an array was donated.
+    """
+    if any(map(_donated, lookup)):
+        raise StateError("the lookup was consumed by a compiled function (its arrays were donated). Look its rows up again.")
+    return jax.tree.map(own, lookup)
+
+
+def _donated(array: Any) -> bool:
+    return isinstance(array, jax.Array) and not traced(array) and array.is_deleted()
+
+
+means_of_rows[jax.Array] = explicit.rows(mean_of_rows)
+
+
+def default_device() -> str:
+    """Where arrays go by default."""
+    return str(jax.devices()[0])
+
+
+backend = JaxBackend()
+compiled_backend = JaxBackend(compiled=True)
+BACKENDS = {None: compiled_backend, False: backend, True: compiled_backend}

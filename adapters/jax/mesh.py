@@ -1,0 +1,206 @@
+"""A memory whose keys are spread over the devices of a JAX mesh: more slots than one device can hold.
+
+Each device holds the keys of a range of slots, and the values, ages and hits of all (12 bytes a slot beside 4 * key_dim). A
+query is searched by every device among its own keys, and the best of all are put together. All else is as for one device:
+answers, gradients and writes equal those of a memory that is not sharded.
+
+    backend = MeshBackend(jax.sharding.Mesh(jax.devices(), ("slots",)))
+    state = backend.init(config)
+
+Where only the batch is to be spread, nothing of this is needed: put the state on every device (`PartitionSpec()`), the rows on
+some (`PartitionSpec("batch")`), and call the functions of `raremem.adapters.jax` inside `jax.jit`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from raremem.adapters.jax.explicit import KNOWN, spec, traced
+from raremem.adapters.jax.functional import JaxBackend, usable_lookup, usable_state
+from raremem.adapters.jax.primitives import Array
+from raremem.adapters.jax.search import JaxSearch
+from raremem.backend import ArrayBackend
+from raremem.config import MemoryConfig
+from raremem.errors import DeviceError
+from raremem.primitives import Primitives
+from raremem.provenance import pass_on
+from raremem.search.contract import Found, Searcher
+from raremem.search.shards import Shards
+from raremem.state import (
+    NO_SLOT,
+    Lookup,
+    MemoryState,
+    PortableState,
+    UpdateReport,
+)
+
+
+class MeshBackend(JaxBackend):
+    """The functional interface over a mesh. Compiled; the state is donated to `update`.
+
+    Args:
+        mesh: the devices. Its axes may be explicit or automatic. Outside `jax.jit`, where another mesh is around
+            (`jax.set_mesh`), what goes in is brought to this one, and answers are given on that; inside, another is an error.
+        axis: of the mesh, over which slots are spread.
+    """
+
+    capabilities = frozenset({"gradients", "bfloat16"})
+
+    def __init__(self, mesh: Mesh, axis: str = "slots") -> None:
+        self.mesh, self.axis = mesh if KNOWN else Mesh(mesh.devices, mesh.axis_names), axis
+        super().__init__(searcher=MeshSearch(self.mesh, axis), compiled=True)
+
+    def query(
+        self,
+        config: MemoryConfig,
+        state: MemoryState,
+        queries: Any,
+        targets: Any = None,
+        mask: Any = None,
+        *,
+        strict: bool = False,
+    ) -> Lookup:
+        state, given = usable_state(state), (queries, targets, mask)
+        asked = state
+        with self._around() as elsewhere:
+            if elsewhere is not None:
+                given = self._put(given)
+            elif _nothing_around():
+                asked, *given = jax.tree.map(self._untyped, (state, *given))
+                pass_on(state.keys, asked.keys)
+            found = super().query(config, asked, *given, strict=strict)
+        if elsewhere is None:
+            return found
+        moved = jax.device_put(found, elsewhere)
+        pass_on(found.slots, moved.slots)
+        return moved
+
+    def update(
+        self,
+        config: MemoryConfig,
+        state: MemoryState,
+        queries: Any,
+        targets: Any,
+        mask: Any = None,
+        lookup: Lookup | None = None,
+        *,
+        strict: bool = False,
+    ) -> tuple[MemoryState, UpdateReport]:
+        with self._around() as elsewhere:
+            given: Any = (queries, targets, mask, lookup if lookup is None else usable_lookup(lookup))
+            if elsewhere is not None or _nothing_around():
+                given = self._put(given)
+            if lookup is not None:
+                pass_on(lookup.slots, given[-1].slots)
+            state, report = super().update(config, state, *given, strict=strict)
+        return state, report if elsewhere is None else jax.device_put(report, elsewhere)
+
+    def _placed(self, state: MemoryState) -> MemoryState:
+        """Keys are padded to as many rows as every device can have alike."""
+        keys = np.pad(state.keys, ((0, -len(state.keys) % self.mesh.shape[self.axis]), (0, 0)))
+        everywhere, spread = NamedSharding(self.mesh, spec()), NamedSharding(self.mesh, spec(self.axis, None))
+        return MemoryState(jax.device_put(keys, spread), *(jax.device_put(np.array(array), everywhere) for array in state[1:]))
+
+    def to_numpy(self, state: MemoryState) -> PortableState:
+        state = usable_state(state)
+        keys = jax.device_get(state.keys)[: len(state.values)]  # in NumPy: they may be too many for one device
+        return ArrayBackend.to_numpy(self, state._replace(keys=keys))
+
+    def copy(self, state: MemoryState) -> MemoryState:
+        with self._around():
+            return super().copy(state)
+
+    def gradient(self, config: MemoryConfig, state: MemoryState, *arguments: Any, **options: Any) -> Any:
+        state = jax.tree.map(self._untyped, state) if _nothing_around() else state
+        return super().gradient(config, state, *arguments, **options)
+
+    @contextmanager
+    def _around(self) -> Iterator[NamedSharding | None]:
+        """While this lasts no other mesh is around than this memory's. Gives "everywhere" on the one that is around else."""
+        around = jax.sharding.get_abstract_mesh() if KNOWN else None
+        if around is None or around.empty or around == self.mesh.abstract_mesh:
+            yield None
+            return
+        try:
+            elsewhere = NamedSharding(jax.sharding.get_mesh(), spec())
+            own = jax.set_mesh(self.mesh)
+        except ValueError as error:  # inside jit
+            raise DeviceError(
+                f"the mesh around (jax.set_mesh) is {around}; expected {self.mesh.abstract_mesh}, which the memory is on. "
+                "Make the MeshBackend with the mesh that is set, or call it outside jit and grad."
+            ) from error
+        with own:
+            yield elsewhere
+
+    def _untyped(self, array: Any) -> Any:
+        """An array on this mesh, on the same with automatic axes: outside jit, and where no mesh is set, JAX has no gradients
+        by others."""
+        if not isinstance(array, jax.Array) or traced(array):
+            return array
+        if not isinstance(array.sharding, NamedSharding) or array.sharding.mesh != self.mesh:
+            return array
+        return jax.device_put(array, NamedSharding(Mesh(self.mesh.devices, self.mesh.axis_names), array.sharding.spec))
+
+    def _put(self, arrays: Any) -> Any:
+        """JAX's arrays on every device of this mesh. Others are left to be checked first, and copied: JAX may read NumPy's
+        memory later, when the user has written to it."""
+        everywhere = NamedSharding(self.mesh, spec())
+        return jax.tree.map(lambda array: jax.device_put(array, everywhere) if isinstance(array, jax.Array) else array, arrays)
+
+
+def _nothing_around() -> bool:
+    return not KNOWN or jax.sharding.get_abstract_mesh().empty
+
+
+class MeshSearch(Shards):
+    """The search of all devices of a mesh.
+
+    Args:
+        mesh, axis: over which slots are spread.
+        own: the search of a device's part.
+    """
+
+    def __init__(self, mesh: Mesh, axis: str, own: Searcher | None = None) -> None:
+        super().__init__(JaxSearch() if own is None else own)
+        self.mesh, self.axis = mesh, axis
+
+    def find(self, p: Primitives, state: MemoryState, queries: Array, targets: Array | None, k: int) -> Found:
+        """See `Searcher.find`."""
+        size = state.keys.shape[0] // self.mesh.shape[self.axis]
+        values = jnp.pad(state.values, (0, len(state.keys) - len(state.values)), constant_values=NO_SLOT)
+
+        def of_a_device(keys: Array, values: Array, queries: Array, targets: Array) -> Found:
+            part, first = MemoryState(keys, values, values, values, state.step), jax.lax.axis_index(self.axis) * size
+            return self.find_in_part(p, state, part, first, queries, targets, k)
+
+        none, rows = spec(), spec(self.axis)
+        asked = jnp.zeros(len(queries), jnp.int32) if targets is None else targets
+        found = jax.shard_map(
+            of_a_device,
+            mesh=_mesh_for(self.mesh, state.keys),
+            in_specs=(spec(self.axis, None), rows, none, none),
+            out_specs=none,
+            check_vma=False,
+        )
+        slots, best = found(state.keys, values, queries, asked)
+        return Found(slots, None if targets is None else best)
+
+    def gather(self, state: MemoryState, scores: Array, slots: Array, k: int) -> tuple[Array, Array]:
+        """See `Shards.gather`."""
+        every = partial(jax.lax.all_gather, axis_name=self.axis, axis=1, tiled=True)
+        return every(scores), every(slots)
+
+
+def _mesh_for(mesh: Mesh, keys: Array) -> Any:
+    """The mesh that is around; else the memory's, with automatic axes if its keys are so."""
+    if not _nothing_around():
+        return jax.sharding.get_abstract_mesh()
+    return mesh if not KNOWN or jax.typeof(keys).sharding.mesh == mesh.abstract_mesh else Mesh(mesh.devices, mesh.axis_names)

@@ -1,0 +1,257 @@
+"""Data-parallel training over `torch.distributed`: every rank holds the same memory, and writes the rows of all.
+
+Each rank asks its own copy for its own rows, as without other ranks. `update` then gathers what was found, in rank order, and
+every rank makes the same update: it equals that of one process with the whole batch. Batches may differ in size, and a rank
+that has none calls it with None. Nothing else is sent: 4 * (key_dim + 7) bytes for each row of the whole batch.
+
+    out = memory(network(images), labels)
+    out.loss.mean().backward()
+    distributed.update(memory, out)
+
+Every rank checks its rows before it sends any, and with their number says whether they are sound and what memory it has. So bad
+input on one rank is an error on all, memories that differ are too, and then nothing is written anywhere.
+
+A rank that never calls it keeps the others waiting until the timeout of their process group, which is then their error. Under
+DistributedDataParallel, pass `broadcast_buffers=False` (or `forward_sync_buffers=False`): the copies are equal as they are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+from typing import NamedTuple
+from zlib import crc32
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from raremem.adapters.torch import Memory
+from raremem.errors import DTypeError, StateError
+from raremem.provenance import is_current, pass_on
+from raremem.state import NO_SLOT, Lookup, UpdateReport
+from raremem.validation import check_to_write
+
+Group = dist.ProcessGroup | None
+
+LONGEST_TEXT = 4000
+"""Bytes that a rank tells the others of what is wrong, at most."""
+
+
+SAMPLED = 4096
+"""Keys that are compared when memories first meet, at most. Values, ages and hits all are."""
+
+LATE, WITH_TARGETS, WITHOUT_TARGETS = 1, 2, 3
+"""Kinds of rows: to be written, and the memory has changed since they were looked up; to be asked, with targets or without."""
+
+
+class Rows(NamedTuple):
+    """What a rank sends of its batch: rows [B, n] i32, and of what kind they are, for the others to know before they come."""
+
+    rows: Tensor
+    kind: int = 0
+
+
+def update(
+    memory: Memory, lookup: Lookup | None, mask: Tensor | None = None, group: Group = None, target: Tensor | None = None
+) -> UpdateReport:
+    """Write the rows of all ranks to each rank's memory.
+
+    Args:
+        memory: this rank's copy.
+        lookup: what `memory(query, target)` answered on this rank; None if it has no rows. If the memory has changed since on
+            any rank, the rows of all are looked up again.
+        mask: [B] bool, False for rows of this rank that are not to be written.
+        group: the ranks; all of the default group, unless given.
+        target: [B] of an integer dtype, if the lookup was made without.
+
+    Returns:
+        The report of the whole batch, in rank order.
+
+    Raises:
+        ShapeError, DTypeError, TargetError, DeviceError: as `Memory.update` does; on this rank.
+        StateError: the lookup was made without targets, or on another memory; on this rank. Another rank has raised any of
+            these, or the ranks' memories differ in config, step or content, or they make different calls; on all.
+    """
+    parts = gather_agreed(memory, group, "update", lambda: rows_to_write(memory, lookup, target, mask))
+    return write_gathered(memory, parts)
+
+
+def write_gathered(memory: Memory, parts: list[Rows]) -> UpdateReport:
+    """Write what all ranks have sent to this rank's memory."""
+    if any(len(part.rows) for part in parts):
+        return memory._write(*_gathered(memory, parts), None)
+    nothing = Rows(memory.values.new_zeros(1, memory.config.key_dim + 7))  # a row that was not accepted
+    report = memory._write(*_gathered(memory, [nothing]), None)
+    return UpdateReport(*(field[:0] if field.ndim else field for field in report))
+
+
+@torch.no_grad()
+def rows_to_write(memory: Memory, lookup: Lookup | None, target: Tensor | None, mask: Tensor | None) -> Rows:
+    """Of each row [key_dim + 7] i32: its query, where it was found, its target in two parts, and whether it is written."""
+    memory._look()
+    if lookup is None:
+        return Rows(memory.values.new_zeros(0, memory.config.key_dim + 7))
+    if not isinstance(lookup, Lookup):
+        raise DTypeError(f"the lookup is a {type(lookup).__name__}; expected what memory(query, target) gave, or None.")
+    lookup, target = memory._to_write(lookup, target)
+    config, state = memory.config, memory.state
+    queries, targets, there = memory.backend._checked(config, state, lookup.queries, target, mask, False, least=0)
+    check_to_write(targets, lookup, len(queries))
+    current = not len(queries) or is_current(memory.backend.primitives, config, state, lookup)
+    assert targets is not None, "checked"
+    numbers = [
+        lookup.slots[:, :1],
+        lookup.values[:, :1],
+        lookup.similarities[:, :1].float().contiguous().view(torch.int32),
+        halves(targets, there),
+        (lookup.accepted & there).int()[:, None],
+        (lookup.rejected & there).int()[:, None],
+    ]
+    return Rows(torch.cat([queries.float().contiguous().view(torch.int32), *numbers], dim=1), 0 if current else LATE)
+
+
+def _gathered(memory: Memory, parts: list[Rows]) -> tuple[Lookup, Tensor]:
+    """The lookup of all ranks' rows, in rank order, and their targets."""
+    rows = torch.cat([part.rows for part in parts])
+    late = any(part.kind == LATE for part in parts)
+    queries, (slots, values, bits, low, high, accepted, rejected) = (
+        rows[:, :-7].contiguous().view(torch.float32),
+        rows[:, -7:].T,
+    )
+    targets = of_halves(low, high)
+    lookup = Lookup(
+        values=values[:, None].contiguous(),
+        slots=slots[:, None].contiguous(),
+        similarities=bits[:, None].contiguous().view(torch.float32),
+        weights=torch.zeros_like(queries[:, :1]),
+        found=slots != NO_SLOT,
+        loss=None,
+        queries=queries,
+        targets=targets,
+        rejected=rejected.bool(),
+        accepted=accepted.bool(),
+        step=None if late else torch.where(accepted.bool(), memory.step, 0),
+    )
+    pass_on(memory.keys, lookup.slots)
+    return lookup, targets
+
+
+def halves(targets: Tensor, there: Tensor) -> Tensor:
+    """Targets [B] of any integer dtype as two columns [B, 2] i32, since rows are sent in i32; 0 where nothing is there."""
+    return torch.where(there, targets, 0).long()[:, None].view(torch.int32)
+
+
+def of_halves(low: Tensor, high: Tensor) -> Tensor:
+    """Targets [B] i64 of the two columns that `halves` made of them."""
+    return torch.stack([low, high], dim=1).view(torch.int64)[:, 0]
+
+
+def gather_agreed(memory: Memory, group: Group, call: str, prepare: Callable[[], Rows]) -> list[Rows]:
+    """The rows that `prepare` gives on each rank, once all ranks are known to have some to give, and the same memory.
+
+    Raises: what `prepare` raises, on this rank; StateError, on all ranks, if anything else is wrong.
+    """
+    error, mine = None, Rows(memory.values.new_zeros(0, 0))
+    try:
+        mine = prepare()
+    except Exception as raised:
+        if not dist.is_initialized():
+            raise
+        error = raised
+    account = json.dumps({"call": call, **_account(memory)})
+    digest = int.from_bytes(hashlib.sha256(account.encode()).digest()[:8], "little", signed=True)
+    header = [int(error is None), digest, len(mine.rows), mine.kind, int(memory._met)]
+    headers = [there.tolist() for there in of_all_ranks(torch.tensor(header, device=memory.values.device), group)]
+    if not all(sound for sound, *_ in headers):
+        told = _tell(memory, group, "" if error is None else f"{type(error).__name__}: {error}")
+        if error is not None:
+            raise error
+        first = next(rank for rank, text in enumerate(told) if text)
+        raise StateError(f"nothing was done on any rank, because rank {first} of {len(told)} raised {told[first]}")
+    if any(other != headers[0][1] for _, other, *_ in headers):
+        raise _disagreement(_tell(memory, group, account))
+    if not all(met for *_, met in headers):
+        _meet(memory, group)
+    sizes, kinds = [size for _, _, size, _, _ in headers], [kind for _, _, _, kind, _ in headers]
+    if {WITH_TARGETS, WITHOUT_TARGETS} <= set(kinds):
+        raise StateError(
+            f"rank {kinds.index(WITHOUT_TARGETS)} gives no targets and rank {kinds.index(WITH_TARGETS)} does; expected them on "
+            "all ranks that have rows, or on none. Nothing was done on any rank."
+        )
+    return [Rows(rows, kind) for rows, kind in zip(_gather_rows(mine.rows, sizes, group), kinds, strict=True)]
+
+
+def _gather_rows(rows: Tensor, sizes: list[int], group: Group) -> list[Tensor]:
+    """The rows of each rank: padded to the longest batch for the way, since all must send alike."""
+    if not max(sizes):
+        return [rows for _ in sizes]
+    padded = rows.new_zeros(max(sizes), rows.shape[1])
+    padded[: len(rows)] = rows
+    return [part[:size] for part, size in zip(of_all_ranks(padded, group), sizes, strict=True)]
+
+
+def of_all_ranks(tensor: Tensor, group: Group) -> list[Tensor]:
+    """The tensor of each rank."""
+    parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(parts, tensor, group=group)
+    return parts
+
+
+def _tell(memory: Memory, group: Group, text: str) -> list[str]:
+    """A line of each rank."""
+    line = " ".join(text.split()).encode()[:LONGEST_TEXT].ljust(LONGEST_TEXT, b"\0")
+    sent = torch.frombuffer(bytearray(line), dtype=torch.uint8).to(memory.values.device)
+    return [bytes(part.tolist()).rstrip(b"\0").decode(errors="replace") for part in of_all_ranks(sent, group)]
+
+
+def _disagreement(accounts: list[str]) -> StateError:
+    """What the ranks say of themselves, where it is not the same."""
+    told = [json.loads(account) for account in accounts]
+    other = next(rank for rank in range(len(told)) if told[rank] != told[0])
+    names = [name for name in {**told[0], **told[other]} if told[0].get(name) != told[other].get(name)]
+    differ = ", ".join(f"{name} {told[0].get(name)!r} and {told[other].get(name)!r}" for name in names)
+    return StateError(
+        f"ranks 0 and {other} differ: {differ}; expected the same calls on memories of the same config, content and step. "
+        "Nothing was done on any rank. Make all alike, or load the same file on all."
+    )
+
+
+def _meet(memory: Memory, group: Group) -> None:
+    """See, when memories first meet, that they hold the same, or are parts of the same; the config and step are known to be."""
+    own, keys = _content(memory)
+    contents = [part.tolist() for part in of_all_ranks(torch.tensor([own, keys], device=memory.values.device), group)]
+    other = next((rank for rank, content in enumerate(contents) if content[0] != contents[0][0]), None)
+    if other is not None:
+        raise StateError(
+            f"the memories of ranks 0 and {other} hold other content at the same step; expected the same. Nothing was done on "
+            "any rank. Load the same file on all."
+        )
+    parts = [keys for _, keys in contents if keys]
+    if len(set(parts)) < len(parts):
+        raise StateError(
+            "two ranks hold the same keys; expected each rank its own part of the memory. Give DistributedDataParallel "
+            "broadcast_buffers=False, and load a whole memory with ShardedMemory.load on every rank."
+        )
+    memory._met = True
+
+
+def _content(memory: Memory) -> tuple[int, int]:
+    """A number for what all ranks must have alike, and one for what each has alone; 0 if it has nothing that tells."""
+    values, last_used, hits = (array.cpu().numpy() for array in (memory.values, memory.last_used, memory.hits))
+    filled = values != NO_SLOT
+    alike = crc32(hits[filled].tobytes(), crc32(last_used[filled].tobytes(), crc32(values.tobytes())))
+    count = len(memory.keys)
+    rows = np.unique(np.linspace(0, count - 1, min(count, SAMPLED)).astype(np.int64))
+    keys = memory.keys.detach()[torch.from_numpy(rows).to(memory.keys.device)].cpu().numpy()
+    if not memory._is_part:
+        return crc32(keys.tobytes(), alike), 0
+    return alike, crc32(keys.tobytes()) if len(np.unique(keys[keys.any(1)], axis=0)) > 1 else 0
+
+
+def _account(memory: Memory) -> dict[str, object]:
+    """What must be the same on all ranks, by name."""
+    return {"memory": type(memory).__name__, **dataclasses.asdict(memory.config), "step": int(memory.step)}

@@ -1,0 +1,159 @@
+"""PyTorch's backend: the functional interface. Updates are made in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from raremem.adapters.numpy import NumpyShortlist
+from raremem.adapters.torch import modes
+from raremem.adapters.torch.primitives import NumpyBesideTorch, TorchPrimitives
+from raremem.adapters.torch.search import TorchSearch
+from raremem.backend import ArrayBackend
+from raremem.config import MemoryConfig
+from raremem.primitives import Primitives
+from raremem.rules.work import AT_ONCE, CUT, Work
+from raremem.rules.write import update
+from raremem.search.contract import Searcher
+from raremem.search.live import IndexedSearch, LiveIndex
+from raremem.state import Lookup, MemoryState, UpdateReport, means_of_rows, quietly
+
+
+class TorchBackend(ArrayBackend):
+    """`ArrayBackend` whose writes leave no trace in the autograd graph, and are NumPy's, in the same memory, on the CPU: its
+    many calls on a few numbers each take a third of the time."""
+
+    host: Primitives = NumpyBesideTorch()
+    """The table for views of tensors in NumPy."""
+
+    def __init__(
+        self,
+        primitives: Primitives | None = None,
+        searcher: Searcher | None = None,
+        *,
+        compiled: bool = False,
+        work: Work = CUT,
+    ) -> None:
+        primitives = TorchPrimitives() if primitives is None else primitives
+        super().__init__(primitives, TorchSearch() if searcher is None else searcher, compiled=compiled, work=work)
+
+    @property
+    def capabilities(self) -> frozenset[str]:  # type: ignore[override]
+        """vmap goes through what is eager alone: neither a compiled function nor an index can be mapped."""
+        return frozenset({"gradients", "bfloat16", *({"vmap"} if self.mode == "eager" else ())})
+
+    def random_state(self) -> bytes:
+        return torch.get_rng_state().numpy().tobytes()
+
+    def gradient(
+        self,
+        config: MemoryConfig,
+        state: MemoryState,
+        queries: Any,
+        targets: Any,
+        mask: Any,
+        of: Callable[[Lookup], Tensor],
+        by: str = "queries",
+    ) -> tuple[Lookup, Callable[[], Tensor]]:
+        rows: Tensor = torch.as_tensor(queries).detach().requires_grad_()
+        keys: Any = getattr(state.keys, "own", state.keys)
+        leaf: Tensor = rows if by == "queries" else keys.requires_grad_()
+        found = self.query(config, state, rows, targets, mask)
+        total = of(found).sum()
+
+        def finish() -> Tensor:
+            (gradient,) = torch.autograd.grad(total, [leaf], allow_unused=by == "keys")
+            if by == "keys":
+                leaf.requires_grad_(False)
+            return torch.zeros_like(leaf) if gradient is None else gradient
+
+        return found, finish
+
+    def query_many(self, config: MemoryConfig, states: Sequence[MemoryState], queries: Any, targets: Any, mask: Any) -> Lookup:
+        together = MemoryState(*(torch.stack(arrays) for arrays in zip(*states, strict=True)))
+        return torch.func.vmap(partial(self.query, config))(together, *map(torch.as_tensor, (queries, targets, mask)))
+
+    def compile(self, query: Callable[..., Any], update: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        return _compiled_for_each_config(query), torch.no_grad()(_compiled_for_each_config(update))
+
+    def indexed(self, index: LiveIndex) -> TorchBackend:
+        search = IndexedSearch(index, self.searcher, (self.host, NumpyShortlist()), modes.writes)
+        return type(self)(self.primitives, search, work=self.work)
+
+    def update(
+        self, config: MemoryConfig, state: MemoryState, *arguments: Any, **options: Any
+    ) -> tuple[MemoryState, UpdateReport]:
+        modes.check_may_write(state)
+        with torch.no_grad():
+            return super().update(config, state, *arguments, **options)
+
+    def _write(
+        self, config: MemoryConfig, state: MemoryState, found: Lookup, targets: Tensor, mask: Tensor
+    ) -> tuple[MemoryState, UpdateReport]:
+        if not self.primitives.eager(state.values):  # compiled, or on a GPU
+            work = AT_ONCE if torch.compiler.is_compiling() else self.work
+            return update(self.primitives, config, state, found, targets, mask, work)
+        views, seen = MemoryState(*map(_view, state)), Lookup(*map(_view, found))
+        _, report = quietly(update)(self.host, config, views, seen, _view(targets), _view(mask), self.work)
+        keys = self._keys_here(state)
+        if not keys.is_inference():
+            torch.autograd.graph.increment_version(keys)
+        return state, UpdateReport(*map(torch.as_tensor, report))
+
+    def _keys_here(self, state: MemoryState) -> Tensor:
+        """The keys that are in this process."""
+        keys: Tensor = state.keys
+        return keys
+
+
+def _compiled_for_each_config(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function(config, ...)` compiled, a program of its own for each config.
+
+    The compiler counts recompilations by code object and gives up after a few; a copy for each config has a count of its own.
+    """
+
+    @cache
+    def compiled(config: MemoryConfig) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            return function(config, *arguments)
+
+        call.__code__ = call.__code__.replace()
+        return torch.compile(call, fullgraph=True)
+
+    return lambda config, *arguments: compiled(config)(*arguments)
+
+
+def _view(tensor: Tensor | None) -> Any:
+    """The same memory as a NumPy array."""
+    return None if tensor is None else tensor.detach().numpy()
+
+
+def _mean_of_rows(weights: Tensor, values: Tensor, embedding: Tensor) -> Tensor:
+    """To differentiate `embedding[values]` takes five times as long on the CPU."""
+    if TorchPrimitives().eager(values) and values.numel() and (largest := int(values.max())) >= len(embedding):
+        raise IndexError(
+            f"the memory answers the value {largest}, and the embedding has {len(embedding)} rows; "
+            "expected one for each value that the memory may hold."
+        )
+    rows = F.embedding(values.clamp(min=0), embedding)
+    dtype = torch.promote_types(weights.dtype, rows.dtype)
+    return TorchPrimitives().score(weights.to(dtype), rows.to(dtype).transpose(1, 2))
+
+
+means_of_rows[Tensor] = _mean_of_rows
+
+
+def default_device() -> str:
+    """Where arrays go by default: the first CUDA device's name beside it, if there is one."""
+    device = str(torch.get_default_device())
+    return f"{device} (cuda: {torch.cuda.get_device_name()})" if torch.cuda.is_available() else device
+
+
+backend = TorchBackend()
+compiled_backend = TorchBackend(compiled=True)
+BACKENDS = {None: backend, False: backend, True: compiled_backend}

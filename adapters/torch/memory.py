@@ -1,0 +1,130 @@
+"""`Memory`, the memory as an `nn.Module`."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from raremem.adapters.torch.functional import TorchBackend, backend
+from raremem.adapters.torch.module import MemoryModule
+from raremem.config import MemoryConfig
+from raremem.errors import ShapeError, StateError
+from raremem.registry import get_index
+from raremem.search.live import LiveIndex
+from raremem.state import Lookup, UpdateReport
+
+
+class Memory(MemoryModule):
+    """The memory as a module: query it in `forward`, write to it with `update`.
+
+    `forward` never changes the memory. All state is in buffers of fixed shape, so `state_dict`, `.to`, `deepcopy`,
+    `torch.compile(fullgraph=True)`, autocast and gradient checkpointing work as for any module. Keys stay f32 whatever
+    dtype the module is moved to. Beside the buffers, a large memory on the CPU keeps its keys in bf16
+    (`raremem.adapters.torch.low_keys`).
+
+    Args:
+        config: size and behaviour.
+        query_dim: if given, a learned linear map without bias takes queries from this many dimensions to `key_dim`
+            (the projection of the original authors' code; the paper has none).
+        strict: raise for rows that would be rejected. Waits for the device at every call.
+        index: approximate search (rule 10), on the CPU: "annoy", "faiss", "hnswlib", or what `raremem.get_index` gave. It is
+            no part of `state_dict`: it is built anew. By default search is exact.
+        device: where to make it; by default PyTorch's default device.
+
+    A state_dict is loaded whole, after every check of its shapes, dtypes and content, or not at all (`LoadError`); it holds the
+    config, and another config is an error. Whatever fills buffers without content (`to_empty`) leaves the memory empty.
+
+    >>> memory = Memory(MemoryConfig(slots=100, key_dim=8))
+    >>> query, target = torch.randn(4, 8, requires_grad=True), torch.tensor([0, 1, 2, 3])
+    >>> out = memory(query, target)
+    >>> out.loss.mean().backward()
+    >>> report = memory.update(out)
+    >>> bool((memory(query).values[:, 0] == target).all())
+    True
+    """
+
+    def __init__(
+        self,
+        config: MemoryConfig,
+        query_dim: int | None = None,
+        strict: bool = False,
+        index: str | LiveIndex | None = None,
+        device: Any = None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.strict = strict
+        self.index = get_index(index) if isinstance(index, str) else index
+        self.backend = self._backend()
+        with torch.inference_mode(False):
+            self.projection = None if query_dim is None else nn.Linear(query_dim, config.key_dim, bias=False, device=device)
+        self._register(device)
+
+    def _backend(self) -> TorchBackend:
+        return backend if self.index is None else backend.indexed(self.index)
+
+    def forward(self, query: Tensor, target: Tensor | None = None, mask: Tensor | None = None) -> Lookup:
+        """Look up query [B, key_dim or query_dim]; with target [B], `loss` [B] too. See `Backend.query`.
+
+        Raises: as `Backend.query` does, and StateError if something else has written to the buffers: they are no memory.
+        """
+        self._look()
+        state, query = self.state, self._projected(query)
+        if state.keys.dtype != torch.float32:  # in code that is traced; else `_look` has put them back
+            state = state._replace(keys=state.keys.float())
+        return self.backend.query(self.config, state, query, target, mask, strict=self.strict)
+
+    def update(self, lookup: Lookup, target: Tensor | None = None, mask: Tensor | None = None) -> UpdateReport:
+        """Write the rows of a `forward` on the memory as it is now, with its targets or those given here.
+
+        With `mask` [B], only the rows where it is True.
+
+        Call it after `backward` where gradient checkpointing is used: what is replayed must find the memory as it was. An
+        update that is itself replayed is left out, with a warning, and so never made twice.
+
+        With several ranks of `torch.distributed` it writes the rows of this one alone, and warns once:
+        `raremem.adapters.distributed.update` writes those of all.
+
+        Raises:
+            StateError: the lookup was made without targets, and none are given; or what was written would be lost: this is a
+                replica of DataParallel, or DistributedDataParallel broadcasts the buffers.
+        """
+        if not torch.compiler.is_compiling():
+            self._check_is_written_alone()
+        lookup, target = self._to_write(lookup, target)
+        return self._write(lookup, target, mask)
+
+    def _projected(self, query: Tensor) -> Tensor:
+        if self.projection is None:
+            return query
+        if query.ndim != 2 or query.shape[1] != self.projection.in_features:
+            raise ShapeError(
+                f"queries have shape {tuple(query.shape)}; expected [batch, {self.projection.in_features}] for this query_dim. "
+                "Reshape them, or make the memory with that query_dim."
+            )
+        projected: Tensor = self.projection(query)
+        return projected
+
+    def _to_write(self, lookup: Lookup, target: Tensor | None) -> tuple[Lookup, Tensor]:
+        """What an update is to write of a lookup: nothing, if it is replayed."""
+        target = lookup.targets if target is None else target
+        if target is None:
+            raise StateError("the lookup has no targets; call memory(query, target), or memory.update(out, target).")
+        if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:
+            warnings.warn("Memory.update was replayed by gradient checkpointing and left out.", stacklevel=3)
+            unwritten = lookup.accepted & False
+            lookup = lookup._replace(accepted=unwritten, rejected=unwritten)
+        return lookup, target
+
+    def _write(self, lookup: Lookup, target: Tensor, mask: Tensor | None) -> UpdateReport:
+        self._look()
+        report = self.backend.update(self.config, self.state, lookup.queries, target, mask, lookup)[1]
+        self._note(report)
+        return report
+
+    def extra_repr(self) -> str:
+        """The config, for `repr`. (In words that a compiler takes: `torch.func.vmap` asks for them.)"""
+        return ", ".join([f"{name}={value!r}" for name, value in vars(self.config).items()])

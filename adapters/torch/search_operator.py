@@ -1,0 +1,73 @@
+"""The eager search as an operator: for programs into which a compiler should not look, and for transforms of `torch.func`.
+
+It is registered with PyTorch once a process: a module that registers it again, reloaded say, takes it away from every function
+that holds the first.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from raremem.adapters.torch.primitives import TorchPrimitives
+from raremem.adapters.torch.shortlist import SHORTLIST
+from raremem.primitives import Primitives
+from raremem.search.contract import Found, Searcher
+from raremem.search.portable import PortableScan
+from raremem.state import MemoryState
+
+
+@torch.library.custom_op(
+    "raremem::nearest_on_cpu",
+    mutates_args=(),
+    schema="(Tensor[] state, Tensor queries, Tensor? targets, SymInt k) -> (Tensor, Tensor)",
+)
+def nearest(state: list[Tensor], queries: Tensor, targets: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
+    """The eager search; without targets the second is [B, 0]. The compiler may not look into it: shapes depend on content
+    there."""
+    p = TorchPrimitives()
+    search = SHORTLIST if p.eager(queries) else PortableScan()
+    slots, best = search.find(p, MemoryState(*state), queries, targets, k)
+    return slots, slots.new_empty((queries.shape[0], 0)) if best is None else best
+
+
+@nearest.register_fake
+def _as_found(state: list[Tensor], queries: Tensor, targets: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
+    found = queries.new_empty((queries.shape[0], k), dtype=torch.int32)
+    return found, found.new_empty((queries.shape[0], 0 if targets is None else 1))
+
+
+@nearest.register_vmap
+def _nearest_of_all(
+    info: Any, in_dims: tuple[Any, ...], state: list[Tensor], queries: Tensor, targets: Tensor | None, k: int
+) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+    """In one memory all rows are asked for at once; memories of their own are asked one after the other."""
+    of_state, of_queries, of_targets, _ = in_dims
+    queries = _first(info, queries, of_queries)
+    targets = None if targets is None else _first(info, targets, of_targets)
+    if all(dim is None for dim in of_state):
+        rows = None if targets is None else targets.flatten(0, 1)
+        found = nearest(state, queries.flatten(0, 1), rows, k)
+        slots, best = (columns.unflatten(0, queries.shape[:2]) for columns in found)
+        return (slots, best), (0, 0)
+    memories = zip(*(_first(info, array, dim) for array, dim in zip(state, of_state, strict=True)), strict=True)
+    asked = [None] * info.batch_size if targets is None else targets
+    every = [nearest(list(arrays), *each, k) for arrays, *each in zip(memories, queries, asked, strict=True)]
+    slots, best = (torch.stack(columns) for columns in zip(*every, strict=True))
+    return (slots, best), (0, 0)
+
+
+def _first(info: Any, array: Tensor, dim: int | None) -> Tensor:
+    """With what is mapped in its first dimension."""
+    return array.expand(info.batch_size, *array.shape) if dim is None else array.movedim(dim, 0)
+
+
+class OperatorSearch(Searcher):
+    """The search by that operator."""
+
+    def find(self, p: Primitives, state: MemoryState, queries: Tensor, targets: Tensor | None, k: int) -> Found:
+        """See `Searcher.find`."""
+        slots, best = nearest(list(state), queries, targets, k)
+        return Found(slots, None if targets is None else best)

@@ -1,0 +1,101 @@
+"""Rule 5: which slots the misses of a batch take. Empty ones first, then those with the largest age and noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from ..config import MAX_INT32, MemoryConfig
+from ..primitives import Primitives
+from ..search.blocks import top_k
+from ..state import MAX_HITS, NO_SLOT, Array, MemoryState
+from .noise import age_noise
+from .turns import content_of, turns_of
+from .work import Work
+
+EMPTY_PRIORITY = MAX_INT32
+TAKEN_PRIORITY = -(2**31)
+
+AGES_BESIDE_HITS = 2**24
+"""Where slots are compared by hits first, an age stops 2 * age_noise + 1 below this."""
+
+
+def free_slots(
+    p: Primitives, config: MemoryConfig, state: MemoryState, slot: Array, hit: Array, work: Work
+) -> tuple[Array, Array, Array]:
+    """The slots [n] for this batch's misses in order, which of them may be used, and which are filled.
+
+    Args:
+        p, config, state: of the memory.
+        slot: [B] i32, the nearest slot of each row.
+        hit: [B] bool, whether the row hit it: then it is not evicted.
+        work: how much is worked out at a time.
+    """
+    xp, batch = p.xp, slot.shape[0]
+    symbolic = work.rows is not None and not isinstance(batch, int)  # in an exported program: then all slots, in order
+    count = config.slots if symbolic else min(batch, config.slots)
+    if p.eager(slot) and config.slots >= 2 * work.block * count:
+        slots, priority = _contenders(p, config, partial(_priority, p, config, state), count, work)
+        place = xp.searchsorted(slots, xp.where(hit, slot, 0))
+        place = xp.where(place < len(slots), place, 0)
+        hit = hit & (slots[place] == slot)
+    else:
+        slots, place = p.arange(config.slots, slot), slot
+        priority = _priority(p, config, state, slice(None))
+    turns = turns_of(p, hit, place)
+    taken = p.xp.full_like(slot, TAKEN_PRIORITY)
+    priority = p.put_rows(priority, turns.slots, content_of(p, priority, turns, taken))
+    noisy = (priority != EMPTY_PRIORITY) & (priority != TAKEN_PRIORITY)
+    priority = priority + xp.where(noisy, age_noise(p, config, state.step, slots), 0)
+    if work.rows is None or p.eager(slot):
+        best, column = p.top_k(priority[None, :], count)
+    else:
+        best, column = top_k(p, priority[:, None], count, lowest=TAKEN_PRIORITY)
+    return slots[column[0]], best[0] != TAKEN_PRIORITY, best[0] != EMPTY_PRIORITY
+
+
+def _priority(p: Primitives, config: MemoryConfig, state: MemoryState, some: slice) -> Array:
+    """A whole number for each of some slots, largest for the one to go first: by age, or before that by hits.
+
+    Noise comes later: bounds leave room for it, so that it never reaches the priorities of slots that are empty or taken.
+    """
+    by_hits = config.evict == "least_hit"
+    ages, values = state.step - state.last_used[some], state.values[some]
+    oldest = AGES_BESIDE_HITS - 2 - 2 * config.age_noise if by_hits else MAX_INT32 - 1 - config.age_noise
+    if not by_hits and p.eager(ages) and _all_ordinary(p, ages, values, oldest):
+        return ages
+    priority = p.xp.where((ages >= 0) & (ages < oldest), ages, oldest)
+    if by_hits:
+        priority = (MAX_HITS - state.hits[some]) * AGES_BESIDE_HITS + priority + config.age_noise
+    return p.xp.where(values == NO_SLOT, EMPTY_PRIORITY, priority)
+
+
+def _all_ordinary(p: Primitives, ages: Array, values: Array, oldest: int) -> bool:
+    """Whether no slot is empty and no age beyond its bounds. Seen sooner than provided for."""
+    return bool((p.xp.amin(values) != NO_SLOT) & (p.xp.amin(ages) >= 0) & (p.xp.amax(ages) < oldest))
+
+
+def _contenders(
+    p: Primitives, config: MemoryConfig, priority_of: Callable[[slice], Array], count: int, work: Work
+) -> tuple[Array, Array]:
+    """The slots that may be among the `count` to go first once noise has moved each, ascending, and their priorities.
+
+    The count-th largest of the maxima of blocks is not above the count-th largest of all; what is further below it than noise
+    can make up for is out. Slots that are hit are among them still: each was hit by a row that then needs no other.
+    """
+    xp, lowest = p.xp, TAKEN_PRIORITY
+    best: list[Array] = []
+    found: list[tuple[Array, Array]] = []
+    for start in range(0, config.slots, work.slots):
+        priority = priority_of(slice(start, start + work.slots))
+        blocks = len(priority) // work.block
+        maxima = xp.concatenate([*best, xp.amax(priority[: blocks * work.block].reshape(work.block, blocks), axis=0)])[None, :]
+        if maxima.shape[1] >= count:
+            maxima = p.top_k(maxima, count)[0]
+            lowest = max(int(xp.amin(maxima)) - 2 * config.age_noise, TAKEN_PRIORITY)
+        places = xp.where(priority >= lowest)[0]
+        best = [maxima[0]]
+        found.append((places + start, priority[places]))
+    slots, priority = (xp.concatenate(column) for column in zip(*found, strict=True))
+    still = priority >= lowest
+    return p.cast(slots[still], "int32"), priority[still]

@@ -1,0 +1,81 @@
+"""A scan of all keys in low precision, and how far it may be off: the bound that a short list is certain by."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..primitives import Primitives
+from ..state import Array
+
+F32 = 2.0**-24
+"""Unit roundoff of f32."""
+
+
+class CoarseKeys(NamedTuple):
+    """What queries are compared with at first.
+
+    Attributes:
+        keys: [slots, key_dim], the keys themselves or these in a low dtype.
+        dtype: to compare in; keys of another are cast chunk by chunk.
+        roundoff: the unit roundoff of that dtype, or 0.0 for "float32".
+    """
+
+    keys: Array
+    dtype: str
+    roundoff: float
+
+
+class CoarseScan(NamedTuple):
+    """What a scan in low precision leaves: for each of some queries, the best of each block.
+
+    A chunk of `size` slots is `size // width` blocks: its first block has its first slot and every `size // width`-th after,
+    its next block has the next slot, and so on. The last chunk may be shorter; slots after the last whole block are in none.
+
+    Attributes:
+        maxima: [blocks, B], the largest coarse similarity in each block, or more.
+        error: [B] f32, a bound on how far a coarse similarity, before it is rounded, is below the exact one.
+        roundoff: how far, relative to itself, it may be rounded.
+        width: slots in a block.
+        size: slots in a chunk.
+    """
+
+    maxima: Array
+    error: Array
+    roundoff: float
+    width: int
+    size: int
+
+    def of(self, rows: Array) -> CoarseScan:
+        """The scan of some of the queries."""
+        return self._replace(maxima=self.maxima[:, rows], error=self.error[rows])
+
+    def most_beyond(self, p: Primitives, maxima: Array) -> Array:
+        """A bound [B] on the exact similarity of any slot in a block but those with these maxima [B, n], the largest."""
+        lowest = p.xp.amin(maxima, axis=1)
+        return lowest + self.roundoff * p.xp.abs(lowest) + self.error
+
+    def slots_of(self, p: Primitives, blocks: Array, slots: int) -> Array:
+        """The slots [B, m] of blocks [B, n] and those in none, in a memory of so many slots."""
+        whole = slots // self.width * self.width
+        start = blocks // (self.size // self.width) * self.size
+        stride = p.xp.where(start + self.size <= whole, self.size, whole - start) // self.width
+        first = start + blocks % (self.size // self.width)
+        ids = (first[:, :, None] + stride[:, :, None] * p.arange(self.width, blocks)).reshape(len(blocks), -1)
+        return p.cast(and_rest(p, ids, whole, slots), "int32")
+
+
+def and_rest(p: Primitives, columns: Array, start: int, stop: int) -> Array:
+    """Columns [B, n], and after them in every row those from `start` to `stop`."""
+    rest = p.arange(stop - start, columns) + start
+    return p.xp.concatenate([columns, p.xp.broadcast_to(rest, (len(columns), stop - start))], axis=1)
+
+
+def error_of(p: Primitives, queries: Array, low: Array, roundoff: float) -> Array:
+    """How far a coarse similarity [B], before it is rounded, may be below the exact one, for keys and queries of norm 1.
+
+    With q~ and k~ rounded, |q.k - q~.k~| <= |q - q~| |k| + |q~| |k - k~|: the first is measured, the second is at most the
+    roundoff. Both products are summed in f32, each with an error of at most key_dim units. One in a hundred is for norms that
+    are 1 but for rounding, and for the rounding of all this.
+    """
+    lost = queries - low
+    return 1.01 * (p.xp.sqrt(p.xp.sum(lost * lost, axis=1)) + roundoff + 2 * queries.shape[1] * F32)

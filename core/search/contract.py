@@ -1,0 +1,54 @@
+"""What a search answers (rule 2), and what it is told of writes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+from ..primitives import Primitives
+from ..ranks import NOTHING
+from ..state import NO_SLOT, Array, MemoryState
+
+
+class Found(NamedTuple):
+    """The answer of a search.
+
+    Attributes:
+        slots: [B, k] i32, those of the most similar keys, best first; of equal scores the lowest slot comes first. -1 where
+            there is no slot. What stands for a query of zeros means nothing.
+        best: [B, 1] i32, the most similar slot that holds the target, or -1; None without targets.
+    """
+
+    slots: Array
+    best: Array | None
+
+
+class Searcher(ABC):
+    """Finds the slots nearest to unit queries. Nothing here is differentiable: the answer is slots, which the caller scores.
+
+    What a searcher keeps beside a memory (an index, keys in low precision) is told of every update outside traced code:
+    `will_write` before it, `written` after it.
+    """
+
+    mode: str | None = None
+    """What it makes of a backend's mode: "index" or "sharded"."""
+    alone: bool = False
+    """Whether a search changes what the searcher keeps, so that no other call on the memory may meet it."""
+
+    @abstractmethod
+    def find(self, p: Primitives, state: MemoryState, queries: Array, targets: Array | None, k: int) -> Found:
+        """The k slots most similar to each of unit queries [B, key_dim], and the best slot with each target [B] i32."""
+
+    def will_write(self, p: Primitives, state: MemoryState) -> None:  # noqa: B027
+        """An update of this state is about to be made: what is kept of another state is of no use any longer."""
+
+    def written(self, p: Primitives, state: MemoryState, slots: Array) -> None:  # noqa: B027
+        """An update has led to this state, and wrote to these slots [n] i32."""
+
+
+def scores_of(p: Primitives, state: MemoryState, queries: Array, slots: Array) -> Array:
+    """Scores [B, n] of each query with its own slots [B, n]; `NOTHING` where there is no slot, or nothing in it."""
+    there = slots != NO_SLOT
+    rows = p.xp.where(there, slots, 0)
+    scores = p.score_rows(queries, state.keys, rows)
+    return p.xp.where(there & (state.values[rows] != NO_SLOT), scores, NOTHING)

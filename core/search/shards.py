@@ -1,0 +1,48 @@
+"""The search of a memory of which many holders (ranks, devices) have a part each: any searcher over the parts."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from ..primitives import Primitives
+from ..state import NO_SLOT, Array, MemoryState
+from .contract import Found, Searcher, scores_of
+
+
+class Shards(Searcher):
+    """Asks the own part of every holder, and puts the best of all together.
+
+    Args:
+        own: the search of a part.
+    """
+
+    mode = "sharded"
+
+    def __init__(self, own: Searcher) -> None:
+        self.own = own
+
+    @abstractmethod
+    def gather(self, state: MemoryState, scores: Array, slots: Array, k: int) -> tuple[Array, Array]:
+        """From this holder's scores and slots [B, n], n at most k, those [B, m] of all holders, at least k each row."""
+
+    def find_in_part(
+        self,
+        p: Primitives,
+        state: MemoryState,
+        part: MemoryState,
+        first: Array | int,
+        queries: Array,
+        targets: Array | None,
+        k: int,
+    ) -> Found:
+        """As `find`; this holder's part of the state begins with the slot `first`."""
+        count = min(k, len(part.values))
+        nothing = p.cast(queries[:, :0], "int32")
+        found = self.own.find(p, part, queries, targets, count) if count else Found(nothing, nothing)
+
+        def of_all(places: Array, k: int) -> Array:
+            slots = p.xp.where(places != NO_SLOT, places + first, NO_SLOT)
+            scores, slots = self.gather(state, scores_of(p, part, queries, places), slots, k)
+            return p.take_along(slots, p.sort_order(scores, slots, k))
+
+        return Found(of_all(found.slots, k), None if targets is None else of_all(found.best, 1))

@@ -1,0 +1,220 @@
+"""The exact search where shapes may depend on content: a coarse scan rules most slots out, and a bound proves the answer.
+
+Of each block of slots only the largest coarse similarity is kept, the slots of the best blocks are scored in f32, and a bound
+on the rounding of the coarse scan proves for each query that no other slot belongs among its k. Where it does not, more blocks
+are scored, and at last all. In a small memory the scan is in f32, and its blocks are single slots: then only equals at the end
+of the list ask for more.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ..primitives import Primitives
+from ..ranks import NOTHING
+from ..state import NO_SLOT, Array, MemoryState
+from .blocks import block_width
+from .coarse import CoarseKeys, CoarseScan, and_rest, error_of
+from .contract import Found, Searcher
+from .portable import PortableScan
+from .targets import best_with_target, slots_having
+
+
+@dataclass(frozen=True)
+class ShortlistPlan:
+    """The sizes that a search is cut by; answers do not depend on them.
+
+    Attributes:
+        rows: queries at a time, at most: what is kept of the blocks must not grow with the batch.
+        fewest_rows: queries at a time, at least, for narrower blocks: every time all keys are read again.
+        maxima: numbers kept of the blocks, at most: 32 MB.
+        scores: similarities at a time: few enough to stay in a processor's cache. No more than these are all kept, in f32.
+        chunk: slots at a time, at most, of keys to be cast: what they are cast to should stay in the cache too.
+        gathered: numbers of keys gathered at a time, and twice those of the maxima chosen among: NumPy's indices of these are
+            so large.
+        share: of the slots, one in so many may be scored in f32 after the coarse scan; a query that needs more has all scored.
+    """
+
+    rows: int = 512
+    fewest_rows: int = 64
+    maxima: int = 2**23
+    scores: int = 2**20
+    chunk: int = 2**14
+    gathered: int = 2**21
+    share: float = 16
+
+    def blocks(self, k: int) -> int:
+        """Blocks to score at first: rounding may put some more slots before the best k."""
+        return k + k // 2 + 8
+
+    def few_enough(self, slots: int, blocks: int, width: int) -> bool:
+        """Whether to score these blocks, and not all slots."""
+        return blocks * width * self.share <= slots
+
+    def width(self, slots: int, blocks: int, batch: int, dim: int) -> int:
+        """Slots in a block, a power of two: 1 where all similarities are kept in f32.
+
+        As many as make the choice of blocks and the scoring of their slots cost alike (measured: a slot gathered and scored
+        costs as much as key_dim maxima).
+        """
+        alike: int = 2 ** max(2, round(math.log2(slots / (blocks * dim)) / 2))
+        return 1 if slots * batch <= self.scores or not self.few_enough(slots, blocks, alike) else alike
+
+    def cut(self, slots: int, blocks: int, batch: int, dim: int) -> tuple[int, int]:
+        """Slots in a block, and queries at a time.
+
+        Where there would be too many maxima, there are twice as many slots in a block, or else fewer queries at a time.
+        """
+        width = self.width(slots, blocks, batch, dim)
+        if width == 1:
+            return 1, max(1, self.gathered // (2 * slots))
+        rows = min(batch, self.rows)
+        while rows >= 2 * self.fewest_rows and slots * rows > 2 * width * self.maxima:
+            rows //= 2
+        return max(width, 2 ** math.ceil(math.log2(slots * rows / self.maxima))), rows
+
+
+class Shortlist(Searcher):
+    """The search for arrays on a CPU. A framework says in its own kind what is quickest there.
+
+    Args:
+        plan: the sizes that it is cut by.
+    """
+
+    def __init__(self, plan: ShortlistPlan | None = None) -> None:
+        self.plan = ShortlistPlan() if plan is None else plan
+
+    def coarse_keys(self, p: Primitives, state: MemoryState, batch: int) -> CoarseKeys:
+        """What so many queries are compared with at first."""
+        return CoarseKeys(state.keys, "float32", 0.0)
+
+    def block_maxima(self, p: Primitives, scores: Array, width: int) -> Array:
+        """[n * width, B] -> [n, B]: the largest of rows that are n apart, or more; `width` is a power of two."""
+        while width > 1:
+            half, width = len(scores) // 2, width // 2
+            scores = p.xp.maximum(scores[:half], scores[half:])
+        return scores
+
+    def largest(self, p: Primitives, scores: Array, k: int) -> Array:
+        """Columns [m, k] of the k largest of each row [m, n], in any order, any of equals."""
+        return p.top_k(scores, k)[1]
+
+    def gather(self, p: Primitives, keys: Array, rows: Array, into: Array | None) -> Array:
+        """`keys[rows]`, perhaps in the memory of `into`, what this gave for at least as many."""
+        return keys[rows]
+
+    def find(self, p: Primitives, state: MemoryState, queries: Array, targets: Array | None, k: int) -> Found:
+        """See `Searcher.find`."""
+        asking = p.xp.where(p.xp.any(queries != 0, axis=1))[0]
+        if len(asking) == len(queries):
+            return self._of_all(p, _filled(p, state, k), queries, targets, k)
+        nothing = p.xp.full_like(p.arange(k, queries), NO_SLOT)
+        found = p.copy(p.xp.broadcast_to(nothing, (len(queries), k)))
+        best = None if targets is None else p.copy(found[:, :1])
+        if len(asking):  # what is masked costs nothing
+            some = None if targets is None else targets[asking]
+            found[asking], of_some = self._of_all(p, _filled(p, state, k), queries[asking], some, k)
+            if best is not None:
+                best[asking] = of_some
+        return Found(found, best)
+
+    def _of_all(self, p: Primitives, state: MemoryState, queries: Array, targets: Array | None, k: int) -> Found:
+        width, rows = self.plan.cut(len(state.values), self.plan.blocks(k), *queries.shape)
+        parts = [self._of_some(p, state, queries[start : start + rows], width, k) for start in range(0, len(queries), rows)]
+        found = parts[0] if len(parts) == 1 else p.xp.concatenate(parts)
+        if targets is None:
+            return Found(found, None)
+        return Found(found, best_with_target(p, state, queries, targets, found, slots_having(p, state)))
+
+    def _of_some(self, p: Primitives, state: MemoryState, queries: Array, width: int, k: int) -> Array:
+        """Slots [B, k] of the most similar keys."""
+        coarse, blocks = self.scan(p, state, queries, width), k + 1 if width == 1 else self.plan.blocks(k)
+        found, certain = self._of_best_blocks(p, state, queries, coarse, blocks, k)
+        left = p.xp.where(~certain)[0]
+        while len(left) and self.plan.few_enough(len(state.values), 2 * blocks, width):
+            blocks *= 2
+            found[left], certain = self._of_best_blocks(p, state, queries[left], coarse.of(left), blocks, k)
+            left = left[p.xp.where(~certain)[0]]
+        if len(left):
+            found[left] = PortableScan().find(p, state, queries[left], None, k).slots
+        return found
+
+    def scan(self, p: Primitives, state: MemoryState, queries: Array, width: int) -> CoarseScan:
+        """Compare queries [B, key_dim] with all keys, in blocks of so many slots; in f32 if these are single."""
+        if width == 1:
+            return CoarseScan(p.inner(queries, state.keys).T, p.xp.zeros_like(queries[:, 0]), 0.0, 1, len(state.keys))
+        keys, dtype, roundoff = self.coarse_keys(p, state, len(queries))
+        low = p.cast(queries, dtype)
+        asked = low if dtype == "float32" else self._of_few_sizes(p, low)
+        most = min(self.plan.scores // len(asked), self.plan.chunk if keys is state.keys else len(keys))
+        whole, size = len(keys) // width * width, width * max(1, most // width)
+        maxima = p.xp.empty_like(p.xp.broadcast_to(asked[:, 0], (whole // width, len(asked))))
+        for start in range(0, whole, size):
+            scores = p.inner(p.cast(keys[start : min(start + size, whole)], dtype), asked)
+            maxima[start // width : (start + len(scores)) // width] = self.block_maxima(p, scores, width)
+        error = error_of(p, queries, p.cast(low, "float32"), roundoff)
+        return CoarseScan(maxima[:, : len(low)], error, 1.01 * roundoff, width, size)
+
+    def _of_few_sizes(self, p: Primitives, rows: Array) -> Array:
+        """Rows [B, n], and some of them again. For a product in a low dtype of a size that is new, a library may first make a
+        program (oneDNN: 3 to 6 ms, as long as the product takes), and as many rows as are not masked ask."""
+        grain = self.plan.fewest_rows if len(rows) >= self.plan.fewest_rows else 8
+        return p.xp.concatenate([rows, rows[: -len(rows) % grain]]) if len(rows) >= grain else rows
+
+    def _of_best_blocks(
+        self, p: Primitives, state: MemoryState, queries: Array, coarse: CoarseScan, blocks: int, k: int
+    ) -> tuple[Array, Array]:
+        """The best slots [B, k] among those of the best blocks, and whether [B] it is certain that no others are better."""
+        blocks = min(blocks, len(coarse.maxima))
+        chosen = self.largest_of_columns(p, coarse.maxima, blocks)
+        highest = p.cast(p.take_along(coarse.maxima.T, chosen), "float32")
+        certain_above = coarse.most_beyond(p, highest) if blocks < len(coarse.maxima) else p.xp.full_like(coarse.error, NOTHING)
+        if coarse.width == 1:
+            found, lowest = self._in_order(p, state, p.cast(chosen, "int32"), highest, k)
+        else:
+            found, lowest = self._scored(p, state, queries, coarse, chosen, k)
+        return found, lowest > certain_above
+
+    def _scored(
+        self, p: Primitives, state: MemoryState, queries: Array, coarse: CoarseScan, chosen: Array, k: int
+    ) -> tuple[Array, Array]:
+        """The best slots [B, k] of the chosen blocks [B, n] by their scores in f32, and the lowest [B] of these scores."""
+        rows = max(1, self.plan.gathered // (chosen.shape[1] * coarse.width * queries.shape[1]))
+        parts, keys = [], None
+        for start in range(0, len(queries), rows):
+            ids = coarse.slots_of(p, chosen[start : start + rows], len(state.values))
+            keys = self.gather(p, state.keys, ids, keys)  # in the same memory: new memory takes longer than all else
+            parts.append(self._in_order(p, state, ids, p.score(queries[start : start + rows], keys), k))
+        found, lowest = zip(*parts, strict=True)
+        return p.xp.concatenate(found), p.xp.concatenate(lowest)
+
+    def _in_order(self, p: Primitives, state: MemoryState, ids: Array, scores: Array, k: int) -> tuple[Array, Array]:
+        """The best k [B, k] of slots [B, n] with these scores, and the lowest [B] of the k scores."""
+        scores = p.xp.where(state.values[ids] != NO_SLOT, scores, NOTHING)
+        order = p.sort_order(scores, ids, k)
+        return p.take_along(ids, order), p.take_along(scores, order[:, -1:])[:, 0]
+
+    def largest_of_columns(self, p: Primitives, scores: Array, k: int) -> Array:
+        """Rows [B, k] of the k largest of each column [n, B], in any order, any of equals: of rows far apart at first only the
+        largest is compared."""
+        count = len(scores)
+        width = block_width(count, k)
+        stride = count // width
+        if width == 1:
+            return self.largest(p, scores.T, k)
+        maxima = self.block_maxima(p, scores[: width * stride], width)
+        rows = self.largest(p, maxima.T, k)[:, None, :] + stride * p.arange(width, scores)[None, :, None]
+        rows = and_rest(p, rows.reshape(-1, width * k), width * stride, count)
+        return p.take_along(rows, self.largest(p, p.take_along(scores.T, rows), k))
+
+
+def _filled(p: Primitives, state: MemoryState, k: int) -> MemoryState:
+    """The state without the empty slots after the last that is filled, but with k slots."""
+    if state.values[-1] != NO_SLOT:
+        return state
+    filled = p.xp.where(state.values != NO_SLOT)[0]
+    count = max(k, int(filled[-1]) + 1 if len(filled) else 0)
+    return state._replace(
+        keys=state.keys[:count], values=state.values[:count], last_used=state.last_used[:count], hits=state.hits[:count]
+    )

@@ -1,0 +1,91 @@
+"""Rule 3's positive: the best slot that holds each target, where shapes may depend on content."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..primitives import Primitives
+from ..ranks import NOTHING
+from ..state import NO_SLOT, Array, MemoryState
+from .contract import scores_of
+
+GATHERED = 2**21
+"""Numbers of keys gathered at a time."""
+GATHER_COST = 16
+"""A slot that is gathered for one row and scored costs as much as so many in a product with all rows (measured)."""
+
+Whole = NDArray[np.int32]
+Having = Callable[[Whole], Whole]
+"""From values [n], ascending: all slots that have one of them, ascending; others among them do no harm."""
+
+
+def slots_having(p: Primitives, state: MemoryState) -> Having:
+    """`Having` of a state."""
+    values = p.peek(state.values)
+    assert values is not None, "eager"
+    return lambda wanted: np.flatnonzero(np.isin(values, wanted)).astype(np.int32)
+
+
+def best_with_target(p: Primitives, state: MemoryState, queries: Array, targets: Array, slots: Array, having: Having) -> Array:
+    """The best slot [B, 1] with each target: the first neighbor that has it, or else the best of all slots that do."""
+    xp = p.xp
+    right = (state.values[slots] == targets[:, None]) & (slots != NO_SLOT)
+    among = xp.any(right, axis=1)
+    best = xp.where(among, p.take_along(slots, p.cast(right, "int32").argmax(1)[:, None])[:, 0], NO_SLOT)
+    asking = xp.where(~among & xp.any(queries != 0, axis=1))[0]
+    if len(asking):
+        best[asking] = _best_of_all(p, state, queries[asking], targets[asking], having)
+    return best[:, None]
+
+
+def _best_of_all(p: Primitives, state: MemoryState, queries: Array, targets: Array, having: Having) -> Array:
+    """The best slot [B] with each target; of equal scores the lowest."""
+    values, wanted = p.peek(state.values), p.peek(targets)
+    assert values is not None, "eager"
+    assert wanted is not None, "eager"
+    slots = having(np.unique(wanted))
+    by_value = slots[np.argsort(values[slots], kind="stable")]
+    first = np.searchsorted(values[by_value], wanted)
+    count = np.searchsorted(values[by_value], wanted, "right") - first
+    if GATHER_COST * count.sum() > len(wanted) * len(slots):
+        return _best_by_product(p, state, queries, targets, p.asarray(slots, targets))
+    return _best_by_row(p, state, queries, by_value, first, count)
+
+
+def _best_by_row(
+    p: Primitives, state: MemoryState, queries: Array, by_value: Whole, first: NDArray[np.intp], count: NDArray[np.intp]
+) -> Array:
+    """The same, each row asking its own slots: `by_value[first : first + count]`. Rows that ask alike many go together."""
+    best = np.full(len(first), NO_SLOT, np.int32)
+    order = np.argsort(count, kind="stable")
+    order = order[np.searchsorted(count[order], 1) :]
+    while len(order):
+        most = int(count[order[-1]])
+        rows = order[-max(1, GATHERED // (most * queries.shape[1])) :]
+        order = order[: -len(rows)]
+        column = np.arange(most)
+        places = np.where(column < count[rows, None], first[rows, None] + column, -1)
+        own = np.where(places >= 0, by_value[places], NO_SLOT).astype(np.int32)
+        asking = p.asarray(rows, queries)
+        scores = scores_of(p, state, queries[asking], p.asarray(own, state.values))
+        best[rows] = own[np.arange(len(rows)), p.peek(scores.argmax(1))]
+    return p.asarray(best, state.values)
+
+
+def _best_by_product(p: Primitives, state: MemoryState, queries: Array, targets: Array, slots: Array) -> Array:
+    """The same, by products of all rows with the slots [n] that have one of the targets."""
+    xp = p.xp
+    best = xp.full_like(targets, NO_SLOT)
+    score = xp.full_like(queries[:, 0], NOTHING)
+    size = max(1, GATHERED // len(queries))
+    for start in range(0, len(slots), size):
+        some = slots[start : start + size]
+        scores = p.inner(queries, state.keys[some])
+        scores = xp.where(state.values[some][None, :] == targets[:, None], scores, NOTHING)
+        column = scores.argmax(1)
+        highest = p.take_along(scores, column[:, None])[:, 0]
+        best, score = xp.where(highest > score, some[column], best), xp.where(highest > score, highest, score)
+    return best
