@@ -287,21 +287,20 @@ class ArrayBackend(Backend):
             again = self._query(config, state, queries, None, mask & lookup.accepted)
             lookup = again._replace(queries=lookup.queries, rejected=lookup.rejected)
         keys = self.primitives.identity(state.keys)
-        if keys is not None:
-            self.searcher.will_write(self.primitives, state)
+        taken = None if keys is None else self.searcher.take(self.primitives, state)
         state, report = self._update(config, state, queries, targets, mask, lookup)
         if keys is not None:
-            self._tell(keys, state, report)
+            self._tell(keys, state, report, taken)
         return state, report
 
-    def _tell(self, keys: Any, state: MemoryState, report: UpdateReport) -> None:
+    def _tell(self, keys: Any, state: MemoryState, report: UpdateReport, taken: Any) -> None:
         """Let what is kept beside a memory that had these keys know of an update that led to this state."""
         lineage = lineage_of(keys)
         if lineage is not None:
             lineage.updates += 1
             note(self.primitives.identity(state.keys), lineage)
-        if self.primitives.eager(report.slots):
-            self.searcher.written(self.primitives, state, report.slots[report.written])
+        if taken is not None:
+            self.searcher.written(self.primitives, state, report.slots[report.written], taken)
 
     def _answer(self, config: MemoryConfig, state: MemoryState, queries: Array, targets: Array | None, mask: Array) -> Lookup:
         """`rules.query.query`: what is compiled."""

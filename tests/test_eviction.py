@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 
 import raremem
-from raremem import algorithm
+from raremem.rules.eviction import free_slots
+from raremem.rules.work import Work
 
 
 @pytest.mark.parametrize("name", ["numpy", "torch"])
 @pytest.mark.parametrize("evict", ["oldest", "least_hit"])
 @pytest.mark.parametrize("filled", [1.0, 0.999])
 @pytest.mark.parametrize("chunk", [512, 2**15], ids=["fewer blocks in a chunk than rows", "more"])
-def test_block_by_block(name, evict, filled, chunk, monkeypatch):
+def test_block_by_block(name, evict, filled, chunk):
     """With the oldest just hit, and one of the youngest, a last block that is not whole,
     and a counter that has wrapped."""
-    monkeypatch.setattr(algorithm, "CHUNK", chunk)
     slots, rows = 140_007, 16
     config = raremem.MemoryConfig(slots, key_dim=2, evict=evict)
     generator = np.random.default_rng(0)
@@ -36,9 +36,9 @@ def test_block_by_block(name, evict, filled, chunk, monkeypatch):
     hit = np.arange(rows) % 2 == 0
     hits = np.concatenate([oldest[: rows - 2], oldest[-2:]]).astype(np.int32)
     taken = p.asarray(np.stack([hits, hits], axis=1), state.values)[:, 0]  # not contiguous, as in a lookup
-    found = [p.to_numpy(array) for array in algorithm._free_slots(p, config, state, taken, p.asarray(hit, state.values))]
-    monkeypatch.setattr(algorithm, "BLOCK", slots)
-    of_all = [p.to_numpy(array) for array in algorithm._free_slots(p, config, state, taken, p.asarray(hit, state.values))]
+    given = config, state, taken, p.asarray(hit, state.values)
+    found = [p.to_numpy(array) for array in free_slots(p, *given, Work(slots=chunk))]
+    of_all = [p.to_numpy(array) for array in free_slots(p, *given, Work(block=slots))]
     misses = rows - hit.sum()
     for array, expected in zip(found, of_all, strict=True):
         np.testing.assert_array_equal(array[:misses], expected[:misses])

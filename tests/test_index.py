@@ -9,11 +9,9 @@ import pytest
 import torch
 
 import raremem
-from raremem import index as live
-from raremem import search
 from raremem.adapters.torch import Memory
-from raremem.index import LiveIndex
 from raremem.reference.laws import LAWS, run
+from raremem.search.live import LiveIndex, LivePlan
 
 INDEXES = ("annoy", "faiss", "hnswlib")
 NOTHING_SEARCHED = (
@@ -30,11 +28,21 @@ NOTHING_SEARCHED = (
 CONFIG = raremem.MemoryConfig(slots=3000, key_dim=16, neighbors=10)
 
 
-@pytest.fixture
-def small(monkeypatch):
-    """An index for a thousand slots, and no more than a hundred searched beside it."""
-    monkeypatch.setattr(live, "SMALLEST", 1000)
-    monkeypatch.setattr(live, "FRESH", 100)
+SMALL = LivePlan(smallest=1000, fresh=100)
+"""An index for a thousand slots, and no more than a hundred searched beside it."""
+
+
+class Smallest(LivePlan):
+    """An index for any memory, that is asked for all slots of a small one."""
+
+    def proposals(self, k):
+        return 512
+
+
+def live(build, plan=SMALL, background=False, **options):
+    """A live index by a name, or by what builds one."""
+    build = raremem.get_index(build).build if isinstance(build, str) else build
+    return LiveIndex(build, background, plan=plan, **options)
 
 
 def unit(rows):
@@ -48,7 +56,7 @@ def clustered(generator, count, dim=16, centers=200):
 
 
 def indexed(name, **options):
-    return raremem.get_backend("numpy", index=raremem.get_index(name, **{"background": False, **options}))
+    return raremem.get_backend("numpy", index=live(name, **options))
 
 
 def filled(backend, config=CONFIG):
@@ -122,13 +130,10 @@ class Failing(Blind):
 
 @pytest.mark.parametrize("build", [Everything, Growing, *INDEXES], ids=lambda build: getattr(build, "__name__", build))
 @pytest.mark.parametrize("law", [law for law in LAWS.values() if law.needs is None], ids=lambda law: law.name)
-def test_every_law_holds_with_an_index_of_the_smallest_memories(law, build, monkeypatch):
+def test_every_law_holds_with_an_index_of_the_smallest_memories(law, build):
     if (law.costly or law.late) and build in INDEXES:
         build = Growing  # among thousands of equal keys no approximate index finds those of the lowest slots
-    monkeypatch.setattr(live, "SMALLEST", 1)
-    monkeypatch.setattr(live, "FRESH", 2)
-    monkeypatch.setattr(search, "shortlist", lambda k: 512)
-    index = raremem.get_index(build, background=False) if isinstance(build, str) else LiveIndex(build, background=False)
+    index = live(build, Smallest(smallest=1, fresh=2))
     sizes = []
     make, index.build = index.build, lambda keys, slots, seed: (sizes.append(len(slots)), make(keys, slots, seed))[1]
     run(law, raremem.get_backend("numpy", index=index), 10)
@@ -136,26 +141,24 @@ def test_every_law_holds_with_an_index_of_the_smallest_memories(law, build, monk
 
 
 @pytest.mark.parametrize("law", [law for law in LAWS.values() if law.needs == "gradients"], ids=lambda law: law.name)
-def test_gradients_go_through_what_an_index_finds(law, monkeypatch):
-    monkeypatch.setattr(live, "SMALLEST", 1)
-    monkeypatch.setattr(search, "shortlist", lambda k: 512)
-    run(law, raremem.get_backend("torch", index=LiveIndex(Everything, background=False)), 10)
+def test_gradients_go_through_what_an_index_finds(law):
+    run(law, raremem.get_backend("torch", index=live(Everything, Smallest(smallest=1))), 10)
 
 
 @pytest.mark.parametrize("background", [False, True])
 @pytest.mark.parametrize("name", INDEXES)
-def test_what_was_just_written_is_found(name, background, small):
+def test_what_was_just_written_is_found(name, background):
     check_newest(indexed(name, background=background))
 
 
-def test_what_was_just_written_is_found_whatever_the_index_finds(small):
-    backend = raremem.get_backend("numpy", index=LiveIndex(Blind, background=False))
+def test_what_was_just_written_is_found_whatever_the_index_finds():
+    backend = raremem.get_backend("numpy", index=live(Blind))
     check_newest(backend)
-    assert backend.index.ready
+    assert backend.searcher.index.ready
 
 
-def test_an_index_that_takes_nothing_more_in_raises_and_loses_nothing(small, monkeypatch):
-    backend = raremem.get_backend("numpy", index=LiveIndex(Failing, background=False))
+def test_an_index_that_takes_nothing_more_in_raises_and_loses_nothing(monkeypatch):
+    backend = raremem.get_backend("numpy", index=live(Failing))
     state, keys = filled(backend)
     backend.query(CONFIG, state, keys[:1])
     rows = unit(np.random.default_rng(2).normal(size=(200, CONFIG.key_dim)))
@@ -171,9 +174,9 @@ def test_an_index_that_takes_nothing_more_in_raises_and_loses_nothing(small, mon
     np.testing.assert_array_equal(backend.query(CONFIG, state, rows[100:]).values[:, 0], targets[100:])
 
 
-def test_that_check_can_fail(small, monkeypatch):
-    def note(self, p, state, report):
-        self._watch.follow(self._keys, live._stamp(p, state), np.zeros(0, np.int32))
+def test_that_check_can_fail(monkeypatch):
+    def note(self, followed, stamp, slots):
+        self._watch.follow(self._keys, stamp, slots[:0])
 
     monkeypatch.setattr(LiveIndex, "note", note)
     with pytest.raises(AssertionError):
@@ -181,12 +184,12 @@ def test_that_check_can_fail(small, monkeypatch):
 
 
 @pytest.mark.parametrize("name", INDEXES)
-def test_most_neighbors_are_found_and_similarities_are_true(name, small):
+def test_most_neighbors_are_found_and_similarities_are_true(name):
     backend, exact = indexed(name), raremem.get_backend("numpy")
     state, keys = filled(backend)
     queries = unit(keys[::10] + 0.02)
     found, truth = (some.query(CONFIG, state, queries) for some in (backend, exact))
-    assert backend.index.ready
+    assert backend.searcher.index.ready
     assert (found.slots[:, 0] == truth.slots[:, 0]).mean() >= 0.99
     shared = [len(set(a) & set(b)) / len(b) for a, b in zip(found.slots, truth.slots, strict=True)]
     assert np.mean(shared) >= 0.95
@@ -194,18 +197,18 @@ def test_most_neighbors_are_found_and_similarities_are_true(name, small):
 
 
 @pytest.mark.parametrize("name", INDEXES)
-def test_the_same_calls_give_the_same_answers(name, small):
+def test_the_same_calls_give_the_same_answers(name):
     first, second = ([found.slots for found, _ in stream(indexed(name, seed=3), 30)] for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
 
 @pytest.mark.parametrize("proposed", [-1, 10**6, -(2**31), 7])
-def test_an_index_that_proposes_nonsense_loses_nothing(proposed, small):
+def test_an_index_that_proposes_nonsense_loses_nothing(proposed):
     class Nonsense(Everything):
         def search(self, queries, count):
             return np.full((len(queries), count), proposed, np.int32)
 
-    backend, exact = raremem.get_backend("numpy", index=LiveIndex(Nonsense, background=False)), raremem.get_backend("numpy")
+    backend, exact = raremem.get_backend("numpy", index=live(Nonsense)), raremem.get_backend("numpy")
     state, keys = filled(backend)
     targets = np.arange(40, dtype=np.int32)
     found, truth = (some.query(CONFIG, state, keys[:40], targets) for some in (backend, exact))
@@ -213,7 +216,7 @@ def test_an_index_that_proposes_nonsense_loses_nothing(proposed, small):
         np.testing.assert_array_equal(got, expected)
 
 
-def test_an_index_follows_the_state_it_is_given(small):
+def test_an_index_follows_the_state_it_is_given():
     backend = indexed("hnswlib")
     state, keys = filled(backend)
     backend.query(CONFIG, state, keys[:1])
@@ -224,7 +227,7 @@ def test_an_index_follows_the_state_it_is_given(small):
     assert (backend.query(CONFIG, state, -keys[5:9]).values[:, 0] == np.arange(4) + 6000).all()
 
 
-def test_queries_go_on_while_an_index_is_built(small):
+def test_queries_go_on_while_an_index_is_built():
     may_build = threading.Event()
 
     class Slow(Everything):
@@ -232,7 +235,7 @@ def test_queries_go_on_while_an_index_is_built(small):
             assert may_build.wait(30)
             super().__init__(keys, slots, seed)
 
-    index = LiveIndex(Slow)
+    index = live(Slow, background=True)
     backend = raremem.get_backend("numpy", index=index)
     state, keys = filled(backend)
     assert (backend.query(CONFIG, state, keys[:9]).values[:, 0] == np.arange(9)).all()
@@ -244,20 +247,20 @@ def test_queries_go_on_while_an_index_is_built(small):
     assert index.ready
 
 
-def test_an_index_that_cannot_be_built_says_so(small):
+def test_an_index_that_cannot_be_built_says_so():
     class Broken(Everything):
         def __init__(self, keys, slots, seed):
             raise MemoryError("no room for the index")
 
-    backend = raremem.get_backend("numpy", index=LiveIndex(Broken, background=False))
+    backend = raremem.get_backend("numpy", index=live(Broken))
     state, keys = filled(backend)
     with pytest.raises(MemoryError, match="no room"):
         backend.query(CONFIG, state, keys[:1])
 
 
 @pytest.mark.parametrize("name", INDEXES)
-def test_a_module_with_an_index_is_copied_saved_and_loaded(name, small):
-    memory = Memory(CONFIG, index=raremem.get_index(name, background=False))
+def test_a_module_with_an_index_is_copied_saved_and_loaded(name):
+    memory = Memory(CONFIG, index=live(name))
     rows = torch.from_numpy(clustered(np.random.default_rng(0), 2000))
     targets = torch.arange(2000)
     memory.update(memory(rows, targets))
@@ -301,7 +304,7 @@ def test_an_index_in_compiled_code_is_an_error():
 
 
 def test_a_build_of_annoy_that_finds_one_neighbor_is_refused(monkeypatch):
-    from raremem.adapters import annoy
+    from raremem.adapters.indexes import annoy
 
     class One:
         def get_nns_by_vector(self, *arguments):
@@ -329,10 +332,10 @@ def turned_round(memory):
     ],
     ids=["copy_", "data", "numpy", "load_state_dict"],
 )
-def test_an_index_begins_anew_whatever_has_written_to_the_keys(write, small):
+def test_an_index_begins_anew_whatever_has_written_to_the_keys(write):
     exact = raremem.get_backend("numpy")
     state, keys = filled(exact)
-    memory = Memory(CONFIG, index=raremem.get_index("hnswlib", background=False))
+    memory = Memory(CONFIG, index=live("hnswlib"))
     for name, array in zip(state._fields, state, strict=True):
         getattr(memory, name).copy_(torch.as_tensor(np.array(array)))
     memory(torch.from_numpy(keys[:10]))

@@ -10,6 +10,7 @@ import pytest
 
 import raremem
 from raremem.adapters import jax as memory
+from raremem.adapters.jax import primitives
 from raremem.reference.comparison import same_state
 
 CONFIG = raremem.MemoryConfig(slots=40, key_dim=8, neighbors=5)
@@ -202,7 +203,7 @@ def test_flax_loss_trains_what_comes_before():
 @pytest.mark.parametrize("has_tf32", [True, False])
 def test_products_are_in_tf32_where_there_are_units_for_it(monkeypatch, has_tf32):
     """Of a program for NVIDIA's GPUs; one for the CPU of the same machine has f32."""
-    monkeypatch.setattr(memory, "_has_tf32", lambda: has_tf32)
+    monkeypatch.setattr(primitives, "_has_tf32", lambda: has_tf32)
     query = jax.jit(lambda state, queries: memory.query(CONFIG, state, queries).slots)
     traced = query.trace(memory.init(CONFIG), jnp.ones((3, 8)))
 
@@ -222,4 +223,4 @@ def test_units_for_tf32_are_known_by_the_device(monkeypatch):
     devices |= {Device(compute_capability="gfx90a"): False, Device(): False}
     for device, expected in devices.items():
         monkeypatch.setattr(jax, "devices", lambda device=device: [device])
-        assert memory._has_tf32.__wrapped__() == expected
+        assert primitives._has_tf32.__wrapped__() == expected

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import raremem
-from raremem import scan
 from raremem.adapters import jax as memory
+from raremem.search.portable import PortableScan, ScanPlan
 
 STRICT = {
     "jax_numpy_rank_promotion": "raise",
@@ -30,9 +30,9 @@ ROWS = 20
 
 @pytest.fixture(params=SLOTS)
 def slots(request, monkeypatch):
-    monkeypatch.setattr(scan, "WHOLE", 64)
-    monkeypatch.setattr(scan, "CHUNK", 64)
-    monkeypatch.setattr(memory.JaxPrimitives, "held", lambda self, queries: 1024)
+    small = PortableScan(ScanPlan(held=1024, whole=64, chunk=64))
+    for backend in (memory.backend, memory.compiled_backend):
+        monkeypatch.setattr(backend.searcher, "on_cpu", small)
     jax.clear_caches()
     yield SLOTS[request.param]
     jax.clear_caches()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import raremem
-from raremem import algorithm
+from raremem.rules import write
 from raremem.state import MAX_HITS
 
 ROWS = 8192
@@ -58,8 +58,8 @@ def test_no_matrix_of_all_rows_is_held():
 def test_what_is_masked_costs_nothing(name, monkeypatch):
     backend = raremem.get_backend(name)
     state = full(backend)
-    merged, together = [], algorithm._together
-    monkeypatch.setattr(algorithm, "_together", lambda p, unit, *whose: merged.append(len(unit)) or together(p, unit, *whose))
+    merged, together = [], write._together
+    monkeypatch.setattr(write, "_together", lambda p, unit, *whose: merged.append(len(unit)) or together(p, unit, *whose))
     targets = np.arange(ROWS, dtype=np.int32) % CONFIG.slots
     state, report = backend.update(CONFIG, state, KEYS[targets], targets, targets < 3)
     assert merged == [3 * ROWS // CONFIG.slots]

@@ -102,7 +102,7 @@ def test_every_law_holds(devices):
 
 
 def test_that_check_can_fail():
-    faulty = "    from raremem import search\n    search.NOTHING = 2.0\n" + LAWS_ON_A_MESH
+    faulty = "    from raremem.search import contract\n    contract.NOTHING = 2.0\n" + LAWS_ON_A_MESH
     result = run(faulty, 2, "query_agrees")
     assert result.returncode != 0
     assert "AssertionError: query_agrees" in result.stderr

@@ -16,9 +16,9 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset
 
 import raremem
-from raremem import index as live
 from raremem.adapters.torch import Memory
 from raremem.reference.comparison import same_state
+from raremem.search.live import LiveIndex, LivePlan
 
 CONFIG = raremem.MemoryConfig(slots=40, key_dim=8, neighbors=5)
 NAMES = ("keys", "values", "last_used", "hits", "step")
@@ -432,9 +432,8 @@ def test_workers_of_a_data_loader_ask_a_memory(start):
 
 
 def test_a_process_forked_while_an_index_is_built_builds_its_own(monkeypatch):
-    monkeypatch.setattr(live, "SMALLEST", 20)
     monkeypatch.setattr(Slow, "may_build", threading.Event())
-    memory = written(8, index=live.LiveIndex(Slow))
+    memory = written(8, index=LiveIndex(Slow, plan=LivePlan(smallest=20)))
     expected = memory(QUERIES).slots
     assert not memory.index.ready
     with warnings.catch_warnings():

@@ -7,18 +7,26 @@ import pytest
 import torch
 
 import raremem
-from raremem import algorithm, search
-from raremem.adapters import torch_shadow
-from raremem.adapters.torch import TorchPrimitives
+from raremem.adapters.numpy import NumpyBackend, NumpyPrimitives, NumpyShortlist
+from raremem.adapters.torch import TorchBackend, TorchPrimitives
+from raremem.adapters.torch.search import TorchSearch
+from raremem.adapters.torch.shortlist import TorchShortlist
 from raremem.reference.laws import LAWS, run
 from raremem.reference.tolerance import gamma
+from raremem.rules.work import Work
+from raremem.search import shortlist
+from raremem.search.coarse import CoarseKeys
+from raremem.search.shortlist import ShortlistPlan
 from raremem.state import NO_SLOT, MemoryState
 
 EAGER = ("numpy", "torch")
 
 
-def always_coarse(self, state, batch):
-    return torch_shadow.in_bf16(state), "bfloat16", 2.0**-8
+class AlwaysCoarse(TorchShortlist):
+    """Compares in bf16 at first, whatever the processor and the batch."""
+
+    def coarse_keys(self, p, state, batch):
+        return CoarseKeys(self.low_keys.of(state), "bfloat16", 2.0**-8)
 
 
 @pytest.fixture(params=EAGER)
@@ -45,7 +53,7 @@ def answers(backend, keys, values, queries, targets, k):
     arrays = (keys, values, 0 * values, 0 * values, np.array(1, np.int32), queries, targets)
     if backend.name == "torch":
         arrays = tuple(map(torch.from_numpy, arrays[:4])) + tuple(map(torch.tensor, arrays[4:]))
-    found, right = search.nearest(backend.primitives, MemoryState(*arrays[:5]), *arrays[5:], k)
+    found, right = backend.searcher.find(backend.primitives, MemoryState(*arrays[:5]), *arrays[5:], k)
     return np.asarray(found), np.asarray(right)[:, 0]
 
 
@@ -80,13 +88,12 @@ def test_the_nearest_are_found(eager, keys_of, slots, batch, k):
 
 def test_without_its_bound_it_would_miss_some(monkeypatch):
     """The proof is needed: taken out, bf16 misses neighbors among many that are alike."""
-    monkeypatch.setattr(TorchPrimitives, "coarse", always_coarse)
     generator = np.random.default_rng(0)
     keys, values = crowded(generator, 20_001, 24), np.arange(20_001, dtype=np.int32)
     queries, targets = keys[:100] + np.float32(0), np.zeros(100, np.int32)
-    backend = raremem.get_backend("torch", compiled=False)
+    backend = TorchBackend(searcher=AlwaysCoarse())
     check(backend, keys, values, queries, targets, 16)
-    monkeypatch.setattr(search, "_error", lambda p, queries, low, roundoff: 0 * queries[:, 0] - 1)
+    monkeypatch.setattr(shortlist, "error_of", lambda p, queries, low, roundoff: 0 * queries[:, 0] - 1)
     with pytest.raises(AssertionError):
         check(backend, keys, values, queries, targets, 16)
 
@@ -99,12 +106,11 @@ def worst_rounded(generator, count, dim):
 
 @pytest.mark.parametrize("width", [4, 32])
 @pytest.mark.parametrize("rows_of", [spread, worst_rounded])
-def test_no_slot_is_above_the_bound_of_its_block(rows_of, width, monkeypatch):
-    monkeypatch.setattr(TorchPrimitives, "coarse", always_coarse)
-    p, generator = raremem.get_backend("torch", compiled=False).primitives, np.random.default_rng(0)
+def test_no_slot_is_above_the_bound_of_its_block(rows_of, width):
+    p, generator = TorchPrimitives(), np.random.default_rng(0)
     keys, queries = (torch.from_numpy(rows_of(generator, count, 24)) for count in (4096, 50))
     state = MemoryState(keys, *(torch.zeros(4096, dtype=torch.int32) for _ in range(3)), torch.tensor(1))
-    coarse = search.coarse_scan(p, state, queries, width)
+    coarse = AlwaysCoarse().scan(p, state, queries, width)
     exact = queries.double() @ keys.double().T
     for block in range(len(coarse.maxima)):
         slots = coarse.slots_of(p, torch.full((50, 1), block), len(keys)).long()
@@ -130,7 +136,8 @@ def test_the_largest_of_many_columns(name, count, k):
     scores = np.random.default_rng(0).integers(0, 2 * count // 3, (20, count)).astype(np.float32)
     scores[:, -1] = count
     given = torch.from_numpy(scores) if name == "torch" else scores
-    columns = np.asarray(search.largest(raremem.get_backend(name).primitives, given.T, k))
+    search = TorchShortlist() if name == "torch" else NumpyShortlist()
+    columns = np.asarray(search.largest_of_columns(raremem.get_backend(name).primitives, given.T, k))
     assert all(len(set(row)) == k for row in columns)
     found = np.sort(np.take_along_axis(scores, columns, axis=1), axis=1)
     np.testing.assert_array_equal(found, np.sort(scores, axis=1)[:, -k:])
@@ -144,26 +151,39 @@ def test_maxima_of_blocks_are_never_below(dtype):
     scores[:3] = -0.0
     for width in (1, 2, 8, 64):
         expected = torch.stack([scores[start :: 64 // width].amax(0) for start in range(64 // width)])
-        maxima = p.block_maxima(scores, width)
+        maxima = TorchShortlist().block_maxima(p, scores, width)
         assert maxima.dtype == scores.dtype
         assert torch.equal(maxima, expected.clamp(min=0) if dtype == "bfloat16" else expected)
 
 
+class Short(ShortlistPlan):
+    """Blocks of two slots, few of them scored at first."""
+
+    def blocks(self, k):
+        return k // 2 + 1
+
+    def cut(self, slots, *sizes):
+        return min(2, slots), 7
+
+
+def short_of(name):
+    """All in bf16 at first on torch; similarities taken from those with all keys; slots to evict chosen block by block, and
+    hits merged three rows at a time."""
+    plan, work = Short(share=0.01), Work(rows=3, slots=5, block=1)
+    table = NumpyPrimitives() if name == "numpy" else TorchPrimitives()
+    table.gathered = 0
+    if name == "numpy":
+        return NumpyBackend(table, NumpyShortlist(plan), work=work)
+    return TorchBackend(table, TorchSearch(AlwaysCoarse(plan)), work=work)
+
+
+@pytest.mark.parametrize("name", EAGER)
 @pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
-def test_every_law_holds_with_short_lists_of_the_smallest_memories(law, eager, monkeypatch):
-    """Blocks of two slots, few of them scored at first, all in bf16 on torch; similarities taken from those with all keys;
-    slots to evict chosen block by block, and hits merged three rows at a time."""
-    if not law.runs_on(eager):
-        pytest.skip(f"{eager.name} declares no {law.needs}")
-    monkeypatch.setattr(search, "SHARE", 0.01)
-    monkeypatch.setattr(search, "width_and_rows", lambda slots, *sizes: (min(2, slots), 7))
-    monkeypatch.setattr(search, "shortlist", lambda k: k // 2 + 1)
-    monkeypatch.setattr(algorithm, "GATHERED", 0)
-    monkeypatch.setattr(algorithm, "BLOCK", 1)
-    monkeypatch.setattr(algorithm, "CHUNK", 5)
-    monkeypatch.setattr(algorithm, "MERGED", 3)
-    monkeypatch.setattr(TorchPrimitives, "coarse", always_coarse)
-    run(law, eager, 20)
+def test_every_law_holds_with_short_lists_of_the_smallest_memories(law, name):
+    backend = short_of(name)
+    if not law.runs_on(backend):
+        pytest.skip(f"{name} declares no {law.needs}")
+    run(law, backend, 20)
 
 
 def test_a_search_takes_less_than_64_mb():

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 import raremem
-from raremem import algorithm, search
-from raremem.adapters import torch_shadow
-from raremem.adapters.torch import Memory
+from raremem.adapters.torch import Memory, TorchBackend, functional, low_keys
+from raremem.adapters.torch.search import TorchSearch
+from raremem.adapters.torch.shortlist import SHORTLIST, TorchShortlist
+from raremem.rules.write import update
+from raremem.search.shortlist import ShortlistPlan
 from raremem.state import NO_SLOT
 
 CONFIG = raremem.MemoryConfig(slots=20_011, key_dim=16, neighbors=1)
@@ -44,8 +46,13 @@ def rows(axis):
 
 def kept(memory):
     """What is kept in bf16."""
-    shadow = torch_shadow._shadows.get(memory.keys)
-    return None if shadow is None else shadow.low
+    found = memory.backend.searcher.eager.low_keys.kept.get(memory.keys)
+    return None if found is None else found.low
+
+
+def searching(memory, **sizes):
+    """Let it search by another plan."""
+    memory.backend = TorchBackend(searcher=TorchSearch(TorchShortlist(ShortlistPlan(**sizes))))
 
 
 def first_slot(memory, axis):
@@ -67,12 +74,12 @@ def test_keys_are_kept_from_the_second_search_on(memory):
 
 
 def test_few_rows_are_compared_with_what_is_kept(memory, monkeypatch):
+    searching(memory, scores=0)
     seen = []
     inner = memory.backend.primitives.inner
     monkeypatch.setattr(
         memory.backend.primitives, "inner", lambda left, right: seen.append(left.dtype) or inner(left, right), raising=False
     )
-    monkeypatch.setattr(search, "SCORES", 0)
     for dtype in (torch.float32, torch.bfloat16):
         memory(rows(1)[:2])
         assert seen[0] == dtype
@@ -81,6 +88,7 @@ def test_few_rows_are_compared_with_what_is_kept(memory, monkeypatch):
 
 def test_batches_of_many_sizes_are_compared_as_batches_of_few(memory, monkeypatch):
     """For each new size of a product in bf16 oneDNN makes a program first."""
+    searching(memory, scores=2**18)
     sizes = set()
     inner = memory.backend.primitives.inner
 
@@ -88,7 +96,6 @@ def test_batches_of_many_sizes_are_compared_as_batches_of_few(memory, monkeypatc
         sizes.add((left.dtype, len(left), len(right)))
         return inner(left, right)
 
-    monkeypatch.setattr(search, "SCORES", 2**18)
     memory.keys.copy_(torch.nn.functional.normalize(torch.randn(memory.keys.shape, generator=torch.Generator().manual_seed(0))))
     queries = torch.nn.functional.normalize(torch.randn(128, 16, generator=torch.Generator().manual_seed(1)))
     expected = (queries @ memory.keys.T).argmax(1).tolist()
@@ -122,7 +129,7 @@ def written_without_numpy(memory):
     queries, targets = rows(1)[:1], torch.tensor([5])
     found = memory(queries, targets)
     with torch.no_grad():
-        state, _ = algorithm.update(memory.backend.primitives, CONFIG, memory.state, found, targets, torch.tensor([True]))
+        state, _ = update(memory.backend.primitives, CONFIG, memory.state, found, targets, torch.tensor([True]))
     memory.step.copy_(state.step)
 
 
@@ -201,8 +208,8 @@ def test_whoever_writes_it_is_found(memory, write, asked):
 
 def test_unless_an_update_says_what_it_wrote(memory, monkeypatch):
     """The tests above can fail: so is a write missed."""
-    monkeypatch.setattr(torch_shadow.Shadow, "write", lambda self, keys, *_: torch_shadow._shadows.update({keys: self}))
-    monkeypatch.setattr(torch_shadow.Watch, "holds", lambda *_: True)
+    monkeypatch.setattr(low_keys.LowKeys, "written", lambda self, state, slots, kept: self.kept.update({state.keys: kept}))
+    monkeypatch.setattr(low_keys.Watch, "holds", lambda *_: True)
     ask_twice(memory)
     written_by_an_update(memory)
     assert first_slot(memory, 1) == DECOY
@@ -224,7 +231,7 @@ def test_an_update_that_fails_leaves_nothing_behind_the_keys(memory, monkeypatch
         state.keys[7] = np.eye(16)[1]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(algorithm, "update", fail)
+    monkeypatch.setattr(functional, "update", fail)
     with pytest.raises(KeyboardInterrupt):
         memory.update(out)
     assert first_slot(memory, 1) == 7
@@ -244,7 +251,7 @@ def test_a_view_that_is_not_the_first_slots_is_converted_each_time(memory):
     part = memory.state._replace(keys=memory.keys[::2], **{n: getattr(memory, n)[::2] for n in ("values", "last_used", "hits")})
     p = memory.backend.primitives
     for _ in range(3):
-        slots, _ = search.nearest(p, part, rows(1), None, 1)
+        slots, _ = SHORTLIST.find(p, part, rows(1), None, 1)
         assert (slots == DECOY // 2).all()
 
 

@@ -11,9 +11,9 @@ import torch.distributed as dist
 import torch.multiprocessing as processes
 
 import raremem
-from raremem.adapters import torch_shadow
-from raremem.adapters.sharded import ShardedBackend, ShardedMemory, ShardedPrimitives, _ShardedInNumpy, shard
-from raremem.adapters.torch import Memory, NumpyBesideTorch
+from raremem.adapters.torch import Memory
+from raremem.adapters.torch.primitives import NumpyBesideTorch
+from raremem.adapters.torch.sharded import ShardedBackend, ShardedMemory, ShardedPrimitives, _ShardedInNumpy, shard
 from raremem.reference.laws import LAWS, run
 
 CONFIG = raremem.MemoryConfig(slots=37, key_dim=16, neighbors=6, age_noise=2)
@@ -64,7 +64,7 @@ def test_that_check_can_fail(tmp_path):
 
 
 def hold_a_law_wrongly(rank, ranks, folder):
-    from raremem.adapters import sharded
+    from raremem.adapters.torch import sharded
 
     sharded.shard = lambda slots, group: slice(0, slots // 2)
     hold_the_laws(rank, ranks, folder, ["query_agrees"])
@@ -169,7 +169,7 @@ def follow_its_own_writes(rank, ranks, folder):
     for step in range(4):
         report = memory.update(memory(torch.randn(64, 16), 100 * rank + torch.arange(64)))
         assert report.evicted
-        kept.append(torch_shadow._shadows[memory.keys].low)
+        kept.append(memory.backend.searcher.own.eager.low_keys.kept[memory.keys].low)
         assert not step or torch.equal(kept[-1], memory.keys.bfloat16())
     assert kept[0] is None
     assert kept[3] is kept[1]

@@ -12,7 +12,6 @@ from raremem.adapters.numpy import NumpyPrimitives
 from raremem.backend import ArrayBackend
 from raremem.primitives import Primitives
 from raremem.reference.laws import LAWS, run
-from raremem.state import MemoryState
 from raremem.validation import dtype_name
 
 
@@ -164,7 +163,22 @@ def borrowed(function):
 
 MADE = {"copy", "cast", "constant", "arange", "multiply", "power_of_two", "slice_rows"}
 COMPARED = {"inner", "score", "top_k", "sort_order", "take_along"}
-FUNCTIONS = {"where", "sum", "amax", "any", "cumsum", "argmax", "abs", "sqrt", "exp", "log", "concatenate", "full_like"}
+FUNCTIONS = {
+    "where",
+    "sum",
+    "amax",
+    "any",
+    "cumsum",
+    "argmax",
+    "abs",
+    "sqrt",
+    "exp",
+    "log",
+    "concatenate",
+    "full_like",
+    "zeros_like",
+}
+FUNCTIONS |= {"bitwise_xor", "bitwise_and", "bitwise_right_shift"}
 Borrowed = type("Borrowed", (), {name: borrowed(getattr(NumpyPrimitives(), name)) for name in MADE | COMPARED})
 
 
@@ -173,22 +187,14 @@ class FewPrimitives(Borrowed, Primitives):
 
     name = "few"
     xp = SimpleNamespace(**{name: through(getattr(np, name)) for name in FUNCTIONS})
-    bits_xor = borrowed(operator.xor)
-    bits_and = borrowed(operator.and_)
-
-    def shift_right(self, bits, count):
-        return Few((bits.seen.view(np.uint32) >> np.uint32(count)).view(np.int32))
 
     def to_numpy(self, array):
         return np.array(array.seen)
 
-    def from_numpy(self, state):
-        return MemoryState(*(Few(np.array(array)) for array in state))
-
     def peek(self, array, wait=False):
         return plain(array) if wait or not isinstance(array, Few) else None
 
-    def asarray(self, array, like):
+    def asarray(self, array, like=None):
         return array if isinstance(array, Few) else Few(array)
 
     def put_rows(self, array, rows, content):

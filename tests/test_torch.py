@@ -11,13 +11,12 @@ from torch._inductor.utils import fresh_inductor_cache
 from torch.utils.checkpoint import checkpoint
 
 import raremem
-from raremem import index as live
-from raremem import search
-from raremem.adapters import torch_ops
 from raremem.adapters.numpy import NumpyPrimitives
-from raremem.adapters.torch import LARGE, Memory, TorchPrimitives
+from raremem.adapters.torch import LARGE, Memory, TorchPrimitives, search_operator
+from raremem.adapters.torch.shortlist import SHORTLIST
 from raremem.reference.comparison import same_state
 from raremem.reference.laws import LAWS, run
+from raremem.search.live import LiveIndex, LivePlan
 
 CONFIG = raremem.MemoryConfig(slots=40, key_dim=8, neighbors=5)
 BACKEND = raremem.get_backend("torch")
@@ -192,7 +191,7 @@ def test_a_compiled_program_searches_a_large_memory_as_an_eager_one_does(monkeyp
         torch.testing.assert_close(out.loss, expected[0].loss, rtol=0, atol=1e-6)
         assert torch.equal(report.slots, expected[1].slots)
         assert torch.equal(slots, expected[2])
-    monkeypatch.setattr(search, "nearest", lambda *arguments: 1 / 0)
+    monkeypatch.setattr(SHORTLIST, "find", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         compiled(*batch())
 
@@ -200,7 +199,7 @@ def test_a_compiled_program_searches_a_large_memory_as_an_eager_one_does(monkeyp
 @pytest.mark.parametrize("with_targets", [True, False])
 def test_a_compiler_is_told_the_truth_about_the_search(with_targets):
     rows, targets = batch()
-    torch.library.opcheck(torch_ops.nearest, (list(written().state), rows, targets.int() if with_targets else None, 3))
+    torch.library.opcheck(search_operator.nearest, (list(written().state), rows, targets.int() if with_targets else None, 3))
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
@@ -275,13 +274,18 @@ def test_where_content_is_not_seen_updates_are_pytorch_s(monkeypatch):
     written()
 
 
+def live(name):
+    return LiveIndex(raremem.get_index(name).build, background=False, plan=LivePlan(smallest=20))
+
+
 @pytest.mark.parametrize("index", [None, "annoy"])
-def test_autocast_changes_no_update(index, monkeypatch):
+def test_autocast_changes_no_update(index):
     """Nor what an index, or the exact search of what changed beside it, answers."""
-    monkeypatch.setattr(live, "SMALLEST", 20)
     contents = []
     for fast in (False, True):
-        memory = Memory(CONFIG, index=index and raremem.get_index(index, background=False))
+        memory = Memory(
+            CONFIG, index=index and LiveIndex(raremem.get_index(index).build, background=False, plan=LivePlan(smallest=20))
+        )
         with torch.autocast("cpu", torch.bfloat16, enabled=fast):
             for step in range(12):
                 memory.update(memory(*batch(step)))

@@ -3,22 +3,17 @@
 import pytest
 import torch
 
-from raremem.adapters import torch_ops
-from raremem.adapters.torch import TorchBackend, TorchPrimitives
+from raremem.adapters.torch import TorchBackend, TorchPrimitives, search_operator
 from raremem.reference.laws import LAWS, run
 
-torch_gpu = pytest.importorskip("raremem.adapters.torch_gpu", reason="Triton is not installed")
+kernels = pytest.importorskip("raremem.adapters.torch.kernels", reason="Triton is not installed")
 
 
 class GpuPrimitives(TorchPrimitives):
-    """As on a GPU: content is not seen, and the search is the kernels'."""
+    """As on a GPU: content is not seen."""
 
     def eager(self, array):
         return False
-
-    def nearest(self, state, queries, targets, k):
-        slots, best = torch_gpu.nearest(state.keys, state.values, queries, targets, k)
-        return slots, None if targets is None else best
 
 
 ANY_BACKEND = [law for law in LAWS.values() if law.needs is None]
@@ -27,14 +22,14 @@ LARGE = ("large_memory_agrees", "slots_far_apart_agree")
 
 @pytest.mark.parametrize("law", ANY_BACKEND, ids=lambda law: law.name)
 def test_every_law_holds(law, monkeypatch):
-    monkeypatch.setattr(torch_gpu, "TILE", 2**12)  # the interpreter takes as long for a large program as for a small one
-    run(law, TorchBackend(GpuPrimitives()), 1 if law.name in LARGE else 5)
+    monkeypatch.setattr(kernels, "TILE", 2**12)  # the interpreter takes as long for a large program as for a small one
+    run(law, TorchBackend(GpuPrimitives(), kernels.KernelSearch()), 1 if law.name in LARGE else 5)
 
 
 @pytest.mark.parametrize("law", [law for law in ANY_BACKEND if law.name not in LARGE], ids=lambda law: law.name)
 def test_every_law_holds_where_small_memories_have_blocks(law, monkeypatch):
-    monkeypatch.setattr(torch_gpu, "WIDTH", 2)
-    run(law, TorchBackend(GpuPrimitives()), 5)
+    monkeypatch.setattr(kernels, "WIDTH", 2)
+    run(law, TorchBackend(GpuPrimitives(), kernels.KernelSearch()), 5)
 
 
 def question(rows):
@@ -47,11 +42,11 @@ def question(rows):
 
 def test_a_large_batch_is_searched_in_groups(monkeypatch):
     keys, values, queries, targets = question(200)
-    together = torch_gpu.nearest(keys, values, queries, targets, 3)
-    monkeypatch.setattr(torch_gpu, "HELD", 64 * 300)
+    together = kernels.nearest(keys, values, queries, targets, 3)
+    monkeypatch.setattr(kernels, "HELD", 64 * 300)
     calls = []
-    monkeypatch.setattr(torch_gpu, "_nearest", lambda *a, found=torch_gpu._nearest: calls.append(len(a[2])) or found(*a))
-    in_groups = torch_gpu.nearest(keys, values, queries, targets, 3)
+    monkeypatch.setattr(kernels, "_nearest", lambda *a, found=kernels._nearest: calls.append(len(a[2])) or found(*a))
+    in_groups = kernels.nearest(keys, values, queries, targets, 3)
     assert calls == [64, 64, 64, 8]
     assert all(map(torch.equal, together, in_groups))
 
@@ -60,8 +55,8 @@ def test_a_large_batch_is_searched_in_groups(monkeypatch):
 @pytest.mark.parametrize("with_targets", [True, False])
 def test_a_compiler_is_told_the_truth_about_the_operator(rows, with_targets):
     keys, values, queries, targets = question(rows)
-    torch.library.opcheck(torch_gpu.nearest, (keys, values, queries, targets if with_targets else None, 3))
+    torch.library.opcheck(kernels.nearest, (keys, values, queries, targets if with_targets else None, 3))
 
 
 def test_its_operator_takes_no_other_s_place():
-    assert torch_gpu.nearest._qualname != torch_ops.nearest._qualname
+    assert kernels.nearest._qualname != search_operator.nearest._qualname

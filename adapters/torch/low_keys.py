@@ -19,7 +19,7 @@ from raremem.watch import Watch
 
 
 @dataclass
-class _Kept:
+class KeptKeys:
     """A watch over some keys, and from the second search on the same in bf16."""
 
     watch: Watch
@@ -41,28 +41,27 @@ class LowKeys:
             return first
         stamp, kept, rows = _stamp(keys, state.step), self.kept.get(keys), keys.detach().numpy()
         if kept is None or not kept.watch.holds(rows, stamp):
-            self.kept[keys] = _Kept(Watch(rows, stamp))
+            self.kept[keys] = KeptKeys(Watch(rows, stamp))
             return first
         if kept.low is None:
             with torch.inference_mode(False):
                 kept.low = keys.detach().bfloat16()
         return kept.low[: len(first)]
 
-    def will_write(self, state: MemoryState) -> None:
-        """An update is about to write to this state: forget what is not of it as it is."""
-        kept = self.kept.get(state.keys)
-        if kept is not None and not kept.watch.holds(state.keys.detach().numpy(), _stamp(state.keys, state.step)):
-            del self.kept[state.keys]
+    def take(self, state: MemoryState) -> KeptKeys | None:
+        """What is kept of these keys as they are; it is kept no longer."""
+        kept: KeptKeys | None = self.kept.pop(state.keys, None)
+        if kept is None or not kept.watch.holds(state.keys.detach().numpy(), _stamp(state.keys, state.step)):
+            return None
+        return kept
 
-    def written(self, state: MemoryState, slots: Tensor) -> None:
-        """Follow an update that wrote to these slots [n] and led to this state."""
-        kept = self.kept.get(state.keys)
-        if kept is None:
-            return
+    def written(self, state: MemoryState, slots: Tensor, kept: KeptKeys) -> None:
+        """Keep it again, after an update that wrote to these slots [n] and led to this state."""
         rows = slots.long()
         if kept.low is not None:
             kept.low[rows] = state.keys[rows].bfloat16()
         kept.watch.follow(state.keys.detach().numpy(), _stamp(state.keys, state.step), rows.numpy())
+        self.kept[state.keys] = kept
 
 
 def _stamp(keys: Tensor, step: Tensor) -> tuple[int | None, int]:

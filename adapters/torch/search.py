@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,10 +60,10 @@ class TorchSearch(Searcher):
         """See `Searcher.find`."""
         return self.chosen(p, state, queries, targets).find(p, state, queries, targets, k)
 
-    def will_write(self, p: Primitives, state: MemoryState) -> None:
-        """See `Searcher.will_write`."""
-        self.eager.will_write(p, state)
+    def take(self, p: Primitives, state: MemoryState) -> Any:
+        """See `Searcher.take`."""
+        return self.eager.take(p, state)
 
-    def written(self, p: Primitives, state: MemoryState, slots: Tensor) -> None:
+    def written(self, p: Primitives, state: MemoryState, slots: Tensor, taken: Any) -> None:
         """See `Searcher.written`."""
-        self.eager.written(p, state, slots)
+        self.eager.written(p, state, slots, taken)

@@ -162,15 +162,15 @@ class ShardedSearch(Shards):
         bits, slots = torch.cat(of_all_ranks(sent, keys.group), dim=2)
         return bits.view(torch.float32), slots
 
-    def will_write(self, p: Primitives, state: MemoryState) -> None:
-        """See `Searcher.will_write`."""
-        self.own.will_write(p, _own_part(state))
+    def take(self, p: Primitives, state: MemoryState) -> Any:
+        """See `Searcher.take`."""
+        return self.own.take(p, _own_part(state))
 
-    def written(self, p: Primitives, state: MemoryState, slots: Tensor) -> None:
+    def written(self, p: Primitives, state: MemoryState, slots: Tensor, taken: Any) -> None:
         """See `Searcher.written`."""
         keys: ShardedKeys = state.keys
         there, places = keys.own_places(slots)
-        self.own.written(p, _own_part(state), places[there].int())
+        self.own.written(p, _own_part(state), places[there].int(), taken)
 
 
 def _own_part(state: MemoryState) -> MemoryState:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from raremem.adapters.torch.low_keys import LowKeys
+from raremem.adapters.torch.low_keys import KeptKeys, LowKeys
 from raremem.primitives import Primitives
 from raremem.search.coarse import CoarseKeys
 from raremem.search.shortlist import Shortlist, ShortlistPlan
@@ -54,14 +54,13 @@ class TorchShortlist(Shortlist):
         out = None if into is None else into[: len(rows)].flatten(0, rows.ndim - 1)
         return torch.index_select(keys, 0, rows.reshape(-1), out=out).reshape(*rows.shape, *keys.shape[1:])
 
-    def will_write(self, p: Primitives, state: MemoryState) -> None:
-        """See `Searcher.will_write`."""
-        if p.eager(state.keys):
-            self.low_keys.will_write(state)
+    def take(self, p: Primitives, state: MemoryState) -> KeptKeys | None:
+        """See `Searcher.take`."""
+        return self.low_keys.take(state) if p.eager(state.keys) else None
 
-    def written(self, p: Primitives, state: MemoryState, slots: Tensor) -> None:
+    def written(self, p: Primitives, state: MemoryState, slots: Tensor, taken: KeptKeys) -> None:
         """See `Searcher.written`."""
-        self.low_keys.written(state, slots)
+        self.low_keys.written(state, slots, taken)
 
 
 SHORTLIST = TorchShortlist()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..primitives import Primitives
 from ..ranks import NOTHING
@@ -26,8 +26,8 @@ class Found(NamedTuple):
 class Searcher(ABC):
     """Finds the slots nearest to unit queries. Nothing here is differentiable: the answer is slots, which the caller scores.
 
-    What a searcher keeps beside a memory (an index, keys in low precision) is told of every update outside traced code:
-    `will_write` before it, `written` after it.
+    What a searcher keeps beside a memory (an index, keys in low precision) is told of every update outside traced code: `take`
+    before it, `written` after it. If an update fails, what was taken is gone, and is made again when it is needed.
     """
 
     mode: str | None = None
@@ -39,11 +39,12 @@ class Searcher(ABC):
     def find(self, p: Primitives, state: MemoryState, queries: Array, targets: Array | None, k: int) -> Found:
         """The k slots most similar to each of unit queries [B, key_dim], and the best slot with each target [B] i32."""
 
-    def will_write(self, p: Primitives, state: MemoryState) -> None:  # noqa: B027
-        """An update of this state is about to be made: what is kept of another state is of no use any longer."""
+    def take(self, p: Primitives, state: MemoryState) -> Any:
+        """What is kept beside this state, and of no other, or None. An update is about to be made: it is not kept any longer."""
+        return None
 
-    def written(self, p: Primitives, state: MemoryState, slots: Array) -> None:  # noqa: B027
-        """An update has led to this state, and wrote to these slots [n] i32."""
+    def written(self, p: Primitives, state: MemoryState, slots: Array, taken: Any) -> None:  # noqa: B027
+        """Keep what was taken, or None, beside this state: an update wrote to its slots [n] i32, and nothing else did."""
 
 
 def scores_of(p: Primitives, state: MemoryState, queries: Array, slots: Array) -> Array:

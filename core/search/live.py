@@ -294,14 +294,13 @@ class IndexedSearch(Searcher):
         slots, best = self._found(here, seen, p.peek(queries), None if targets is None else p.peek(targets), k)
         return Found(p.asarray(slots, state.values), None if best is None else p.asarray(best, state.values))
 
-    def will_write(self, p: Primitives, state: MemoryState) -> None:
-        """See `Searcher.will_write`."""
-        if self.index.ready and not self.index.is_of(state.keys, self._stamp(state)):
-            self.index.drop()
+    def take(self, p: Primitives, state: MemoryState) -> LiveIndex | None:
+        """See `Searcher.take`."""
+        return self.index if p.eager(state.keys) and self.index.is_of(state.keys, self._stamp(state)) else None
 
-    def written(self, p: Primitives, state: MemoryState, slots: Array) -> None:
+    def written(self, p: Primitives, state: MemoryState, slots: Array, taken: LiveIndex) -> None:
         """See `Searcher.written`: what was written is found from the next query on."""
-        self.index.note(state.keys, self._stamp(state), p.to_numpy(slots))
+        taken.note(state.keys, self._stamp(state), p.to_numpy(slots))
 
     def _stamp(self, state: MemoryState) -> Stamp:
         """What changes when the framework writes to the keys, or an update does."""
