@@ -109,7 +109,7 @@ def test_an_answer_is_of_the_memory_before_an_update_or_after(backend):
 
 
 def test_with_an_index_there_is_one_call_at_a_time(held, backend):
-    live = type(backend)(backend.primitives, index=raremem.get_index("hnswlib"))
+    live = backend.indexed(raremem.get_index("hnswlib"))
     state = live.init(CONFIG)
     with held(query, live, state), pytest.raises(raremem.ConcurrencyError, match="that has an index is queried"):
         query(live, state)
