@@ -181,7 +181,9 @@ def _default_device(name: str | None) -> AbstractContextManager[object]:
         return torch.device(name)
     except Exception as error:  # PyTorch raises all kinds
         why = str(error).partition("\n")[0]
-        raise raremem.DeviceError(f"--device {name!r} is none that PyTorch can use here ({why}); name another, cpu say.") from error
+        raise raremem.DeviceError(
+            f"--device {name!r} is none that PyTorch can use here ({why}); name another, cpu say."
+        ) from error
 
 
 def _needs_the_kit() -> None:
