@@ -653,8 +653,8 @@ EXPLAINED: tuple[Explained, ...] = (
     Explained(
         "raremem.backend",
         "ArrayBackend.query",
-        "found = self.in_turn(state, self.index is not None, self._query, config, state, queries, targets, mask)",
-        "found = self.in_turn(state, self.index is None, self._query, config, state, queries, targets, mask)",
+        "return self.in_turn(state, self.index is not None, self._answered, config, state, queries, targets, mask)",
+        "return self.in_turn(state, self.index is None, self._answered, config, state, queries, targets, mask)",
         "Only a call from another thread at the same time can tell; held by tests/test_threads.py.",
         told=True,
     ),
@@ -767,7 +767,7 @@ EXPLAINED: tuple[Explained, ...] = (
     Explained(
         "raremem.provenance",
         "is_current",
-        "return own is None or (known and updates == own.updates)",
+        "return own is None or (known and updates == at)",
         "return own is None or (known)",
         "Reached only where the content of arrays cannot be seen, on a GPU or in traced code; none of these "
         "backends is such a one.",
@@ -776,8 +776,8 @@ EXPLAINED: tuple[Explained, ...] = (
     Explained(
         "raremem.provenance",
         "is_current",
-        "return own is None or (known and updates == own.updates)",
-        "return own is not None or (known and updates == own.updates)",
+        "return own is None or (known and updates == at)",
+        "return own is not None or (known and updates == at)",
         "Reached only where the content of arrays cannot be seen, on a GPU or in traced code; none of these "
         "backends is such a one.",
         told=True,
