@@ -1,1 +1,1 @@
-"""Shared tasks that run on any backend, their reports, and the command line."""
+"""Shared tasks that run on any backend, their peers and their reports."""

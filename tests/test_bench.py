@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from raremem.benchmarks import bench, cli, downloads
-from raremem.benchmarks.characters import DataError
-from raremem.benchmarks.pages import Outcome
+from raremem.benchmarks import runner as bench
+from raremem.benchmarks.data import downloads
+from raremem.benchmarks.data.errors import DataError
+from raremem.benchmarks.report.pages import Outcome
+from raremem.command import cli
 
 
 def test_list_says_what_each_task_needs(capsys):

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 import raremem
-from raremem.benchmarks import cli
-from raremem.benchmarks.characters import DataError, draw_characters, load_omniglot
+from raremem.benchmarks.data.characters import draw_characters, load_omniglot
+from raremem.benchmarks.data.errors import DataError
 from raremem.benchmarks.demo.run import Scale, run_demo
+from raremem.command import cli
 
 SMALL = Scale(steps=60, drawn_train=60, drawn_test=12, test=3)
 
@@ -143,7 +144,7 @@ def test_interrupt_leaves_no_file(tmp_path):
     import signal
 
     process = subprocess.Popen(
-        [sys.executable, "-m", "raremem.benchmarks.cli", "demo", "--out", str(tmp_path / "out")],
+        [sys.executable, "-m", "raremem.command.cli", "demo", "--out", str(tmp_path / "out")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

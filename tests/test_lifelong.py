@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import raremem
-from raremem.benchmarks import lifelong
-from raremem.benchmarks.lifelong import Stream, answers_of_all, classes_of_pass, make_stream, outcome
-from raremem.benchmarks.stores import RowStore, showings_and_lags
+from raremem.benchmarks.online.classifiers import RowStore, showings_and_lags
+from raremem.benchmarks.tasks import lifelong
+from raremem.benchmarks.tasks.lifelong import Stream, answers_of_all, classes_of_pass, make_stream, outcome
 
 SLOTS = 40
 

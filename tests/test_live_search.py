@@ -5,8 +5,11 @@ import json
 import pytest
 
 from raremem import index as live
-from raremem.benchmarks import cli, live_search, ranks, streams
-from raremem.benchmarks.characters import draw_characters
+from raremem.benchmarks.cost import ranks
+from raremem.benchmarks.data.characters import draw_characters
+from raremem.benchmarks.live_index import search as live_search
+from raremem.benchmarks.live_index import streams
+from raremem.command import cli
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])

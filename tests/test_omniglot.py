@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import raremem
-from raremem.benchmarks import cli, omniglot
-from raremem.benchmarks.characters import Characters, draw_characters
-from raremem.benchmarks.embedding.recipe import Recipe, episode, make_embedder
+from raremem.benchmarks.data.characters import Characters, draw_characters
+from raremem.benchmarks.tasks import omniglot
+from raremem.benchmarks.training.embedding.recipe import Recipe, episode, make_embedder
+from raremem.command import cli
 
 NUMPY = raremem.get_backend("numpy")
 RECIPE = Recipe(steps=120, classes=16, channels=(1, 16, 32), distortion=1.0)
@@ -53,7 +54,7 @@ def test_training_through_the_memory_helps(backend, loss, characters):
 
 def test_that_check_can_fail(characters, monkeypatch):
     """Without the memory's gradient the network learns nothing."""
-    from raremem.benchmarks.embedding.torch_learner import TorchEmbedder
+    from raremem.benchmarks.training.embedding.torch_learner import TorchEmbedder
 
     whole = TorchEmbedder.losses
     monkeypatch.setattr(TorchEmbedder, "losses", lambda self, *batch: whole(self, *batch) * 0.0)
@@ -102,7 +103,7 @@ def test_both_frameworks_learn_alike(characters, monkeypatch):
     """Within 2 %, in bf16 and in f32; with another rate they do not."""
     expected = pytest.approx(losses_of("torch", characters), rel=0.02)
     assert losses_of("jax", characters) == expected
-    monkeypatch.setattr("raremem.benchmarks.embedding.jax_learner.MATRIX_RATE", 0.025)
+    monkeypatch.setattr("raremem.benchmarks.training.embedding.jax_learner.MATRIX_RATE", 0.025)
     assert losses_of("jax", characters) != expected
 
 

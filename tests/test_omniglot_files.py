@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from raremem.benchmarks import characters
-from raremem.benchmarks.characters import DataError, load_omniglot
+from raremem.benchmarks.data import characters
+from raremem.benchmarks.data.characters import load_omniglot
+from raremem.benchmarks.data.errors import DataError
 
 PARTS = ("images_background", "images_evaluation")
 IMAGES = np.random.default_rng(0).random((2, 20, 105, 105)) < 0.9

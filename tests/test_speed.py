@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from raremem import get_backend, search
-from raremem.benchmarks import cli, speed
+from raremem.benchmarks.cost import speed
+from raremem.command import cli
 
 SMALL = [speed.Case(5000, 4, 8, 1), speed.Case(6000, 70, 8, 5)]
 

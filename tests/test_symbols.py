@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import raremem
-from raremem.benchmarks.symbols.recipe import Recipe
-from raremem.benchmarks.symbols.run import ARMS, make_learner, measure, outcome, seen_in_training
-from raremem.benchmarks.training import Run
+from raremem.benchmarks.tasks.symbols.recipe import Recipe
+from raremem.benchmarks.tasks.symbols.run import ARMS, make_learner, measure, outcome, seen_in_training
+from raremem.benchmarks.training.loop import Run
 
 SMALL = {
     "steps": 130,

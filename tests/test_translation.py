@@ -8,13 +8,14 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from raremem.benchmarks import cli, files
-from raremem.benchmarks.characters import DataError
-from raremem.benchmarks.files import read_lines
-from raremem.benchmarks.training import Run
-from raremem.benchmarks.translation.corpus import END, PAD, START, Corpus, Sentences, load_multi30k, word_recall
-from raremem.benchmarks.translation.recipe import BUCKETS, Recipe, epoch_of, padded
-from raremem.benchmarks.translation.run import ARMS, SEEN, Text, bleu, make_learner, measure, outcome
+from raremem.benchmarks.data import text
+from raremem.benchmarks.data.corpus import END, PAD, START, Corpus, Sentences, load_multi30k, word_recall
+from raremem.benchmarks.data.errors import DataError
+from raremem.benchmarks.data.text import read_lines
+from raremem.benchmarks.tasks.translation.recipe import BUCKETS, Recipe, epoch_of, padded
+from raremem.benchmarks.tasks.translation.run import ARMS, SEEN, Text, bleu, make_learner, measure, outcome
+from raremem.benchmarks.training.loop import Run
+from raremem.command import cli
 
 NAMES = 64
 """In training eight times each; as many others stand in the test set twice, once in each half."""
@@ -65,9 +66,9 @@ def check(losses, with_memory, without):
 @pytest.fixture(autouse=True)
 def faster(monkeypatch):
     """Learn faster; and translate so many at once that all batches have one size, so that JAX makes one program."""
-    monkeypatch.setattr(importlib.import_module("raremem.benchmarks.translation.run"), "TRANSLATED_AT_ONCE", NAMES)
+    monkeypatch.setattr(importlib.import_module("raremem.benchmarks.tasks.translation.run"), "TRANSLATED_AT_ONCE", NAMES)
     for backend in ("torch", "jax"):
-        module = pytest.importorskip(f"raremem.benchmarks.translation.{backend}_learner")
+        module = pytest.importorskip(f"raremem.benchmarks.tasks.translation.{backend}_learner")
         monkeypatch.setattr(module, "LEARNING_RATE", 8e-3)
 
 
@@ -82,7 +83,7 @@ def test_memory_knows_names_that_it_has_read_once(backend, corpus):
 
 
 def test_that_check_can_fail(corpus, monkeypatch):
-    from raremem.benchmarks.translation.torch_learner import TorchTranslator
+    from raremem.benchmarks.tasks.translation.torch_learner import TorchTranslator
 
     monkeypatch.setattr(TorchTranslator, "read", lambda self, *batch: None)
     losses, found = trained("torch", corpus, memory=True)
@@ -120,7 +121,7 @@ def test_padding_is_not_read(backend, corpus):
         learner.eval()
         short, long = (learner.encode(torch.from_numpy(rows)).states.detach().numpy() for rows in (source, padded_more))
     else:
-        from raremem.benchmarks.translation.jax_learner import _Dropout, _encode
+        from raremem.benchmarks.tasks.translation.jax_learner import _Dropout, _encode
 
         short, long = (np.asarray(_encode(learner.weights, rows, _Dropout(0.0)).states) for rows in (source, padded_more))
     np.testing.assert_allclose(long[:, : source.shape[1]], short, rtol=0, atol=1e-5)
@@ -216,7 +217,7 @@ UNREADABLE = {
 
 @pytest.mark.parametrize("kind", UNREADABLE)
 def test_a_text_that_is_none_is_one_line_that_names_it(tmp_path, kind, monkeypatch):
-    monkeypatch.setattr(files, "MOST_TEXT", 1000)
+    monkeypatch.setattr(text, "MOST_TEXT", 1000)
     name, content = UNREADABLE[kind]
     for part in ("train", "test_2016_flickr"):
         for language in ("en", "de"):

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raremem.benchmarks.characters import Images
+from raremem.benchmarks.data.characters import Images
 from raremem.benchmarks.demo.stream import Answers, Recall, Stream
-from raremem.benchmarks.pages import Table, fact_list, html_table, inline_svg, page
+from raremem.benchmarks.report.pages import Table, fact_list, html_table, inline_svg, page
 
 SHOWINGS = (1, 2, 3, 5, 10)
 LAGS = ((1, 9), (10, 99), (100, 999), (1_000, 9_999))

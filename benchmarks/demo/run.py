@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import raremem
-from raremem.benchmarks.characters import Characters, draw_characters, load_omniglot, need_classes
+from raremem.benchmarks.data.characters import Characters, draw_characters, load_omniglot, need_classes
 from raremem.benchmarks.demo.report import accuracy_by_lag, accuracy_by_showing, as_html
 from raremem.benchmarks.demo.stream import Answers, Stream, run_stream, shuffled_stream
-from raremem.benchmarks.embedding.recipe import SHAPES, Embedder, Recipe, episode, make_embedder
-from raremem.benchmarks.files import check_out, write_file
-from raremem.benchmarks.pages import as_text, need_plots
 from raremem.benchmarks.progress import progress
+from raremem.benchmarks.report.pages import as_text, need_plots
+from raremem.benchmarks.training.embedding.recipe import SHAPES, Embedder, Recipe, episode, make_embedder
+from raremem.command.outputs import check_out, write_file
 
 SLOTS_FOR_EACH_CLASS = 3
 GALLERY = 24

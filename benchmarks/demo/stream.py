@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 import raremem
 from raremem.backend import Backend
+from raremem.benchmarks.online.classifiers import Rows, RowStore, SoftmaxHead, Store, showings_and_lags
 from raremem.benchmarks.progress import progress
-from raremem.benchmarks.stores import Rows, RowStore, SoftmaxHead, Store, showings_and_lags
 
 
 @dataclass(frozen=True)

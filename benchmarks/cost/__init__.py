@@ -1,0 +1,1 @@
+"""What a step costs, and the peers that it is measured beside."""

@@ -1,0 +1,1 @@
+"""Data sets, drawn or read from files, and their distortions."""

@@ -1,0 +1,56 @@
+"""The official data sets, fetched and checked, for who has a network: `--data download`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from raremem.benchmarks.data.errors import DataError
+from raremem.errors import MissingPackageError
+
+DOWNLOAD = "download"
+"""What `--data` is told instead of a folder."""
+
+SOURCES: dict[str, tuple[str, dict[str, str]]] = {
+    "omniglot": (
+        "https://github.com/brendenlake/omniglot/raw/master/python/",
+        {
+            "images_background.zip": "md5:68d2efa1b9178cc56df9314c21c6e718",
+            "images_evaluation.zip": "md5:6b91aef0f799c5bb55b94e3f2daec811",
+        },
+    ),
+    "multi30k": (
+        "https://github.com/multi30k/dataset/raw/master/data/task1/raw/",
+        {
+            "train.en.gz": "sha256:d79cfa999dd4c51d2cb42499b6796d5a882c3a8a961923c25a898c90f8bbd56f",
+            "train.de.gz": "sha256:726e39b2fa9eb9ffb6dc763fb35a179f80fae06ffc5d28b6ace5faa883de28a6",
+            "test_2016_flickr.en.gz": "sha256:611d361c6334bc7246101d48097c13cf5c4413c5befc793cc629934359d532d9",
+            "test_2016_flickr.de.gz": "sha256:9204244e408ccb38d2a55cfcd344df15005fc42a07a6e55ca6c52b6ababb8cc8",
+        },
+    ),
+}
+"""For each data set its official address, and its files with their checksums: Omniglot's are those that torchvision lists,
+Multi30k's were taken from its files."""
+
+
+def fetch(name: str) -> Path:
+    """The folder with the data set of that name, in the user's cache; what is there already is not fetched again.
+
+    Raises:
+        DataError: a file cannot be fetched, or is not what it should be.
+        MissingPackageError: pooch is not installed.
+    """
+    try:
+        import pooch
+    except ImportError as error:
+        raise MissingPackageError("--data download needs pooch: pip install 'raremem[bench]'") from error
+    address, files = SOURCES[name]
+    folder = Path(pooch.os_cache("raremem")) / name
+    store = pooch.create(path=folder, base_url=address, registry=files, retry_if_failed=2)
+    try:
+        for file in files:
+            store.fetch(file)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{name} could not be fetched from {address} ({error}); fetch it yourself and name its folder."
+        ) from error
+    return folder

@@ -1,0 +1,1 @@
+"""Streams of classes, each asked for and then learned, and what classifies them."""
