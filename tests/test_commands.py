@@ -9,15 +9,16 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import raremem
-from raremem.benchmarks import runner as bench
-from raremem.benchmarks.report.pages import Outcome
-from raremem.benchmarks.training.loop import Run, resume, snapshot
+from raremem.benchmarks import registry, runner
+from raremem.benchmarks.task import Findings
+from raremem.benchmarks.training.snapshots import TrainingRun, resume, snapshot
 from raremem.command import cli
 from raremem.command.outputs import check_out
 
@@ -43,7 +44,7 @@ def place(tmp_path, monkeypatch):
     def worked(*arguments):
         raise AssertionError("work was begun")
 
-    monkeypatch.setattr(bench.Task, "run", worked)
+    monkeypatch.setattr(runner, "find", lambda name: replace(registry.find(name), run=worked))
     monkeypatch.setattr("raremem.benchmarks.demo.run.make_embedder", worked)
     return tmp_path
 
@@ -106,7 +107,7 @@ def test_what_is_wrong_is_one_line_before_the_work(place, line, named, capsys):
     assert [path for path in sorted(place.rglob("*")) if "__pycache__" not in path.parts] == before
 
 
-@pytest.mark.parametrize("task", [name for name, task in bench.TASKS.items() if task.data] + ["demo"])
+@pytest.mark.parametrize("task", [name for name in registry.TASKS if registry.find(name).data] + ["demo"])
 @pytest.mark.parametrize("data", ["nowhere", "file", "broken", ".", "demo"])
 def test_data_that_is_not_there_is_one_line(place, task, data, capsys, monkeypatch):
     monkeypatch.undo()
@@ -142,14 +143,15 @@ def test_too_few_characters_are_told_before_training(tmp_path, capsys, monkeypat
         assert re.search(r"Omniglot has 3 classes to (train|test) on; expected \d+ at least", capsys.readouterr().err)
 
 
-def outcome_of(text):
-    return Outcome({text: 1.0}, {}, {text: [["", text], [text, "1"]]}, list, {text: text})
+def findings_of(text):
+    return Findings({text: 1.0}, {}, {text: [["", text], [text, "1"]]}, list, {text: text})
 
 
 @pytest.fixture
 def task(monkeypatch):
     """Every task gives a table of German and of markup at once."""
-    monkeypatch.setattr(bench.Task, "run", lambda self: lambda setting: outcome_of(f"{GERMAN} <script>\u2028\x1b[2J"))
+    found = findings_of(f"{GERMAN} <script>\u2028\x1b[2J")
+    monkeypatch.setattr(runner, "find", lambda name: replace(registry.find(name), run=lambda setting: found))
 
 
 RESULT = {"task": "symbols", "backend": "torch", "seed": 7, "minutes": 1.0, "headline": {"a": 1.0}}
@@ -214,7 +216,7 @@ def test_german_is_printed_on_every_terminal(task, tmp_path, monkeypatch, encodi
 
 
 def run_of(asked):
-    return Run({**asked, "minutes": 1.0}, 40, 20, 1.0, [{"step": 20, "minutes": 1.0, "loss": 0.5}])
+    return TrainingRun({**asked, "minutes": 1.0}, 40, 20, 1.0, [{"step": 20, "minutes": 1.0, "loss": 0.5}])
 
 
 SNAPSHOTS = {
@@ -236,7 +238,7 @@ def test_a_snapshot_that_is_none_is_named_before_the_work(tmp_path, kind, name, 
     path = tmp_path / f"{name}-torch-0.safetensors"
     content = SNAPSHOTS[kind]
     path.write_bytes(safetensors.numpy.save({"a": np.zeros(2)}, {"run": "5"}) if content is None else content)
-    monkeypatch.setattr("raremem.benchmarks.training.loop.framework_module", None)
+    monkeypatch.setattr("raremem.benchmarks.training.learner.framework_module", None)
     monkeypatch.setattr("raremem.benchmarks.tasks.omniglot.load_omniglot", lambda data: None)
     monkeypatch.setattr(
         "raremem.benchmarks.tasks.omniglot.trained", lambda setting, *rest: resume(setting.snapshot("omniglot"), {}, 1.0)

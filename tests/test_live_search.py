@@ -5,28 +5,28 @@ import json
 import pytest
 
 from raremem import index as live
-from raremem.benchmarks.cost import ranks
 from raremem.benchmarks.data.characters import draw_characters
-from raremem.benchmarks.live_index import search as live_search
-from raremem.benchmarks.live_index import streams
+from raremem.benchmarks.live_index import measure, methods, streams
+from raremem.benchmarks.tasks import index as live_search
+from raremem.benchmarks.tasks import ranks
 from raremem.command import cli
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
 def test_every_way_of_searching_is_measured(backend, tmp_path, monkeypatch):
     monkeypatch.setattr(live_search, "SIZES", ((3000, 16),))
-    monkeypatch.setattr(live_search, "CHECKS", 3)
-    monkeypatch.setattr(live_search, "REBUILT_EVERY", 2)
+    monkeypatch.setattr(measure, "CHECKS", 3)
+    monkeypatch.setattr(methods, "REBUILT_EVERY", 2)
     monkeypatch.setattr(live, "SMALLEST", 1000)
     monkeypatch.setattr(live, "FRESH", 200)
     assert cli.main(["bench", "index", "--backend", backend, "--minutes", "0.02", "--out", str(tmp_path)]) == 0
     found = json.loads((tmp_path / f"index-{backend}-0.json").read_text())["figures"]["3,000 keys of 16 dimensions"]
     assert next(iter(found)) == "exact"
     assert min(found["exact"]["recall_at_1"]) == 100
-    for way, measured in found.items():
-        assert measured["steps"] > 0
-        assert min(measured["recall_at_1"]) > 70, way
-        assert way not in ("exact", "raremem + annoy", "raremem + faiss", "raremem + hnswlib") or min(measured["newest"]) == 100
+    for way, figures in found.items():
+        assert figures["steps"] > 0
+        assert min(figures["recall_at_1"]) > 70, way
+        assert way not in ("exact", "raremem + annoy", "raremem + faiss", "raremem + hnswlib") or min(figures["newest"]) == 100
 
 
 def test_a_stream_of_characters():

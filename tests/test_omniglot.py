@@ -9,11 +9,11 @@ import pytest
 import raremem
 from raremem.benchmarks.data.characters import Characters, draw_characters
 from raremem.benchmarks.tasks import omniglot
-from raremem.benchmarks.training.embedding.recipe import Recipe, episode, make_embedder
+from raremem.benchmarks.training.embedding.recipe import EmbeddingRecipe, episode, make_embedder
 from raremem.command import cli
 
 NUMPY = raremem.get_backend("numpy")
-RECIPE = Recipe(steps=120, classes=16, channels=(1, 16, 32), distortion=1.0)
+RECIPE = EmbeddingRecipe(steps=120, classes=16, channels=(1, 16, 32), distortion=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_a_learner_goes_on_where_it_was(backend, characters):
 def test_classes_are_turned_and_mirrored():
     images = np.zeros((16, 1, 28, 28), np.float32)
     images[:, :, 2, 5] = 1
-    recipe = Recipe(classes=128, showings=1)
+    recipe = EmbeddingRecipe(classes=128, showings=1)
     shown, values = episode(dataclasses.replace(recipe, distortion=0.0), images, 0)
     assert sorted(values[0].tolist()) == list(range(128))
     places = {tuple(np.argwhere(picture)[0] - np.argwhere(shown[0, 0])[0]) for picture in shown[0]}
@@ -89,7 +89,7 @@ def test_classes_are_turned_and_mirrored():
 
 def test_every_showing_has_values_of_its_own():
     """So that a turn finds nothing of the one before."""
-    _, values = episode(Recipe(classes=10, showings=3), np.zeros((4, 5, 28, 28), np.float32), 0)
+    _, values = episode(EmbeddingRecipe(classes=10, showings=3), np.zeros((4, 5, 28, 28), np.float32), 0)
     assert len(np.unique(values)) == 30
     assert (np.diff(values, axis=0) == 32).all()
 

@@ -8,19 +8,20 @@ from functools import partial
 
 import faiss
 
-from raremem.benchmarks.cost.speed import Case, median_ms
+from raremem.benchmarks.cost.timing import median_ms
+from raremem.benchmarks.cost.workload import Workload
 
 
-def main(seconds: float, cases: list[Case]) -> list[float]:
-    """Milliseconds of each case."""
+def main(seconds: float, workloads: list[Workload]) -> list[float]:
+    """Milliseconds of each workload."""
     taken = []
-    for case in cases:
-        keys, _, queries, _ = case.data()
-        index = faiss.IndexFlatIP(case.key_dim)
+    for workload in workloads:
+        keys, _, queries, _ = workload.data()
+        index = faiss.IndexFlatIP(workload.key_dim)
         index.add(keys)
-        taken.append(median_ms(partial(index.search, queries, case.neighbors), seconds))
+        taken.append(median_ms(partial(index.search, queries[0], workload.neighbors), seconds))
     return taken
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(float(sys.argv[1]), [Case(**case) for case in json.loads(sys.argv[2])])))
+    print(json.dumps(main(float(sys.argv[1]), [Workload(**sizes) for sizes in json.loads(sys.argv[2])])))

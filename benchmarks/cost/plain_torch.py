@@ -1,14 +1,15 @@
-"""A memory as one writes it in plain PyTorch: a matrix product, `topk`, and index writes. What `speed` compares with."""
+"""A memory as one writes it in plain PyTorch, with a matrix product, `topk` and index writes: what `speed` compares with."""
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from raremem.benchmarks.cost.speed import as_graph, median_ms, on_cuda
+from raremem.benchmarks.cost.timing import as_graph, median_ms, on_cuda
 
 
 class PlainMemory:
@@ -39,13 +40,16 @@ class PlainMemory:
 
 
 def measure(neighbors: int, keys: Any, values: Any, queries: Any, targets: Any, seconds: float) -> dict[str, float]:
-    """Milliseconds of its step, on a GPU as one CUDA graph too, and of the limit."""
+    """Milliseconds of its step, on a GPU as one CUDA graph too, and of the limit. See `workload.Workload.data`."""
     memory = PlainMemory(torch.tensor(keys), torch.tensor(values), neighbors)
-    rows, wanted = torch.tensor(queries, requires_grad=True), torch.tensor(targets)
-    found = {"plain": median_ms(lambda: memory.step(rows, wanted), seconds)}
-    if on_cuda():
-        found["plain graph"] = median_ms(as_graph(lambda: memory.step(rows, wanted)), seconds)
+    batches = [
+        (torch.tensor(rows, requires_grad=True), torch.tensor(wanted)) for rows, wanted in zip(queries, targets, strict=True)
+    ]
+    turns = cycle(batches)
+    found = {"plain": median_ms(lambda: memory.step(*next(turns)), seconds)}
+    if on_cuda() and len(batches) == 1:
+        found["plain graph"] = median_ms(as_graph(lambda: memory.step(*batches[0])), seconds)
     with torch.no_grad():
-        product = median_ms(lambda: rows @ memory.keys.T, seconds)
+        product = median_ms(lambda: batches[0][0] @ memory.keys.T, seconds)
         found["limit"] = max(product, median_ms(memory.keys.amax, seconds))
     return found

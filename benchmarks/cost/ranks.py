@@ -15,29 +15,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from unittest import mock
 
 import numpy as np
 
-from raremem.benchmarks.progress import progress
-from raremem.benchmarks.report.pages import Outcome
-from raremem.benchmarks.runner import Setting
 from raremem.command.signals import CLEANING
 from raremem.config import MemoryConfig
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-RANKS = (1, 2, 4)
 SLOTS = 262_144
 KEY_DIM = 64
 NEIGHBORS = 16
 BATCH = 64
 """Rows of all ranks together."""
 WARM_UP = 2
-BILLION = 10**9
-DEVICES = 64
 
 
 @dataclass(frozen=True)
@@ -49,16 +40,6 @@ class Cost:
     sent: float
     calls: float
     keys: int
-
-
-def run(setting: Setting) -> Outcome:
-    """Measure each number of ranks, for about `setting.minutes` in all.
-
-    Raises:
-        MissingPackageError: PyTorch is not installed.
-    """
-    costs = [measure(ranks, 60 * setting.minutes / len(RANKS)) for ranks in progress(RANKS, "ranks")]
-    return outcome(costs)
 
 
 def measure(ranks: int, seconds: float) -> Cost:
@@ -92,10 +73,7 @@ def _steps(rank: int, ranks: int, folder: str, seconds: float) -> None:
         target = torch.randint(0, 1000, (BATCH // ranks,), generator=generator)
         started = time.perf_counter()
         with _counted() as counted:
-            out = memory(query, target)
-            assert out.loss is not None
-            out.loss.sum().backward()
-            memory.update(out)
+            _step(memory, query, target)
         taken.append(time.perf_counter() - started)
         sent.append((sum(counted), len(counted)))
         go_on = torch.tensor([float(time.perf_counter() < end or len(taken) <= WARM_UP)])
@@ -105,6 +83,12 @@ def _steps(rank: int, ranks: int, folder: str, seconds: float) -> None:
         cost = Cost(ranks, 1000 * statistics.median(taken[WARM_UP:]), float(bytes_sent), float(calls), memory.keys.nbytes)
         (Path(folder) / "cost").write_text(json.dumps(asdict(cost)))
     dist.destroy_process_group()
+
+
+def _step(memory: Any, query: Any, target: Any) -> None:
+    out = memory(query, target)
+    out.loss.sum().backward()
+    memory.update(out)
 
 
 def _fill(memory: Any, generator: Any) -> None:
@@ -134,41 +118,3 @@ def _counted() -> Iterator[list[int]]:
         mock.patch.object(dist, "all_reduce", counting(dist.all_reduce, 0)),
     ):
         yield sizes
-
-
-def outcome(costs: list[Cost]) -> Outcome:
-    """The table, the plot, and what a billion slots would cost by these figures."""
-    table = [["ranks", "step ms", "kB sent by a rank", "collectives", "MB of keys on a rank"]]
-    for cost in costs:
-        numbers = (f"{cost.milliseconds:.1f}", f"{cost.sent / 1e3:.1f}", f"{cost.calls:.0f}", f"{cost.keys / 1e6:.1f}")
-        table.append([str(cost.ranks), *numbers])
-    headline = {f"{cost.ranks} ranks: step ms": cost.milliseconds for cost in costs}
-    headline |= {f"{cost.ranks} ranks: kB sent by a rank": cost.sent / 1e3 for cost in costs}
-    return Outcome(
-        headline=headline,
-        figures={"costs": [asdict(cost) for cost in costs]},
-        tables={f"{SLOTS:,} slots of {KEY_DIM} dimensions, {NEIGHBORS} neighbors, {BATCH} rows in all": table},
-        plots=lambda: [_plot(costs)],
-        notes=[_on_paper(costs[-1])],
-    )
-
-
-def _on_paper(cost: Cost) -> str:
-    """What a billion slots would need."""
-    keys, rest = 4 * KEY_DIM * BILLION / DEVICES / 1e9, 12 * BILLION / 1e9
-    return (
-        f"On paper, {BILLION:,} slots of {KEY_DIM} dimensions on {DEVICES} devices: each holds {keys:.1f} GB of keys and "
-        f"{rest:.0f} GB of values, ages and hits. A step sends what it sends here, {cost.sent / 1e3:.0f} kB a rank in "
-        f"{cost.calls:.0f} collectives, since none depends on the slots."
-    )
-
-
-def _plot(costs: list[Cost]) -> Figure:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 3.5), layout="constrained")
-    axes = figure.subplots()
-    axes.plot([cost.ranks for cost in costs], [cost.milliseconds for cost in costs], marker="o")
-    axes.set(xlabel="ranks", ylabel="milliseconds a step", xticks=RANKS, ylim=(0, None))
-    axes.grid(alpha=0.3)
-    return figure

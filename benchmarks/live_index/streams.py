@@ -10,10 +10,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from raremem.benchmarks.cost.speed import IN_CLUSTER, near
+from raremem.benchmarks.cost.workload import IN_CLUSTER, near
 from raremem.benchmarks.data.characters import Images
+from raremem.benchmarks.data.distortion import distort
 from raremem.benchmarks.progress import progress
-from raremem.benchmarks.training.embedding.recipe import distort
 
 BATCH = 64
 AHEAD = 2**20
@@ -23,7 +23,7 @@ Rows = NDArray[np.float32]
 Ints = NDArray[np.int32]
 
 
-class Stream(Protocol):
+class KeyStream(Protocol):
     """Keys, and what comes after them."""
 
     def start(self) -> tuple[Rows, Ints]:
@@ -48,12 +48,12 @@ class Clusters:
         return generator.standard_normal((self.slots // IN_CLUSTER, self.key_dim), np.float32)
 
     def start(self) -> tuple[Rows, Ints]:
-        """See `Stream`."""
+        """See `KeyStream`."""
         values = np.resize(np.arange(len(self.centers), dtype=np.int32), self.slots)
         return self._rows(values, 0), values
 
     def batch(self, step: int) -> tuple[Rows, Ints]:
-        """See `Stream`."""
+        """See `KeyStream`."""
         generator = np.random.default_rng([self.seed, 2, step])
         targets = generator.integers(0, len(self.centers), BATCH).astype(np.int32)
         return self._rows(targets, step + 1), _half_new(targets, len(self.centers), step)
@@ -74,11 +74,11 @@ class Drawings:
     classes: Ints
 
     def start(self) -> tuple[Rows, Ints]:
-        """See `Stream`."""
+        """See `KeyStream`."""
         return self.rows[: self.slots], self.classes[: self.slots]
 
     def batch(self, step: int) -> tuple[Rows, Ints]:
-        """See `Stream`."""
+        """See `KeyStream`."""
         half = (len(self.rows) - self.slots) // BATCH // 2
         first = self.slots + BATCH * (step % half + half * (step >= AHEAD))
         some = slice(first, first + BATCH)

@@ -1,4 +1,4 @@
-"""Things that remember rows and their classes, to be compared on a stream: the memory, and what else one might use."""
+"""Classifiers that learn from a stream of rows and their classes: the memory, and what else one might use."""
 
 from __future__ import annotations
 
@@ -8,28 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 import raremem
+from raremem.benchmarks.online.stream import Labels
 
 Rows = NDArray[np.float32]
-Labels = NDArray[np.int32]
 
 HEAD_TEMPERATURE = 10.0
 HEAD_RATE = 0.3
 
 
-def showings_and_lags(classes: Labels) -> tuple[Labels, Labels]:
-    """For each step of a stream, which showing of its class it is (from 1), and how many steps ago the last was (else 0)."""
-    showing, lag = np.zeros(len(classes), np.int32), np.zeros(len(classes), np.int32)
-    count, last = np.zeros(classes.max() + 1, np.int32), np.zeros(classes.max() + 1, np.int32)
-    for step, label in enumerate(classes):
-        count[label] += 1
-        showing[step] = count[label]
-        lag[step] = step - last[label] if count[label] > 1 else 0
-        last[label] = step
-    return showing, lag
-
-
-class Store(Protocol):
-    """Something that remembers."""
+class OnlineClassifier(Protocol):
+    """Classifies rows as they come, and learns their classes one step later."""
 
     def ask(self, rows: Rows) -> Labels:
         """The class of each row, -1 for no answer."""
@@ -38,19 +26,19 @@ class Store(Protocol):
         """Remember the rows last asked for."""
 
 
-class MemoryStore:
+class MemoryClassifier:
     """raremem."""
 
     def __init__(self, backend: raremem.Backend, config: raremem.MemoryConfig) -> None:
         self.backend, self.config, self.state = backend, config, backend.init(config)
 
     def ask(self, rows: Rows) -> Labels:
-        """See `Store.ask`."""
+        """See `OnlineClassifier.ask`."""
         self.found = self.backend.query(self.config, self.state, rows)
         return np.asarray(self.found.values)[:, 0]
 
     def learn(self, rows: Rows, labels: Labels) -> None:
-        """See `Store.learn`."""
+        """See `OnlineClassifier.learn`."""
         self.state, _ = self.backend.update(self.config, self.state, rows, labels, None, self.found)
 
     def holds(self, labels: Labels) -> NDArray[np.bool_]:
@@ -58,7 +46,7 @@ class MemoryStore:
         return np.isin(labels, np.asarray(self.state.values))
 
 
-class RowStore:
+class BufferClassifier:
     """The nearest of some rows that were seen: the last `slots`, or an even sample of all (a reservoir)."""
 
     def __init__(self, slots: int, dim: int, reservoir: bool = False, seed: int = 0) -> None:
@@ -66,14 +54,14 @@ class RowStore:
         self.generator = np.random.default_rng([seed, 5]) if reservoir else None
 
     def ask(self, rows: Rows) -> Labels:
-        """See `Store.ask`."""
+        """See `OnlineClassifier.ask`."""
         filled = min(self.seen, len(self.rows))
         if not filled:
             return np.full(len(rows), -1, np.int32)
         return self.labels[(rows @ self.rows[:filled].T).argmax(axis=1)]
 
     def learn(self, rows: Rows, labels: Labels) -> None:
-        """See `Store.learn`."""
+        """See `OnlineClassifier.learn`."""
         for row, label in zip(rows, labels, strict=True):
             place = self.seen % len(self.rows)
             if self.generator is not None and self.seen >= len(self.rows):
@@ -90,11 +78,11 @@ class SoftmaxHead:
         self.weights = np.zeros((classes, dim), np.float32)
 
     def ask(self, rows: Rows) -> Labels:
-        """See `Store.ask`."""
+        """See `OnlineClassifier.ask`."""
         return (rows @ self.weights.T).argmax(axis=1).astype(np.int32)
 
     def learn(self, rows: Rows, labels: Labels) -> None:
-        """See `Store.learn`."""
+        """See `OnlineClassifier.learn`."""
         for row, label in zip(rows, labels, strict=True):
             logits = HEAD_TEMPERATURE * (self.weights @ row)
             error = np.exp(logits - logits.max())

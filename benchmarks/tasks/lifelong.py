@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 import raremem
 from raremem.benchmarks.data.characters import Images, load_omniglot, need_classes
-from raremem.benchmarks.online.classifiers import Labels, MemoryStore, Rows, RowStore, SoftmaxHead, Store, showings_and_lags
+from raremem.benchmarks.data.distortion import distort
+from raremem.benchmarks.online.classifiers import BufferClassifier, MemoryClassifier, OnlineClassifier, Rows, SoftmaxHead
+from raremem.benchmarks.online.stream import ClassStream, Labels, class_stream, lag_groups
 from raremem.benchmarks.progress import progress
-from raremem.benchmarks.report.pages import Outcome, Table
-from raremem.benchmarks.runner import Setting
+from raremem.benchmarks.task import Findings, Setting, Table, Task
 from raremem.benchmarks.tasks.omniglot import trained
-from raremem.benchmarks.training.embedding.recipe import distort
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,20 +30,16 @@ PASSES = 15
 RARE_PERIODS = (3, 5, 7, 13)
 RARE_CLASSES = 100
 """Of each period."""
+COLORS = {"raremem": "C0", "raremem, least_hit": "C4", "FIFO": "C1", "reservoir": "C2", "softmax head": "C3"}
 BATCH = 16
 SLOTS = (1_000, 3_000, 10_000, 100_000)
 SHOWINGS = (1, 2, 3, 5, 10, 20)
 LAGS = ((1, 99), (100, 999), (1_000, 9_999), (10_000, 50_000), (50_001, None))
 
-
-@dataclass(frozen=True)
-class Stream:
-    """What each step shows: its class, its embedding, which showing of it this is (from 1), and the steps since the last."""
-
-    classes: Labels
-    rows: Rows
-    showing: Labels
-    lag: Labels
+Contender = tuple[str, int | None]
+"""The name of a classifier, and its slots."""
+Groups = dict[str, NDArray[np.bool_]]
+"""By name, which steps [steps] are in a group."""
 
 
 def classes_of_pass(number: int, classes: int, rare_classes: int = RARE_CLASSES) -> Labels:
@@ -57,8 +53,9 @@ def classes_of_pass(number: int, classes: int, rare_classes: int = RARE_CLASSES)
 
 def make_stream(
     embed: Callable[[Images], Rows], images: Images, seed: int, passes: int = PASSES, rare_classes: int = RARE_CLASSES
-) -> Stream:
-    """The stream of characters [class, example, 28, 28]; the first pass shows them as they are."""
+) -> tuple[ClassStream, Rows]:
+    """The stream of characters [class, example, 28, 28] and the embedding of each step; the first pass shows them as they
+    are."""
     shown, rows = [], []
     for number in progress(range(passes), "embedding the stream"):
         generator = np.random.default_rng([seed, 6, number])
@@ -68,32 +65,31 @@ def make_stream(
         pictures = images[labels, examples]
         shown.append(labels)
         rows.append(embed(distort(generator, pictures) if number else pictures))
-    classes = np.concatenate(shown)
-    return Stream(classes, np.concatenate(rows), *showings_and_lags(classes))
+    return class_stream(np.concatenate(shown)), np.concatenate(rows)
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a store answered at each step, and, of a memory, whether it held the class then."""
+    """What a classifier answered at each step, and, of a memory, whether it held the class then."""
 
     given: Labels
     held: NDArray[np.bool_] | None
 
 
-def run_stream(store: Store, stream: Stream, title: str) -> Answers:
-    """Show the stream to a store."""
-    given, held = np.full(len(stream.classes), -1, np.int32), np.zeros(len(stream.classes), np.bool_)
-    starts = range(0, len(stream.classes) - BATCH + 1, BATCH)
+def run_stream(classifier: OnlineClassifier, stream: ClassStream, embedded: Rows, title: str) -> Answers:
+    """Show the stream to a classifier."""
+    given, held = np.full(len(stream), -1, np.int32), np.zeros(len(stream), np.bool_)
+    starts = range(0, len(stream) - BATCH + 1, BATCH)
     for start in progress(starts, title):
-        rows, labels = stream.rows[start : start + BATCH], stream.classes[start : start + BATCH]
-        given[start : start + BATCH] = store.ask(rows)
-        if isinstance(store, MemoryStore):
-            held[start : start + BATCH] = store.holds(labels)
-        store.learn(rows, labels)
-    return Answers(given, held if isinstance(store, MemoryStore) else None)
+        rows, labels = embedded[start : start + BATCH], stream.classes[start : start + BATCH]
+        given[start : start + BATCH] = classifier.ask(rows)
+        if isinstance(classifier, MemoryClassifier):
+            held[start : start + BATCH] = classifier.holds(labels)
+        classifier.learn(rows, labels)
+    return Answers(given, held if isinstance(classifier, MemoryClassifier) else None)
 
 
-def run(setting: Setting) -> Outcome:
+def run(setting: Setting) -> Findings:
     """Train the network of the Omniglot task, or take its snapshot, and show the stream to everyone.
 
     Raises:
@@ -104,74 +100,53 @@ def run(setting: Setting) -> Outcome:
     characters = load_omniglot(setting.data)
     need_classes(characters, train=0, test=len(RARE_PERIODS) * RARE_CLASSES + 1)
     learner, training = trained(setting, characters)
-    stream = make_stream(learner.embed, characters.test, setting.seed)
-    backend = raremem.get_backend(setting.backend)
-    return outcome(stream, answers_of_all(backend, stream, SLOTS, setting.seed), {"minutes": training.seconds / 60})
+    stream, rows = make_stream(learner.embed, characters.test, setting.seed)
+    answers = answers_of_all(raremem.get_backend(setting.backend), stream, rows, SLOTS, setting.seed)
+    return findings(stream, answers, {"minutes": training.seconds / 60})
 
 
 def answers_of_all(
-    backend: raremem.Backend, stream: Stream, sizes: tuple[int, ...], seed: int
-) -> dict[tuple[str, int | None], Answers]:
-    """Every store's answers, by its name and slots; the softmax head has none."""
-    dim = stream.rows.shape[1]
-    answers: dict[tuple[str, int | None], Answers] = {}
+    backend: raremem.Backend, stream: ClassStream, rows: Rows, sizes: tuple[int, ...], seed: int
+) -> dict[Contender, Answers]:
+    """Every classifier's answers, by its name and slots; the softmax head has none."""
+    dim = rows.shape[1]
+    answers: dict[Contender, Answers] = {}
     for slots in sizes:
         config = raremem.MemoryConfig(slots=slots, key_dim=dim, neighbors=1, seed=seed)
         least_hit = replace(config, evict="least_hit")
-        stores: dict[str, Store] = {
-            "raremem": MemoryStore(backend, config),
-            "raremem, least_hit": MemoryStore(backend, least_hit),
-            "FIFO": RowStore(slots, dim),
-            "reservoir": RowStore(slots, dim, reservoir=True, seed=seed),
+        classifiers: dict[str, OnlineClassifier] = {
+            "raremem": MemoryClassifier(backend, config),
+            "raremem, least_hit": MemoryClassifier(backend, least_hit),
+            "FIFO": BufferClassifier(slots, dim),
+            "reservoir": BufferClassifier(slots, dim, reservoir=True, seed=seed),
         }
-        for name, store in stores.items():
-            answers[name, slots] = run_stream(store, stream, f"{name}, {slots:,} slots")
-    answers["softmax head", None] = run_stream(SoftmaxHead(int(stream.classes.max()) + 1, dim), stream, "softmax head")
+        for name, classifier in classifiers.items():
+            answers[name, slots] = run_stream(classifier, stream, rows, f"{name}, {slots:,} slots")
+    head = SoftmaxHead(int(stream.classes.max()) + 1, dim)
+    answers["softmax head", None] = run_stream(head, stream, rows, "softmax head")
     return answers
 
 
-def outcome(stream: Stream, answers: dict[tuple[str, int | None], Answers], training: dict[str, Any]) -> Outcome:
+def findings(stream: ClassStream, answers: dict[Contender, Answers], training: dict[str, Any]) -> Findings:
     """The tables and plots."""
-    steps = len(stream.classes) // BATCH * BATCH
-    again = (stream.showing > 1) & (np.arange(len(stream.classes)) < steps)
-    by_showing = {f"{showing}.": (stream.showing == showing) & (np.arange(len(again)) < steps) for showing in SHOWINGS}
-    by_lag = {
-        f"{low:,}-{high:,}" if high else f"over {low - 1:,}": again & (stream.lag >= low) & (stream.lag <= (high or steps))
-        for low, high in LAGS
-    }
-    rest = {"all but 1st": again}
-    names = {key: key[0] if key[1] is None else f"{key[0]}, {key[1]:,} slots" for key in answers}
-    forgotten: Table = [["of what was shown before", *by_lag, *rest]]
-    for key, found in answers.items():
-        if found.held is not None:
-            wrong = found.given != stream.classes
-            for kind, rows in (("forgotten", wrong & ~found.held), ("confused", wrong & found.held)):
-                forgotten.append([f"{names[key]}: {kind}", *_percents(rows, {**by_lag, **rest})])
-    headline = {
-        f"{names[key]}, {label}, %": float(100 * (found.given == stream.classes)[rows].mean())
-        for key, found in answers.items()
-        for label, rows in {**rest, "last seen over 50,000 steps ago": by_lag["over 50,000"]}.items()
-        if rows.any()
-    }
+    steps = len(stream) // BATCH * BATCH
+    answered = np.arange(len(stream)) < steps
+    rest = {"all but 1st": answered & (stream.showing > 1)}
+    by_showing = {f"{showing}.": answered & (stream.showing == showing) for showing in SHOWINGS}
+    by_lag = {name: answered & rows for name, rows in lag_groups(stream, LAGS).items()}
     tables = {
-        f"Right answers by {title}, %": [
-            ["", *groups],
-            ["showings", *(f"{rows.sum():,}" for rows in groups.values())],
-            *([names[key], *_percents(found.given == stream.classes, groups)] for key, found in answers.items()),
-        ]
-        for title, groups in {
-            "showing of the class": {**by_showing, **rest},
-            "steps since the class was last seen": {**by_lag, **rest},
-        }.items()
+        "Right answers by showing of the class, %": _right_answers(stream, answers, {**by_showing, **rest}),
+        "Right answers by steps since the class was last seen, %": _right_answers(stream, answers, {**by_lag, **rest}),
     }
-    return Outcome(
-        headline=headline,
+    forgotten = _wrong_answers(stream, answers, {**by_lag, **rest})
+    return Findings(
+        headline=_headline(stream, answers, {**rest, "last seen over 50,000 steps ago": by_lag["over 50,000"]}),
         figures={"steps": steps, "training": training, "tables": tables, "forgotten": forgotten},
         tables={
             **tables,
             "Wrong answers of the memory, %: forgotten (no slot has the class) or confused (another is nearer)": forgotten,
         },
-        plots=lambda: [_plot(stream, answers, by_lag, again)],
+        plots=lambda: [_plot(stream, answers, by_lag, rest["all but 1st"])],
         facts={
             "stream": f"{steps:,} steps, {int(stream.classes.max()) + 1} classes, batches of {BATCH}",
             "training": f"{training['minutes']:.1f} minutes",
@@ -180,35 +155,70 @@ def outcome(stream: Stream, answers: dict[tuple[str, int | None], Answers], trai
     )
 
 
-def _percents(picked: NDArray[np.bool_], groups: dict[str, NDArray[np.bool_]]) -> list[str]:
-    return [f"{100 * picked[rows].mean():.1f}" if rows.any() else "-" for rows in groups.values()]
+def _name(contender: Contender) -> str:
+    name, slots = contender
+    return name if slots is None else f"{name}, {slots:,} slots"
 
 
-def _plot(
-    stream: Stream,
-    answers: dict[tuple[str, int | None], Answers],
-    by_lag: dict[str, NDArray[np.bool_]],
-    again: NDArray[np.bool_],
-) -> Figure:
+def _right_answers(stream: ClassStream, answers: dict[Contender, Answers], groups: Groups) -> Table:
+    """A row for each classifier."""
+    rows = [[_name(who), *_percents(found.given == stream.classes, groups)] for who, found in answers.items()]
+    return [["", *groups], ["showings", *(f"{steps.sum():,}" for steps in groups.values())], *rows]
+
+
+def _wrong_answers(stream: ClassStream, answers: dict[Contender, Answers], groups: Groups) -> Table:
+    """Two rows for each memory."""
+    table: Table = [["of what was shown before", *groups]]
+    for who, found in answers.items():
+        if found.held is not None:
+            wrong = found.given != stream.classes
+            table.append([f"{_name(who)}: forgotten", *_percents(wrong & ~found.held, groups)])
+            table.append([f"{_name(who)}: confused", *_percents(wrong & found.held, groups)])
+    return table
+
+
+def _headline(stream: ClassStream, answers: dict[Contender, Answers], groups: Groups) -> dict[str, float]:
+    return {
+        f"{_name(who)}, {label}, %": float(100 * (found.given == stream.classes)[steps].mean())
+        for who, found in answers.items()
+        for label, steps in groups.items()
+        if steps.any()
+    }
+
+
+def _percents(picked: NDArray[np.bool_], groups: Groups) -> list[str]:
+    return [f"{100 * picked[steps].mean():.1f}" if steps.any() else "-" for steps in groups.values()]
+
+
+def _plot(stream: ClassStream, answers: dict[Contender, Answers], by_lag: Groups, again: NDArray[np.bool_]) -> Figure:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     lags, sizes = figure.subplots(1, 2, sharey=True)
     shown = [label for label, rows in by_lag.items() if rows.any()]
-    colors = {"raremem": "C0", "raremem, least_hit": "C4", "FIFO": "C1", "reservoir": "C2", "softmax head": "C3"}
     largest = max(slots for _, slots in answers if slots)
+    curves: dict[str, list[tuple[int, float]]] = {}
     for (name, slots), found in answers.items():
         right = 100 * (found.given == stream.classes)
-        style = {"color": colors[name], "alpha": 1.0 if slots in (None, largest) else 0.35, "marker": "o"}
-        label = name if slots in (None, largest) else None
-        lags.plot(shown, [right[by_lag[lag]].mean() for lag in shown], label=label, **style)
-    for name in dict.fromkeys(name for name, slots in answers if slots):
-        points = [(slots, 100 * (f.given == stream.classes)[again].mean()) for (n, slots), f in answers.items() if n == name]
-        sizes.plot(*zip(*points, strict=True), marker="o", color=colors[name], label=name)
+        main = slots in (None, largest)
+        style = {"color": COLORS[name], "alpha": 1.0 if main else 0.35, "label": name if main else None}
+        lags.plot(shown, [right[by_lag[lag]].mean() for lag in shown], marker="o", **style)
+        if slots:
+            curves.setdefault(name, []).append((slots, right[again].mean()))
+    for name, points in curves.items():
+        sizes.plot(*zip(*points, strict=True), marker="o", color=COLORS[name], label=name)
     lags.set(xlabel="steps since the class was last seen (pale: smaller memories)", ylabel="right answers, %")
-    lags.legend()
     sizes.set(xlabel="slots", xscale="log")
-    sizes.legend()
     for axes in (lags, sizes):
+        axes.legend()
         axes.grid(alpha=0.3)
     return figure
+
+
+TASK = Task(
+    "The life-long stream: 100,000 new characters, never a reset",
+    "the network of omniglot in --out (or trains it); about 10 minutes more",
+    20.0,
+    run,
+    "omniglot",
+)

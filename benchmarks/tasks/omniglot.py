@@ -9,6 +9,7 @@ once, at the end.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,10 +17,10 @@ from numpy.typing import NDArray
 
 import raremem
 from raremem.benchmarks.data.characters import Characters, Images, load_omniglot, need_classes
-from raremem.benchmarks.report.pages import Outcome
-from raremem.benchmarks.runner import Setting
-from raremem.benchmarks.training.embedding.recipe import SHAPES, Embedder, Recipe, embed_views, episode, make_embedder
-from raremem.benchmarks.training.loop import Run, train
+from raremem.benchmarks.task import Findings, Setting, Task
+from raremem.benchmarks.training.embedding.recipe import SHAPES, Embedder, EmbeddingRecipe, embed_views, episode, make_embedder
+from raremem.benchmarks.training.loop import train
+from raremem.benchmarks.training.snapshots import TrainingRun
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,7 +32,7 @@ HELD_OUT = 30
 CURVE_EPISODES = 100
 TEST_EPISODES = 4000
 VIEWS = 16
-RECIPE = Recipe(classes=96, showings=3, channels=(1, 64, 64, 128), residual=True, key_dim=256, distortion=0.9)
+RECIPE = EmbeddingRecipe(classes=96, showings=3, channels=(1, 64, 64, 128), residual=True, key_dim=256, distortion=0.9)
 
 
 @dataclass(frozen=True)
@@ -78,35 +79,16 @@ def measure(backend: raremem.Backend, learner: Embedder, images: Images, count: 
     return [few_shot(backend, embedded, way, shots, count, seed) for way, shots in SETTINGS]
 
 
-def run(setting: Setting) -> Outcome:
+def run(setting: Setting, recipe: EmbeddingRecipe = RECIPE, name: str = "omniglot") -> Findings:
     """Train for about `setting.minutes`, then test.
 
     Raises:
         DataError: the data is not Omniglot.
         MissingPackageError: the framework or the extra `bench` is not installed.
     """
-    return _run(setting, RECIPE, "omniglot")
-
-
-def run_margin(setting: Setting) -> Outcome:
-    """The same with the paper's loss."""
-    return _run(setting, replace(RECIPE, loss="margin"), "omniglot-margin")
-
-
-def run_wide(setting: Setting) -> Outcome:
-    """The same with one and a half times as many maps in the second block, and twice as many in the third."""
-    return _run(setting, replace(RECIPE, channels=(1, 64, 96, 256)), "omniglot-wide")
-
-
-def run_large(setting: Setting) -> Outcome:
-    """The same with two and three times as many maps there, and keys of twice the dimensions: for a GPU."""
-    return _run(setting, replace(RECIPE, channels=(1, 64, 128, 384), key_dim=512), "omniglot-large")
-
-
-def _run(setting: Setting, recipe: Recipe, name: str) -> Outcome:
     assert setting.data is not None
     characters = load_omniglot(setting.data)
-    learner, run = trained(setting, characters, recipe, name)
+    learner, training = trained(setting, characters, recipe, name)
     test = measure(raremem.get_backend(setting.backend), learner, characters.test, TEST_EPISODES, setting.seed)
     names = [f"{way}-way {shots}-shot" for way, shots in SETTINGS]
     table = [
@@ -114,19 +96,21 @@ def _run(setting: Setting, recipe: Recipe, name: str) -> Outcome:
         ["raremem", *map(str, test)],
         *([source, *(f"{percent:.1f}" for percent in figures)] for source, figures in PUBLISHED.items()),
     ]
-    return Outcome(
+    return Findings(
         headline={f"{name}, %": accuracy.percent for name, accuracy in zip(names, test, strict=True)},
-        figures={"run": asdict(run), "test": [asdict(accuracy) for accuracy in test], "published": PUBLISHED},
+        figures={"run": asdict(training), "test": [asdict(accuracy) for accuracy in test], "published": PUBLISHED},
         tables={"Accuracy on the test characters, %": table},
-        plots=lambda: [_curve(run)],
-        facts={"loss": recipe.loss, "training": f"{run.steps:,} episodes in {run.seconds / 60:.1f} minutes"},
+        plots=lambda: [_curve(training)],
+        facts={"loss": recipe.loss, "training": f"{training.steps:,} episodes in {training.seconds / 60:.1f} minutes"},
         notes=[
             f"With 95 % intervals over {TEST_EPISODES:,} episodes. The curve is measured on characters held out of training."
         ],
     )
 
 
-def trained(setting: Setting, characters: Characters, recipe: Recipe = RECIPE, name: str = "omniglot") -> tuple[Embedder, Run]:
+def trained(
+    setting: Setting, characters: Characters, recipe: EmbeddingRecipe = RECIPE, name: str = "omniglot"
+) -> tuple[Embedder, TrainingRun]:
     """The network, trained on all background characters but those held out, or taken from its snapshot."""
     need_classes(characters, train=HELD_OUT + recipe.classes // SHAPES, test=max(way for way, _ in SETTINGS))
     train_on, held_out = characters.train[:-HELD_OUT], characters.train[-HELD_OUT:]
@@ -145,7 +129,7 @@ def trained(setting: Setting, characters: Characters, recipe: Recipe = RECIPE, n
     )
 
 
-def _curve(run: Run) -> Figure:
+def _curve(run: TrainingRun) -> Figure:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4), layout="constrained")
@@ -157,3 +141,34 @@ def _curve(run: Run) -> Figure:
     axes.grid(alpha=0.3)
     axes.legend()
     return figure
+
+
+def _variant(name: str, title: str, needs: str, minutes: float, backends: tuple[str, ...], **changes: Any) -> Task:
+    """The task with another recipe."""
+    change = partial(run, recipe=replace(RECIPE, **changes), name=name)
+    return Task(f"Omniglot: {title}", needs, minutes, change, "omniglot", backends)
+
+
+NEEDS = "the extra bench and a framework; about {} minutes for --minutes {}"
+BOTH = ("torch", "jax")
+TASK = Task("Omniglot: few-shot classification of new characters", NEEDS.format(21, 20), 20.0, run, "omniglot")
+MARGIN = _variant(
+    "omniglot-margin", "the same, trained on the paper's margin loss", NEEDS.format(21, 20), 20.0, BOTH, loss="margin"
+)
+WIDE = _variant(
+    "omniglot-wide",
+    "the same with a wider network, for longer",
+    NEEDS.format(70, 60),
+    60.0,
+    BOTH,
+    channels=(1, 64, 96, 256),
+)
+LARGE = _variant(
+    "omniglot-large",
+    "the same with a larger network, on a GPU",
+    "the extra bench and JAX on a GPU; about 8 minutes for --minutes 5",
+    5.0,
+    ("jax",),
+    channels=(1, 64, 128, 384),
+    key_dim=512,
+)

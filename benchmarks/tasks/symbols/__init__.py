@@ -8,7 +8,3 @@ rarest one expected once in the whole of training; a thousand symbols are never 
 4 steps before it asks the memory and 2 after, which read what came back from a tape, as the decoder of the Extended Neural GPU
 (Kaiser and Bengio, NIPS 2016) does; and all places are answered at once, where that decoder answers one after the other.
 """
-
-from raremem.benchmarks.tasks.symbols.run import run
-
-__all__ = ["run"]

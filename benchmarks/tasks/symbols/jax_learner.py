@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from raremem import Lookup, MemoryState
 from raremem.adapters import jax as memory
-from raremem.benchmarks.tasks.symbols.recipe import EPSILON, LEARNING_RATE, Recipe, Symbols, first_weights
+from raremem.benchmarks.tasks.symbols.recipe import EPSILON, LEARNING_RATE, Symbols, SymbolsRecipe, first_weights
 from raremem.benchmarks.training.jax_learner import Array, JaxLearner, Weights, convolve
 
 
 class JaxSymbols(JaxLearner):
     """The network. Its state is [B, width, length, maps]."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: SymbolsRecipe) -> None:
         state = memory.init(recipe.config) if recipe.memory else None
         super().__init__(first_weights(recipe), state, partial(_loss, recipe), LEARNING_RATE, recipe.steps, EPSILON)
         self._ask, self._show = jax.jit(partial(_ask, recipe)), jax.jit(partial(_show, recipe), donate_argnums=1)
@@ -36,7 +36,7 @@ class JaxSymbols(JaxLearner):
 
 
 def _forward(
-    recipe: Recipe,
+    recipe: SymbolsRecipe,
     weights: Weights,
     state: MemoryState | None,
     symbols: Array,
@@ -59,7 +59,7 @@ def _forward(
 
 
 def _loss(
-    recipe: Recipe, weights: Weights, state: MemoryState | None, symbols: Array, answers: Array, due: Array
+    recipe: SymbolsRecipe, weights: Weights, state: MemoryState | None, symbols: Array, answers: Array, due: Array
 ) -> tuple[Array, MemoryState | None]:
     """Cross-entropy where an answer is due, and the memory's own loss."""
     answers, due = answers.ravel(), due.ravel()
@@ -71,17 +71,19 @@ def _loss(
     return jnp.where(due, losses, 0.0).sum() / due.sum(), state
 
 
-def _ask(recipe: Recipe, weights: Weights, state: MemoryState | None, symbols: Array) -> Array:
+def _ask(recipe: SymbolsRecipe, weights: Weights, state: MemoryState | None, symbols: Array) -> Array:
     return _forward(recipe, weights, state, symbols)[0].argmax(1).astype(jnp.int32).reshape(symbols.shape)
 
 
-def _show(recipe: Recipe, weights: Weights, state: MemoryState, symbols: Array, answers: Array, due: Array) -> MemoryState:
+def _show(
+    recipe: SymbolsRecipe, weights: Weights, state: MemoryState, symbols: Array, answers: Array, due: Array
+) -> MemoryState:
     _, out = _forward(recipe, weights, state, symbols, answers, due)
     assert out is not None
     return memory.update(recipe.config, state, out.queries, answers, due, out)[0]
 
 
-def _row(recipe: Recipe, cells: Array) -> Array:
+def _row(recipe: SymbolsRecipe, cells: Array) -> Array:
     """A state whose first row is [B, length, maps]."""
     return jnp.pad(cells[:, None], ((0, 0), (0, recipe.width - 1), (0, 0), (0, 0)))
 
@@ -101,6 +103,6 @@ def _cell(weights: Weights, name: str, state: Array, tape: Array | float = 0.0) 
     return update * state + (1 - update) * jnp.tanh(candidate)
 
 
-def make(recipe: Recipe) -> JaxSymbols:
+def make(recipe: SymbolsRecipe) -> JaxSymbols:
     """See `run.make_learner`."""
     return JaxSymbols(recipe)

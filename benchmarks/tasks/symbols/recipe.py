@@ -20,7 +20,7 @@ Symbols = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class SymbolsRecipe:
     """The task, and the network.
 
     Attributes:
@@ -99,7 +99,7 @@ class Recipe:
         return sequences, answers, due
 
 
-def first_weights(recipe: Recipe) -> Weights:
+def first_weights(recipe: SymbolsRecipe) -> Weights:
     """The untrained network.
 
     Standard deviations are 1 / sqrt(3 inputs), at which a cell passes on what it holds; at 1 / sqrt(inputs) new symbols were

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from raremem.benchmarks.report.pages import Outcome, Table, group_names
-from raremem.benchmarks.runner import Setting
-from raremem.benchmarks.tasks.symbols.recipe import Recipe, Symbols
-from raremem.benchmarks.training.loop import Learner, Run, framework_module, resume, train
+from raremem.benchmarks.report.tables import group_names
+from raremem.benchmarks.task import Findings, Setting, Table, Task
+from raremem.benchmarks.tasks.symbols.recipe import Symbols, SymbolsRecipe
+from raremem.benchmarks.training.learner import Learner, framework_module
+from raremem.benchmarks.training.loop import train
+from raremem.benchmarks.training.snapshots import TrainingRun, resume
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,7 +36,7 @@ class SymbolLearner(Learner, Protocol):
 
 
 @dataclass(frozen=True)
-class Measured:
+class SymbolFigures:
     """Right answers in % by how often the symbol was seen, with how many were asked; and in % after a single showing."""
 
     by_seen: list[float | None]
@@ -43,7 +45,7 @@ class Measured:
     never_shown: float
 
 
-def make_learner(backend: str, recipe: Recipe) -> SymbolLearner:
+def make_learner(backend: str, recipe: SymbolsRecipe) -> SymbolLearner:
     """The network in that framework.
 
     Raises:
@@ -52,7 +54,7 @@ def make_learner(backend: str, recipe: Recipe) -> SymbolLearner:
     return framework_module("tasks.symbols", backend).make(recipe)
 
 
-def seen_in_training(recipe: Recipe) -> NDArray[np.int64]:
+def seen_in_training(recipe: SymbolsRecipe) -> NDArray[np.int64]:
     """How often training asked for each symbol [symbols]."""
     counts = np.zeros(recipe.symbols, np.int64)
     for step in range(recipe.steps):
@@ -61,7 +63,7 @@ def seen_in_training(recipe: Recipe) -> NDArray[np.int64]:
     return counts
 
 
-def measure(learner: SymbolLearner, recipe: Recipe, seen: NDArray[np.int64]) -> Measured:
+def measure(learner: SymbolLearner, recipe: SymbolsRecipe, seen: NDArray[np.int64]) -> SymbolFigures:
     """Ask for symbols of every frequency; then, and last of all, show unseen ones once and ask for those."""
     generator = np.random.default_rng([recipe.seed, 4])
     asked_in_one = recipe.batch * (recipe.length - 1)
@@ -80,10 +82,10 @@ def measure(learner: SymbolLearner, recipe: Recipe, seen: NDArray[np.int64]) -> 
     for sequences, _ in _sequences(recipe, generator.permutation(new)):
         learner.show(*recipe.asked(sequences))
     after = _right(learner, recipe, generator.permutation(new)).mean()
-    return Measured(by_seen, asked, 100 * float(after), 100 * float(before))
+    return SymbolFigures(by_seen, asked, 100 * float(after), 100 * float(before))
 
 
-def _sequences(recipe: Recipe, symbols: Symbols) -> list[tuple[Symbols, int]]:
+def _sequences(recipe: SymbolsRecipe, symbols: Symbols) -> list[tuple[Symbols, int]]:
     """Batches of sequences that ask for each symbol once, and for how many: the last repeats some to be full."""
     places = recipe.length - 1
     full = np.resize(symbols, -(-len(symbols) // (recipe.batch * places)) * recipe.batch * places)
@@ -98,7 +100,7 @@ def _sequences(recipe: Recipe, symbols: Symbols) -> list[tuple[Symbols, int]]:
     return batches
 
 
-def _right(learner: SymbolLearner, recipe: Recipe, symbols: Symbols) -> NDArray[np.bool_]:
+def _right(learner: SymbolLearner, recipe: SymbolsRecipe, symbols: Symbols) -> NDArray[np.bool_]:
     """Which of these symbols are answered rightly."""
     right = []
     for sequences, count in _sequences(recipe, symbols):
@@ -107,14 +109,14 @@ def _right(learner: SymbolLearner, recipe: Recipe, symbols: Symbols) -> NDArray[
     return np.concatenate(right)
 
 
-def run(setting: Setting) -> Outcome:
+def run(setting: Setting) -> Findings:
     """Train with memory for about `setting.minutes`, without for as many batches, and measure both.
 
     Raises:
         MissingPackageError: the framework or the extra `bench` is not installed.
     """
-    measured: dict[str, Measured] = {}
-    runs: dict[str, Run] = {}
+    measured: dict[str, SymbolFigures] = {}
+    runs: dict[str, TrainingRun] = {}
     for memory in ARMS.values():
         resume(_snapshot(setting, memory), _asked(setting, memory), setting.minutes)
     for arm, memory in ARMS.items():
@@ -122,15 +124,15 @@ def run(setting: Setting) -> Outcome:
         learner, runs[arm] = _trained(setting, memory, steps)
         recipe = _recipe(setting, memory, runs[arm].steps)
         measured[arm] = measure(learner, recipe, seen_in_training(recipe))
-    return outcome(measured, runs)
+    return findings(measured, runs)
 
 
 @lru_cache(4)
-def _recipe(setting: Setting, memory: bool, steps: int) -> Recipe:
-    return Recipe(steps=steps, memory=memory, seed=setting.seed)
+def _recipe(setting: Setting, memory: bool, steps: int) -> SymbolsRecipe:
+    return SymbolsRecipe(steps=steps, memory=memory, seed=setting.seed)
 
 
-def _trained(setting: Setting, memory: bool, steps: int | None) -> tuple[SymbolLearner, Run]:
+def _trained(setting: Setting, memory: bool, steps: int | None) -> tuple[SymbolLearner, TrainingRun]:
     return train(
         lambda steps: make_learner(setting.backend, _recipe(setting, memory, steps)),
         lambda step, steps: _recipe(setting, memory, steps).batch_at(step),
@@ -142,14 +144,14 @@ def _trained(setting: Setting, memory: bool, steps: int | None) -> tuple[SymbolL
 
 
 def _asked(setting: Setting, memory: bool) -> dict[str, Any]:
-    return asdict(Recipe(memory=memory, seed=setting.seed))
+    return asdict(SymbolsRecipe(memory=memory, seed=setting.seed))
 
 
 def _snapshot(setting: Setting, memory: bool) -> Path:
     return setting.snapshot(f"symbols-{'memory' if memory else 'plain'}")
 
 
-def outcome(measured: dict[str, Measured], runs: dict[str, Run]) -> Outcome:
+def findings(measured: dict[str, SymbolFigures], runs: dict[str, TrainingRun]) -> Findings:
     """The tables and plots of both arms."""
     names = group_names(SEEN)
     by_seen: Table = [["seen in training", *names]]
@@ -165,7 +167,7 @@ def outcome(measured: dict[str, Measured], runs: dict[str, Run]) -> Outcome:
             for name, percent in zip(names, found.by_seen, strict=True)
             if percent is not None
         }
-    return Outcome(
+    return Findings(
         headline=headline,
         figures={arm: {"measured": asdict(found), "run": asdict(runs[arm])} for arm, found in measured.items()},
         tables={"Right answers by how often the symbol was seen in training, %": by_seen, "New symbols, %": one_shot},
@@ -188,3 +190,11 @@ def _plot(measured: dict[str, Any], names: list[str]) -> Figure:
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=2)
     return figure
+
+
+TASK = Task(
+    "A random function in a recurrent-convolutional network",
+    "the extra bench and a framework; twice --minutes: with memory, and without",
+    5.0,
+    run,
+)

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from raremem import Lookup
 from raremem.adapters.torch import Memory
-from raremem.benchmarks.tasks.symbols.recipe import EPSILON, LEARNING_RATE, Recipe, Symbols, first_weights
+from raremem.benchmarks.tasks.symbols.recipe import EPSILON, LEARNING_RATE, Symbols, SymbolsRecipe, first_weights
 from raremem.benchmarks.training.torch_learner import TorchLearner
 
 
 class TorchSymbols(TorchLearner):
     """The network. Its state is [B, maps, width, length]."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: SymbolsRecipe) -> None:
         super().__init__()
         self.recipe = recipe
         self.weights = nn.ParameterDict(
@@ -89,7 +89,7 @@ class TorchSymbols(TorchLearner):
         return update * state + (1 - update) * candidate
 
 
-def make(recipe: Recipe) -> TorchSymbols:
+def make(recipe: SymbolsRecipe) -> TorchSymbols:
     """See `run.make_learner`."""
     torch.manual_seed(recipe.seed)
     return TorchSymbols(recipe)

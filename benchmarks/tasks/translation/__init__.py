@@ -10,7 +10,3 @@ Only the tokens of rare words are written, and have the memory's loss: it is the
 mask does it). It is asked at every token, in training as in translation. The gradient of the query stops at its map: else the
 attention serves the few rare words before the many others (our choice; measured).
 """
-
-from raremem.benchmarks.tasks.translation.run import run
-
-__all__ = ["run"]

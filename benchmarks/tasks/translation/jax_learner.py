@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 from raremem import Lookup, MemoryState
 from raremem.adapters import jax as memory
 from raremem.benchmarks.data.corpus import PAD, START
-from raremem.benchmarks.tasks.translation.recipe import CLIP, LEARNING_RATE, LONGEST, MEMORY_SHARE, Recipe, first_weights
+from raremem.benchmarks.tasks.translation.recipe import (
+    CLIP,
+    LEARNING_RATE,
+    LONGEST,
+    MEMORY_SHARE,
+    TranslationRecipe,
+    first_weights,
+)
 from raremem.benchmarks.training.jax_learner import Array, JaxLearner, Weights
 
 State = tuple[Array, Array]
@@ -31,7 +38,7 @@ class Encoded(NamedTuple):
 class JaxTranslator(JaxLearner):
     """The network. Its state is the memory and the key of the next step's dropout."""
 
-    def __init__(self, recipe: Recipe, sizes: tuple[int, int]) -> None:
+    def __init__(self, recipe: TranslationRecipe, sizes: tuple[int, int]) -> None:
         state = memory.init(recipe.config) if recipe.memory else None, jax.random.PRNGKey(recipe.seed)
         loss = partial(_loss, recipe)
         super().__init__(first_weights(recipe, sizes), state, loss, LEARNING_RATE, recipe.steps, clip=CLIP)
@@ -114,7 +121,7 @@ def _decode(
 
 
 def _recall(
-    recipe: Recipe,
+    recipe: TranslationRecipe,
     weights: Weights,
     state: MemoryState,
     states: Array,
@@ -134,7 +141,7 @@ def _logits(weights: Weights, states: Array) -> Array:
 
 
 def _loss(
-    recipe: Recipe,
+    recipe: TranslationRecipe,
     weights: Weights,
     before: tuple[MemoryState | None, Array],
     source: Array,
@@ -161,7 +168,7 @@ def _loss(
     return loss + jnp.where(due, losses, 0.0).sum() / due.sum(), (state, key)
 
 
-def _translate(recipe: Recipe, weights: Weights, state: MemoryState | None, source: Array) -> Array:
+def _translate(recipe: TranslationRecipe, weights: Weights, state: MemoryState | None, source: Array) -> Array:
     drop = _Dropout(0.0)
     encoded = _encode(weights, source, drop)
     rows = len(source)
@@ -181,13 +188,13 @@ def _translate(recipe: Recipe, weights: Weights, state: MemoryState | None, sour
 
 
 def _read(
-    recipe: Recipe, weights: Weights, state: MemoryState, source: Array, read: Array, said: Array, rare: Array
+    recipe: TranslationRecipe, weights: Weights, state: MemoryState, source: Array, read: Array, said: Array, rare: Array
 ) -> MemoryState:
     drop = _Dropout(0.0)
     _, queries, _ = _decode(weights, read, _encode(weights, source, drop), [None, None], drop)
     return memory.update(recipe.config, state, queries.reshape(-1, recipe.key_dim), said.ravel(), rare.ravel())[0]
 
 
-def make(recipe: Recipe, sizes: tuple[int, int]) -> JaxTranslator:
+def make(recipe: TranslationRecipe, sizes: tuple[int, int]) -> JaxTranslator:
     """See `run.make_learner`."""
     return JaxTranslator(recipe, sizes)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raremem.benchmarks.data.corpus import END, PAD, START, Tokens
-from raremem.benchmarks.training.loop import Batch
+from raremem.benchmarks.training.learner import Batch
 from raremem.config import MemoryConfig
 
 LEARNING_RATE = 2e-3
@@ -36,7 +36,7 @@ Pairs = list[Pair]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TranslationRecipe:
     """The network, and how it is trained.
 
     Attributes:
@@ -76,7 +76,7 @@ class Recipe:
         return MemoryConfig(self.slots, self.key_dim, self.neighbors, softmax_temperature=15.0, seed=self.seed, loss=self.loss)
 
 
-def first_weights(recipe: Recipe, sizes: tuple[int, int]) -> Weights:
+def first_weights(recipe: TranslationRecipe, sizes: tuple[int, int]) -> Weights:
     """The untrained network for so many tokens of each language.
 
     Linear maps are [in, out]; those of an LSTM for its input, forget, cell and output gates.
@@ -107,7 +107,7 @@ def first_weights(recipe: Recipe, sizes: tuple[int, int]) -> Weights:
     return weights
 
 
-def epoch_of(recipe: Recipe, pairs: Pairs, number: int) -> list[NDArray[np.int64]]:
+def epoch_of(recipe: TranslationRecipe, pairs: Pairs, number: int) -> list[NDArray[np.int64]]:
     """The batches of an epoch, as places in `pairs`: each of one bucket; pairs that fill no batch are left out this time."""
     generator = np.random.default_rng([recipe.seed, 1, number])
     bucket = np.searchsorted(BUCKETS, [max(len(pair.source), len(pair.target)) + 1 for pair in pairs])

@@ -21,10 +21,12 @@ from raremem.benchmarks.data.corpus import (
     word_recall,
 )
 from raremem.benchmarks.data.errors import DataError
-from raremem.benchmarks.report.pages import Outcome, Table, group_names
-from raremem.benchmarks.runner import Setting
-from raremem.benchmarks.tasks.translation.recipe import Pair, Pairs, Recipe, epoch_of, padded
-from raremem.benchmarks.training.loop import Batch, Learner, Run, framework_module, resume, train
+from raremem.benchmarks.report.tables import group_names
+from raremem.benchmarks.task import Findings, Setting, Table, Task
+from raremem.benchmarks.tasks.translation.recipe import Pair, Pairs, TranslationRecipe, epoch_of, padded
+from raremem.benchmarks.training.learner import Batch, Learner, framework_module
+from raremem.benchmarks.training.loop import train
+from raremem.benchmarks.training.snapshots import TrainingRun, resume
 from raremem.errors import MissingPackageError
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ class Translator(Learner, Protocol):
 class Text:
     """A corpus in subwords, and its batches; both languages' subwords are learned from `known`, or else the training set."""
 
-    def __init__(self, corpus: Corpus, recipe: Recipe, known: Sentences | None = None) -> None:
+    def __init__(self, corpus: Corpus, recipe: TranslationRecipe, known: Sentences | None = None) -> None:
         self.recipe = recipe
         known = known or corpus.train
         self.source, self.target = Subwords(known.source, recipe.subwords), Subwords(known.target, recipe.subwords)
@@ -107,7 +109,7 @@ def _sacrebleu() -> Any:
         raise MissingPackageError("translation needs sacrebleu: pip install 'raremem[bench]'") from error
 
 
-def make_learner(backend: str, recipe: Recipe, sizes: tuple[int, int]) -> Translator:
+def make_learner(backend: str, recipe: TranslationRecipe, sizes: tuple[int, int]) -> Translator:
     """The network in that framework, for so many tokens of each language.
 
     Raises:
@@ -137,7 +139,7 @@ def measure(learner: Translator, text: Text, test: Sentences) -> dict[str, Any]:
     }
 
 
-def run(setting: Setting) -> Outcome:
+def run(setting: Setting) -> Findings:
     """Train with memory and without, each for about `setting.minutes`, and measure both.
 
     Raises:
@@ -150,17 +152,17 @@ def run(setting: Setting) -> Outcome:
     _sacrebleu()
     corpus = load_multi30k(setting.data)
     measured: dict[str, dict[str, Any]] = {}
-    runs: dict[str, Run] = {}
+    runs: dict[str, TrainingRun] = {}
     for arm, memory in ARMS.items():
         text = Text(corpus, _recipe(setting, memory))
         if not text.epoch(0):
             raise DataError(f"{setting.data} has no {text.recipe.batch} pairs of about one length; expected all of Multi30k.")
         learner, runs[arm] = _trained(setting, text)
         measured[arm] = measure(learner, text, corpus.test)
-    return outcome(measured, runs)
+    return findings(measured, runs)
 
 
-def _trained(setting: Setting, text: Text) -> tuple[Translator, Run]:
+def _trained(setting: Setting, text: Text) -> tuple[Translator, TrainingRun]:
     return train(
         lambda steps: make_learner(setting.backend, replace(text.recipe, steps=steps), text.sizes),
         text.batch_at,
@@ -170,25 +172,35 @@ def _trained(setting: Setting, text: Text) -> tuple[Translator, Run]:
     )
 
 
-def _recipe(setting: Setting, memory: bool) -> Recipe:
-    return Recipe(memory=memory, seed=setting.seed)
+def _recipe(setting: Setting, memory: bool) -> TranslationRecipe:
+    return TranslationRecipe(memory=memory, seed=setting.seed)
 
 
 def _snapshot(setting: Setting, memory: bool) -> Path:
     return setting.snapshot(f"translation-{'memory' if memory else 'plain'}")
 
 
-def outcome(measured: dict[str, dict[str, Any]], runs: dict[str, Run]) -> Outcome:
+def findings(measured: dict[str, dict[str, Any]], runs: dict[str, TrainingRun]) -> Findings:
     """The tables and plots of both arms."""
     names = group_names(SEEN)
-    table: Table = [["seen in training", "BLEU", *names]]
-    half: Table = [["seen in training", "BLEU", *names]]
-    headline: dict[str, float] = {}
-    for arm, found in measured.items():
-        table.append([arm, f"{found['bleu']:.1f}", *_percents(found["words"])])
-        for when in ("before", "after"):
-            half.append([f"{arm}, {when}", f"{found['half'][when]['bleu']:.1f}", *_percents(found["half"][when]["words"])])
-        headline[f"BLEU, {arm}"] = found["bleu"]
+    return Findings(
+        headline=_headline(measured, names),
+        figures={arm: {"measured": found, "run": asdict(runs[arm])} for arm, found in measured.items()},
+        tables={
+            "Test set 2016 Flickr: BLEU, and words found by how often they were seen in training, %": _whole(measured, names),
+            "Every other sentence, before and after the memory has read the rest: words that stand in both halves, %": _halves(
+                measured, names
+            ),
+            "Translations": _examples(measured),
+        },
+        plots=lambda: [_plot(measured, names)],
+        facts={f"training {arm}": f"{run.steps:,} batches in {run.seconds / 60:.1f} minutes" for arm, run in runs.items()},
+        notes=["BLEU is sacreBLEU's, cased. A word is found if the translation of its sentence has it. Decoding is greedy."],
+    )
+
+
+def _headline(measured: dict[str, dict[str, Any]], names: list[str]) -> dict[str, float]:
+    headline: dict[str, float] = {f"BLEU, {arm}": found["bleu"] for arm, found in measured.items()}
     for arm, found in measured.items():
         for name, group in zip(names, found["words"], strict=True):
             if group["percent"] is not None:
@@ -199,24 +211,34 @@ def outcome(measured: dict[str, dict[str, Any]], runs: dict[str, Run]) -> Outcom
             if words:
                 right = sum(group["words"] * (group["percent"] or 0) for group in rare)
                 headline[f"words of the other half seen 0-3 in training, {when}, {arm}, %"] = right / words
-    some = next(iter(measured.values()))
-    table.append(["words", "", *(f"{group['words']:,}" for group in some["words"])])
-    half.append(["words", "", *(f"{group['words']:,}" for group in some["half"]["before"]["words"])])
-    examples = [["English", *measured, "reference"]]
-    for place, (source, _, reference) in enumerate(some["examples"]):
-        examples.append([source, *(found["examples"][place][1] for found in measured.values()), reference])
-    return Outcome(
-        headline=headline,
-        figures={arm: {"measured": found, "run": asdict(runs[arm])} for arm, found in measured.items()},
-        tables={
-            "Test set 2016 Flickr: BLEU, and words found by how often they were seen in training, %": table,
-            "Every other sentence, before and after the memory has read the rest: words that stand in both halves, %": half,
-            "Translations": examples,
-        },
-        plots=lambda: [_plot(measured, names)],
-        facts={f"training {arm}": f"{run.steps:,} batches in {run.seconds / 60:.1f} minutes" for arm, run in runs.items()},
-        notes=["BLEU is sacreBLEU's, cased. A word is found if the translation of its sentence has it. Decoding is greedy."],
-    )
+    return headline
+
+
+def _whole(measured: dict[str, dict[str, Any]], names: list[str]) -> Table:
+    rows = [[arm, f"{found['bleu']:.1f}", *_percents(found["words"])] for arm, found in measured.items()]
+    return [["seen in training", "BLEU", *names], *rows, _counts(next(iter(measured.values()))["words"])]
+
+
+def _halves(measured: dict[str, dict[str, Any]], names: list[str]) -> Table:
+    rows = [
+        [f"{arm}, {when}", f"{half['bleu']:.1f}", *_percents(half["words"])]
+        for arm, found in measured.items()
+        for when, half in found["half"].items()
+    ]
+    counts = _counts(next(iter(measured.values()))["half"]["before"]["words"])
+    return [["seen in training", "BLEU", *names], *rows, counts]
+
+
+def _counts(groups: list[dict[str, Any]]) -> list[str]:
+    return ["words", "", *(f"{group['words']:,}" for group in groups)]
+
+
+def _examples(measured: dict[str, dict[str, Any]]) -> Table:
+    table = [["English", *measured, "reference"]]
+    for examples in zip(*(found["examples"] for found in measured.values()), strict=True):
+        source, _, reference = examples[0]
+        table.append([source, *(said for _, said, _ in examples), reference])
+    return table
 
 
 def _percents(groups: list[dict[str, Any]]) -> list[str]:
@@ -234,3 +256,12 @@ def _plot(measured: dict[str, dict[str, Any]], names: list[str]) -> Figure:
     axes.grid(alpha=0.3)
     axes.legend()
     return figure
+
+
+TASK = Task(
+    "English to German with a deep sequence-to-sequence network",
+    "the extra bench and a framework; twice --minutes: with memory, and without",
+    30.0,
+    run,
+    "multi30k",
+)

@@ -18,7 +18,7 @@ from raremem.benchmarks.tasks.translation.recipe import (
     LEARNING_RATE,
     LONGEST,
     MEMORY_SHARE,
-    Recipe,
+    TranslationRecipe,
     Weights,
     first_weights,
 )
@@ -38,7 +38,7 @@ class Encoded(NamedTuple):
 class TorchTranslator(TorchLearner):
     """The network."""
 
-    def __init__(self, recipe: Recipe, sizes: tuple[int, int]) -> None:
+    def __init__(self, recipe: TranslationRecipe, sizes: tuple[int, int]) -> None:
         super().__init__()
         weights = first_weights(recipe, sizes)
         self.recipe = recipe
@@ -159,7 +159,7 @@ def _lstm(weights: Weights, name: str) -> nn.LSTM:
     return layer
 
 
-def make(recipe: Recipe, sizes: tuple[int, int]) -> TorchTranslator:
+def make(recipe: TranslationRecipe, sizes: tuple[int, int]) -> TorchTranslator:
     """See `run.make_learner`."""
     torch.manual_seed(recipe.seed)
     return TorchTranslator(recipe, sizes)

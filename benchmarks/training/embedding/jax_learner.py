@@ -16,7 +16,7 @@ from raremem.benchmarks.training.embedding.recipe import (
     MATRIX_RATE,
     NORM_EPSILON,
     NORM_MOMENTUM,
-    Recipe,
+    EmbeddingRecipe,
     first_weights,
 )
 from raremem.benchmarks.training.jax_learner import Array, JaxLearner, Weights, convolve
@@ -30,7 +30,7 @@ Moments = dict[str, tuple[Array, Array]]
 class JaxEmbedder(JaxLearner):
     """A convolutional network that learns through a memory."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: EmbeddingRecipe) -> None:
         running = {name: (jnp.zeros(maps), jnp.ones(maps)) for name, _, maps in recipe.layers}
         state = memory.init(recipe.memory), running
         loss = partial(_loss, recipe.memory)
@@ -98,6 +98,6 @@ def _loss(
     return losses.mean(), (state, running)
 
 
-def make(recipe: Recipe) -> JaxEmbedder:
+def make(recipe: EmbeddingRecipe) -> JaxEmbedder:
     """See `recipe.make_embedder`."""
     return JaxEmbedder(recipe)

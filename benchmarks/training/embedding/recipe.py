@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raremem.benchmarks.data.characters import SIZE, Images
-from raremem.benchmarks.training.loop import Learner, framework_module
+from raremem.benchmarks.data.distortion import distort
+from raremem.benchmarks.training.learner import Learner, framework_module
 from raremem.config import MemoryConfig
 
 SHAPES = 8
@@ -35,7 +36,7 @@ Weights = dict[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class EmbeddingRecipe:
     """How long to train, on what, and how large a network.
 
     Attributes:
@@ -92,7 +93,7 @@ class Embedder(Learner, Protocol):
         """Unit embeddings [n, key_dim] of images [n, 28, 28]."""
 
 
-def make_embedder(backend: str, recipe: Recipe) -> Embedder:
+def make_embedder(backend: str, recipe: EmbeddingRecipe) -> Embedder:
     """The network in that framework.
 
     Raises:
@@ -101,7 +102,7 @@ def make_embedder(backend: str, recipe: Recipe) -> Embedder:
     return framework_module("training.embedding", backend).make(recipe)
 
 
-def first_weights(recipe: Recipe) -> Weights:
+def first_weights(recipe: EmbeddingRecipe) -> Weights:
     """The untrained network: He's initialisation, kernels as matrices [3 * 3 * in, out]."""
     generator = np.random.default_rng(recipe.seed)
     weights: Weights = {}
@@ -115,7 +116,7 @@ def first_weights(recipe: Recipe) -> Weights:
     return weights
 
 
-def episode(recipe: Recipe, images: Images, step: int) -> tuple[Images, NDArray[np.int32]]:
+def episode(recipe: EmbeddingRecipe, images: Images, step: int) -> tuple[Images, NDArray[np.int32]]:
     """An episode from classes [class, example, 28, 28], each turned by 0, 90, 180 and 270 degrees to make four, and mirrored.
 
     It depends on the seed and the step alone: images [showings, classes, 28, 28], and the value [showings, classes] that each
@@ -140,22 +141,3 @@ def embed_views(embedder: Embedder, images: Images, views: int, distortion: floa
     generator = np.random.default_rng(views)
     rows = embedder.embed(images) + sum(embedder.embed(distort(generator, images, distortion)) for _ in range(views - 1))
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-def distort(generator: np.random.Generator, images: Images, strength: float = 1.0) -> Images:
-    """Images [n, 28, 28], each turned (by 10 degrees or so), scaled, slanted and shifted in its own way."""
-    count = len(images)
-    matrix = np.eye(2) + generator.normal(0, 0.12 * strength, (count, 2, 2))
-    turn = generator.normal(0, 0.2 * strength, count)
-    rotation = np.stack([np.cos(turn), -np.sin(turn), np.sin(turn), np.cos(turn)], axis=1).reshape(-1, 2, 2)
-    grid = np.indices((SIZE, SIZE)).reshape(2, -1) - (SIZE - 1) / 2
-    places = (matrix @ rotation) @ grid + generator.normal(0, strength, (count, 2, 1)) + (SIZE - 1) / 2
-    padded = np.pad(images, ((0, 0), (1, 2), (1, 2)))
-    places = np.clip(places + 1, 0, SIZE + 1)
-    low = places.astype(np.int32)
-    part = (places - low).astype(np.float32)
-    row, column = low[:, 0], low[:, 1]
-    of_image = np.arange(count)[:, None]
-    top = padded[of_image, row, column] * (1 - part[:, 1]) + padded[of_image, row, column + 1] * part[:, 1]
-    bottom = padded[of_image, row + 1, column] * (1 - part[:, 1]) + padded[of_image, row + 1, column + 1] * part[:, 1]
-    return (top * (1 - part[:, 0]) + bottom * part[:, 0]).reshape(images.shape)

@@ -15,7 +15,7 @@ from raremem.benchmarks.training.embedding.recipe import (
     MATRIX_RATE,
     NORM_EPSILON,
     NORM_MOMENTUM,
-    Recipe,
+    EmbeddingRecipe,
     first_weights,
 )
 from raremem.benchmarks.training.torch_learner import TorchLearner
@@ -24,7 +24,7 @@ from raremem.benchmarks.training.torch_learner import TorchLearner
 class TorchEmbedder(TorchLearner):
     """A convolutional network that learns through a memory. Convolutions are in bf16 where the processor has it."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: EmbeddingRecipe) -> None:
         super().__init__()
         weights = first_weights(recipe)
         self.recipe = recipe
@@ -72,6 +72,6 @@ class TorchEmbedder(TorchLearner):
         return torch.cat(parts).numpy()
 
 
-def make(recipe: Recipe) -> TorchEmbedder:
+def make(recipe: EmbeddingRecipe) -> TorchEmbedder:
     """See `recipe.make_embedder`."""
     return TorchEmbedder(recipe)

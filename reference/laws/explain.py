@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from raremem.backend import Backend
 from raremem.reference.companion import Companion, Parted, as_code
 from raremem.reference.comparison import run_query, run_update
+from raremem.reference.laws.law import Law
 from raremem.reference.lives import Life
 from raremem.reference.oracle import backend as oracle
 from raremem.reference.strategies import Case
-
-if TYPE_CHECKING:
-    from raremem.reference.laws import Law
 
 LARGEST = 4096
 """Numbers in a key table that is still printed."""

@@ -1,0 +1,97 @@
+"""What the tables of costs are measured on: memories of many sizes, what is in them, and what they are asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raremem.config import MemoryConfig
+
+SLOTS = (8_192, 131_072, 1_048_576)
+BATCHES = (16, 256)
+KEY_DIMS = (64, 128)
+NEIGHBORS = (1, 16, 256)
+BATCHES_AT_RANDOM = 128
+IN_CLUSTER = 20
+SPREAD = np.float32(0.3)
+"""Of a cluster, where its center has 1 in each dimension."""
+
+Rows = NDArray[np.float32]
+Labels = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A memory and its batches.
+
+    Attributes:
+        slots: of the memory, all filled.
+        batch: rows of a query.
+        key_dim: dimensions of a key.
+        neighbors: of a query.
+        classes: if given, the memory is of an untrained network: keys, queries, and of so many classes theirs, all at random.
+            Else keys are in clusters of `IN_CLUSTER`, each of a class of its own, and queries near them, half of which hit.
+    """
+
+    slots: int
+    batch: int
+    key_dim: int
+    neighbors: int
+    classes: int | None = None
+
+    @property
+    def title(self) -> str:
+        """Its sizes, for the head of a row."""
+        sizes = f"{self.slots:,} x {self.batch} x {self.key_dim} x {self.neighbors}"
+        return sizes if self.classes is None else f"{sizes}, {self.classes} classes at random"
+
+    @property
+    def config(self) -> MemoryConfig:
+        """The memory's."""
+        return MemoryConfig(self.slots, self.key_dim, self.neighbors)
+
+    def data(self) -> tuple[Rows, Labels, Rows, Labels]:
+        """What is in the memory, and what it is asked.
+
+        Returns:
+            Unit keys [slots, key_dim] and their values [slots]; unit queries [n, batch, key_dim] and their targets [n, batch].
+            Queries in clusters may be asked again and again, n = 1: half of them always hit. Of queries at random, what was
+            written is found the second time: there are n = `BATCHES_AT_RANDOM` batches, to be asked in turn.
+        """
+        generator = np.random.default_rng(0)
+        if self.classes is not None:
+            queries, targets = self._at_random(generator, BATCHES_AT_RANDOM * self.batch, self.classes)
+            shape = BATCHES_AT_RANDOM, self.batch
+            return *self._at_random(generator, self.slots, self.classes), queries.reshape(*shape, -1), targets.reshape(shape)
+        classes = -(-self.slots // IN_CLUSTER)
+        centers = generator.standard_normal((classes, self.key_dim), np.float32)
+        values = np.resize(np.arange(classes, dtype=np.int32), self.slots)
+        keys = near(generator, centers[values])
+        targets = generator.choice(classes, self.batch).astype(np.int32)
+        queries = near(generator, centers[targets])
+        targets[::2] = generator.integers(classes, 2 * classes, len(targets[::2]))
+        return keys, values, queries[None], targets[None]
+
+    def _at_random(self, generator: np.random.Generator, count: int, classes: int) -> tuple[Rows, Labels]:
+        rows = near(generator, np.zeros((count, self.key_dim), np.float32))
+        return rows, generator.integers(0, classes, count).astype(np.int32)
+
+
+WORKLOADS = [Workload(*sizes) for sizes in np.array(np.meshgrid(SLOTS, BATCHES, KEY_DIMS, NEIGHBORS)).reshape(4, -1).T.tolist()]
+WORKLOADS += [Workload(10_000_000, 16, 64, 16), Workload(131_072, 256, 128, 16, classes=500)]
+
+
+def near(generator: np.random.Generator, centers: Rows) -> Rows:
+    """A unit row near each of these centers of clusters."""
+    rows = centers + SPREAD * generator.standard_normal(centers.shape, np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def full_memory(backend: Any, config: MemoryConfig, keys: Rows, values: Labels, batch: int, seed: int) -> Any:
+    """A state with every slot filled, last used as if batches of so many rows had each used as many."""
+    step = config.slots // batch
+    ages = np.random.default_rng(seed).permutation(config.slots).astype(np.int32) // batch
+    return backend.from_numpy(config, {"keys": keys, "values": values, "ages": ages, "filled": values >= 0, "step": step})
