@@ -121,9 +121,8 @@ def test_padding_is_not_read(backend, corpus):
         learner.eval()
         short, long = (learner.encode(torch.from_numpy(rows)).states.detach().numpy() for rows in (source, padded_more))
     else:
-        from raremem.benchmarks.tasks.translation.jax_learner import _Dropout, _encode
-
-        short, long = (np.asarray(_encode(learner.weights, rows, _Dropout(0.0)).states) for rows in (source, padded_more))
+        encode = learner.compiled(lambda network, rows: network.encode(rows).states)
+        short, long = (np.asarray(encode(rows)) for rows in (source, padded_more))
     np.testing.assert_allclose(long[:, : source.shape[1]], short, rtol=0, atol=1e-5)
 
 

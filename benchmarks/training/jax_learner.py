@@ -10,10 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import nnx
 from numpy.typing import NDArray
 
+from raremem.errors import CheckpointError
+
 Array = jax.Array
-Weights = dict[str, Any]
 Loss = Callable[..., tuple[Array, Any]]
 
 
@@ -21,19 +23,20 @@ class JaxLearner:
     """A network with its memory.
 
     Args:
-        weights: the network's first weights, a pytree of NumPy arrays.
+        network: with its first weights.
         state: everything else that training changes, a pytree: the memory.
-        loss: `loss(weights, state, *batch) -> (loss [], state after)`.
+        loss: `loss(network, state, *batch) -> (loss [], state after)`.
         rate: Adam's at the first step; rates fall to 0 in a straight line.
         steps: over which they do.
         epsilon: Adam's.
         clip: bounds the norm of a step's whole gradient.
-        matrix_rate: if given, weights of two dimensions are Muon's (Jordan et al., 2024), and this is its rate.
+        matrix_rate: if given, weights of two dimensions and more are Muon's (Jordan et al., 2024), kernels as matrices
+            [height * width * in, out], and this is its rate.
     """
 
     def __init__(
         self,
-        weights: Weights,
+        network: nnx.Module,
         state: Any,
         loss: Loss,
         rate: float,
@@ -42,50 +45,93 @@ class JaxLearner:
         clip: float | None = None,
         matrix_rate: float | None = None,
     ) -> None:
+        graph, self.weights, self.statistics, rest = nnx.split(network, nnx.Param, nnx.BatchStat, ...)
+        self._network = partial(_network, graph, rest)
         falling = optax.linear_schedule(rate, 0.0, steps)
         if matrix_rate is None:
             optimizer = optax.adam(falling, eps=epsilon)
         else:
             matrices_falling = optax.linear_schedule(matrix_rate, 0.0, steps)
-            optimizer = optax.contrib.muon(matrices_falling, adam_learning_rate=falling, eps=epsilon)
+            optimizer = optax.contrib.muon(
+                matrices_falling, adam_learning_rate=falling, eps=epsilon, muon_weight_dimension_numbers=_matrices
+            )
         if clip is not None:
             optimizer = optax.chain(optax.clip_by_global_norm(clip), optimizer)
-        self.weights: Weights = jax.tree.map(jnp.asarray, weights)
         self.moments = optimizer.init(self.weights)
         self.state = state
-        self._step = jax.jit(partial(_step, loss, optimizer), donate_argnums=(0, 1, 2))
+        self._step = jax.jit(partial(_step, self._network, loss, optimizer), donate_argnums=(0, 1, 2, 3))
+
+    def compiled(self, function: Callable[..., Any], donate: tuple[int, ...] = ()) -> Callable[..., Any]:
+        """What calls `function(network, *arguments)` compiled, with the weights as they are then, to answer and not to learn.
+
+        Args:
+            function: which.
+            donate: the places among the arguments whose arrays it may overwrite.
+        """
+
+        def call(weights: Any, statistics: Any, *arguments: Any) -> Any:
+            network = self._network(weights, statistics)
+            network.eval()
+            return function(network, *arguments)
+
+        answer = jax.jit(call, donate_argnums=tuple(place + 2 for place in donate))
+        return lambda *arguments: answer(self.weights, self.statistics, *arguments)
 
     def learn(self, *batch: NDArray[Any]) -> float:
         """See `Learner.learn`."""
-        self.weights, self.moments, self.state, loss = self._step(self.weights, self.moments, self.state, *batch)
+        self.weights, self.moments, self.statistics, self.state, loss = self._step(
+            self.weights, self.moments, self.statistics, self.state, *batch
+        )
         return float(loss)
 
     def to_numpy(self) -> dict[str, NDArray[Any]]:
         """See `Learner.to_numpy`."""
-        leaves = jax.tree.leaves((self.weights, self.moments, self.state))
+        leaves = jax.tree.leaves((self.weights, self.moments, self.statistics, self.state))
         return {f"{place:03}": np.array(leaf) for place, leaf in enumerate(leaves)}
 
     def from_numpy(self, content: dict[str, NDArray[Any]]) -> None:
         """See `Learner.from_numpy`."""
-        tree = jax.tree.structure((self.weights, self.moments, self.state))
-        leaves = [jnp.asarray(content[name]) for name in sorted(content)]
-        self.weights, self.moments, self.state = jax.tree.unflatten(tree, leaves)
+        leaves, tree = jax.tree.flatten((self.weights, self.moments, self.statistics, self.state))
+        found = [content[name] for name in sorted(content)]
+        if [array.shape for array in found] != [leaf.shape for leaf in leaves]:
+            raise CheckpointError(
+                "the snapshot's arrays are not those of this network: another version wrote it; expected its own. "
+                "Name another --out, or delete it to begin again."
+            )
+        self.weights, self.moments, self.statistics, self.state = jax.tree.unflatten(tree, map(jnp.asarray, found))
+
+
+def _network(graph: Any, rest: Any, weights: Any, statistics: Any) -> Any:
+    """The network with these weights, and with statistics of its own, which its layers may change."""
+    return nnx.merge(graph, weights, jax.tree.map(jnp.asarray, statistics), rest)
 
 
 def _step(
-    loss: Loss, optimizer: optax.GradientTransformation, weights: Weights, moments: optax.OptState, state: Any, *batch: Array
-) -> tuple[Weights, optax.OptState, Any, Array]:
-    (value, state), gradients = jax.value_and_grad(loss, has_aux=True)(weights, state, *batch)
+    network_of: Callable[[Any, Any], Any],
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    weights: Any,
+    moments: optax.OptState,
+    statistics: Any,
+    state: Any,
+    *batch: Array,
+) -> tuple[Any, optax.OptState, Any, Any, Array]:
+    def of_weights(weights: Any) -> tuple[Array, Any]:
+        network = network_of(weights, statistics)
+        value, after = loss(network, state, *batch)
+        return value, (nnx.state(network, nnx.BatchStat), after)
+
+    (value, (statistics, state)), gradients = jax.value_and_grad(of_weights, has_aux=True)(weights)
     updates, moments = optimizer.update(gradients, moments, weights)
-    return optax.apply_updates(weights, updates), moments, jax.lax.stop_gradient(state), value
+    return optax.apply_updates(weights, updates), moments, statistics, jax.lax.stop_gradient(state), value
 
 
-def convolve(x: Array, kernel: Array) -> Array:
-    """x [n, height, width, in] with kernel [3, 3, in, out] or [9 * in, out], zeros around it.
+def _matrices(weights: Any) -> Any:
+    """Which axes of a weight lead into it and out of it, as Muon asks; None for a vector."""
+    numbers = optax.contrib.MuonDimensionNumbers
+    return jax.tree.map(lambda w: numbers(tuple(range(w.ndim - 1)), w.ndim - 1) if w.ndim > 1 else None, weights)
 
-    As one product: on a CPU faster than XLA's own convolution, forwards and backwards.
-    """
-    height, width = x.shape[1:3]
-    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    windows = [padded[:, row : row + height, column : column + width] for row in range(3) for column in range(3)]
-    return jnp.concatenate(windows, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
+
+def given(weights: NDArray[np.float32]) -> Callable[..., Array]:
+    """An initializer that gives these weights, in the shape that a layer asks for."""
+    return lambda key, shape, *rest: jnp.asarray(weights.reshape(shape))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import nnx
 from numpy.typing import NDArray
 
 from raremem import Lookup, MemoryState
@@ -20,11 +21,15 @@ from raremem.benchmarks.tasks.translation.recipe import (
     LONGEST,
     MEMORY_SHARE,
     TranslationRecipe,
+    Weights,
     first_weights,
 )
-from raremem.benchmarks.training.jax_learner import Array, JaxLearner, Weights
+from raremem.benchmarks.training.jax_learner import Array, JaxLearner, given
 
-State = tuple[Array, Array]
+Carry = tuple[Array, Array]
+"""Of an LSTM: its cells and its outputs, each [B, dim]."""
+State = tuple[MemoryState | None, Array]
+"""The memory, and the key of the next step's dropout."""
 
 
 class Encoded(NamedTuple):
@@ -35,66 +40,106 @@ class Encoded(NamedTuple):
     there: Array
 
 
+class Network(nnx.Module):
+    """The network that `TranslationRecipe` describes, for so many tokens of each language."""
+
+    def __init__(self, recipe: TranslationRecipe, sizes: tuple[int, int]) -> None:
+        weights, rngs, dim = first_weights(recipe, sizes), nnx.Rngs(recipe.seed), recipe.dim
+        self.recipe = recipe
+        self.source, self.embedding = (
+            nnx.Embed(size, dim, embedding_init=given(weights[name]), rngs=rngs)
+            for size, name in zip(sizes, ("source", "embedding"), strict=True)
+        )
+        self.bias, self.gain = nnx.Param(jnp.asarray(weights["bias"])), nnx.Param(jnp.asarray(weights["gain"]))
+        self.attend, self.join, self.query, self.gate = (
+            _linear(weights, name, rngs) for name in ("attend", "join", "query", "gate")
+        )
+        self.forward, self.backward, self.encoder = (_lstm(weights, name, rngs) for name in ("forward", "backward", "encoder"))
+        self.decoder0, self.decoder1 = (_lstm(weights, f"decoder{layer}", rngs) for layer in range(2))
+        self.dropout = nnx.Dropout(recipe.dropout)
+
+    def encode(self, source: Array, rngs: nnx.Rngs | None = None) -> Encoded:
+        """The encoder's view of sources [B, S]."""
+        there = source != PAD
+        embedded = self._embed(self.source, source, rngs)
+        forward, _ = _run(self.forward, embedded)
+        backward, _ = _run(self.backward, _turned(embedded, there))
+        x = embedded + self.dropout(jnp.concatenate([forward, _turned(backward, there)], axis=2), rngs=rngs)
+        return Encoded(embedded, x + _run(self.encoder, x)[0], there)
+
+    def decode(
+        self, read: Array, encoded: Encoded, layers: tuple[Carry, Carry], rngs: nnx.Rngs | None = None
+    ) -> tuple[Array, Array, tuple[Carry, Carry]]:
+        """Attentional states [B, T, dim], queries [B, T, key_dim], and the carries of both layers after the last token."""
+        x = last = self._embed(self.embedding, read, rngs)
+        after = []
+        for lstm, carry in zip((self.decoder0, self.decoder1), layers, strict=True):
+            y, carry = _run(lstm, x, carry)
+            x = x + self.dropout(y, rngs=rngs)
+            after.append(carry)
+        scores = self.attend(x) @ encoded.states.swapaxes(1, 2) / self.recipe.dim**0.5
+        attention = nnx.softmax(jnp.where(encoded.there[:, None], scores, -jnp.inf), axis=2)
+        joined = self.join(jnp.concatenate([x, attention @ encoded.states], axis=2))
+        asked = jax.lax.stop_gradient(jnp.concatenate([attention @ encoded.embedded, last], axis=2))
+        return self.dropout(jnp.tanh(joined), rngs=rngs), self.query(asked), (after[0], after[1])
+
+    def recall(
+        self, state: MemoryState, states: Array, queries: Array, said: Array | None = None, mask: Array | None = None
+    ) -> tuple[Array, Lookup]:
+        """What the memory adds to attentional states [n, dim], and its answer."""
+        out = memory.query(self.recipe.config, state, queries, said, mask)
+        gate = nnx.sigmoid(self.gate(jnp.concatenate([states, out.similarities[:, :1]], axis=1)))
+        return self.gain * gate * out.recall(self.embedding.embedding[...]), out
+
+    def logits(self, states: Array) -> Array:
+        """Logits [n, tokens] of attentional states [n, dim]."""
+        return self.embedding.attend(states) + self.bias
+
+    def start(self, rows: int) -> tuple[Carry, Carry]:
+        """The carries of the decoder before the first token."""
+        nothing = (jnp.zeros((rows, self.recipe.dim)),) * 2
+        return nothing, nothing
+
+    def _embed(self, table: nnx.Embed, tokens: Array, rngs: nnx.Rngs | None) -> Array:
+        return self.dropout(table(tokens) * self.recipe.dim**0.5, rngs=rngs)
+
+
 class JaxTranslator(JaxLearner):
-    """The network. Its state is the memory and the key of the next step's dropout."""
+    """The network, its memory and its optimizer."""
 
     def __init__(self, recipe: TranslationRecipe, sizes: tuple[int, int]) -> None:
         state = memory.init(recipe.config) if recipe.memory else None, jax.random.PRNGKey(recipe.seed)
-        loss = partial(_loss, recipe)
-        super().__init__(first_weights(recipe, sizes), state, loss, LEARNING_RATE, recipe.steps, clip=CLIP)
-        self._translate = jax.jit(partial(_translate, recipe))
-        self._read = jax.jit(partial(_read, recipe), donate_argnums=1)
+        super().__init__(Network(recipe, sizes), state, partial(_loss, recipe), LEARNING_RATE, recipe.steps, clip=CLIP)
+        self._translate, self._read = self.compiled(_translate), self.compiled(partial(_read, recipe), donate=(0,))
 
     def translate(self, source: NDArray[np.int32]) -> NDArray[np.int32]:
         """The likeliest token after the likeliest token: [B, LONGEST] for sources [B, S]."""
-        return np.asarray(self._translate(self.weights, self.state[0], source))
+        return np.asarray(self._translate(self.state[0], source))
 
     def read(self, *batch: NDArray[np.generic]) -> None:
         """Let the memory see a batch, as in training, without a gradient step."""
         if self.state[0] is not None:
-            self.state = self._read(self.weights, self.state[0], *batch), self.state[1]
+            self.state = self._read(self.state[0], *batch), self.state[1]
 
 
-class _Dropout:
-    """Dropout with a new key at each call; none without a key."""
-
-    def __init__(self, rate: float, key: Array | None = None) -> None:
-        self.rate, self.key = rate, key
-
-    def __call__(self, x: Array) -> Array:
-        if self.key is None:
-            return x
-        self.key, own = jax.random.split(self.key)
-        return jnp.where(jax.random.bernoulli(own, 1 - self.rate, x.shape), x / (1 - self.rate), 0.0)
+def _linear(weights: Weights, name: str, rngs: nnx.Rngs) -> nnx.Linear:
+    """A linear map of that name, with a bias if there is one."""
+    bias = weights.get(f"{name}_bias")
+    biased = {"use_bias": False} if bias is None else {"bias_init": given(bias)}
+    return nnx.Linear(*weights[name].shape, kernel_init=given(weights[name]), rngs=rngs, **biased)
 
 
-def _lstm(weights: Weights, name: str, x: Array, state: State | None = None) -> tuple[Array, State]:
-    """Outputs [B, T, size] of inputs [B, T, dim], and the state after the last."""
-    hidden = weights[f"{name}/hidden"]
-    first = (jnp.zeros((len(x), len(hidden))),) * 2 if state is None else state
-
-    def step(state: State, taken: Array) -> tuple[State, Array]:
-        given, forget, cell, output = jnp.split(taken + state[0] @ hidden, 4, axis=1)
-        kept = jax.nn.sigmoid(forget) * state[1] + jax.nn.sigmoid(given) * jnp.tanh(cell)
-        said = jax.nn.sigmoid(output) * jnp.tanh(kept)
-        return (said, kept), said
-
-    after, outputs = jax.lax.scan(step, first, (x @ weights[f"{name}/input"] + weights[f"{name}/bias"]).swapaxes(0, 1))
-    return outputs.swapaxes(0, 1), after
+def _lstm(weights: Weights, name: str, rngs: nnx.Rngs) -> nnx.OptimizedLSTMCell:
+    inputs, hidden, bias = (weights[f"{name}/{part}"] for part in ("input", "hidden", "bias"))
+    initial = {"kernel_init": given(inputs), "recurrent_kernel_init": given(hidden), "bias_init": given(bias)}
+    return nnx.OptimizedLSTMCell(len(inputs), len(hidden), rngs=rngs, **initial)
 
 
-def _embed(weights: Weights, name: str, tokens: Array, drop: _Dropout) -> Array:
-    rows = weights[name]
-    return drop(rows[tokens] * rows.shape[1] ** 0.5)
-
-
-def _encode(weights: Weights, source: Array, drop: _Dropout) -> Encoded:
-    there = source != PAD
-    embedded = _embed(weights, "source", source, drop)
-    forward, _ = _lstm(weights, "forward", embedded)
-    backward, _ = _lstm(weights, "backward", _turned(embedded, there))
-    x = embedded + drop(jnp.concatenate([forward, _turned(backward, there)], axis=2))
-    return Encoded(embedded, x + _lstm(weights, "encoder", x)[0], there)
+def _run(lstm: nnx.OptimizedLSTMCell, x: Array, carry: Carry | None = None) -> tuple[Array, Carry]:
+    """Outputs [B, T, size] of inputs [B, T, dim], and the carry after the last."""
+    carry = carry or (jnp.zeros((len(x), lstm.hidden_features)),) * 2
+    carry, outputs = jax.lax.scan(lstm, carry, x.swapaxes(0, 1))
+    return outputs.swapaxes(0, 1), carry
 
 
 def _turned(x: Array, there: Array) -> Array:
@@ -103,95 +148,48 @@ def _turned(x: Array, there: Array) -> Array:
     return jnp.take_along_axis(x, ((length - 1 - places) % x.shape[1])[:, :, None], axis=1)
 
 
-def _decode(
-    weights: Weights, read: Array, encoded: Encoded, layers: list[Any], drop: _Dropout
-) -> tuple[Array, Array, list[Any]]:
-    """Attentional states [B, T, dim], queries [B, T, key_dim], and the states of both layers after the last token."""
-    x = last = _embed(weights, "embedding", read, drop)
-    after = []
-    for layer, state in enumerate(layers):
-        y, state = _lstm(weights, f"decoder{layer}", x, state)
-        x = x + drop(y)
-        after.append(state)
-    scores = (x @ weights["attend"]) @ encoded.states.swapaxes(1, 2) / x.shape[2] ** 0.5
-    attention = jax.nn.softmax(jnp.where(encoded.there[:, None], scores, -jnp.inf), axis=2)
-    states = drop(jnp.tanh(jnp.concatenate([x, attention @ encoded.states], axis=2) @ weights["join"]))
-    asked = jax.lax.stop_gradient(jnp.concatenate([attention @ encoded.embedded, last], axis=2))
-    return states, asked @ weights["query"], after
-
-
-def _recall(
-    recipe: TranslationRecipe,
-    weights: Weights,
-    state: MemoryState,
-    states: Array,
-    queries: Array,
-    said: Array | None = None,
-    mask: Array | None = None,
-) -> tuple[Array, Lookup]:
-    """What the memory adds to attentional states [n, dim], and its answer."""
-    out = memory.query(recipe.config, state, queries, said, mask)
-    seen = jnp.concatenate([states, out.similarities[:, :1]], axis=1)
-    gate = jax.nn.sigmoid(seen @ weights["gate"] + weights["gate_bias"])
-    return weights["gain"] * gate * out.recall(weights["embedding"]), out
-
-
-def _logits(weights: Weights, states: Array) -> Array:
-    return states @ weights["embedding"].T + weights["bias"]
-
-
 def _loss(
-    recipe: TranslationRecipe,
-    weights: Weights,
-    before: tuple[MemoryState | None, Array],
-    source: Array,
-    read: Array,
-    said: Array,
-    rare: Array,
-) -> tuple[Array, tuple[MemoryState | None, Array]]:
+    recipe: TranslationRecipe, network: Network, before: State, source: Array, read: Array, said: Array, rare: Array
+) -> tuple[Array, State]:
     """Cross-entropy of every token but padding, and the memory's own loss of the rare ones."""
     state, key = before
     key, own, other = jax.random.split(key, 3)
-    drop, loss = _Dropout(recipe.dropout, own), jnp.float32(0)
-    states, queries, _ = _decode(weights, read, _encode(weights, source, drop), [None, None], drop)
+    rngs, loss = nnx.Rngs(dropout=own), jnp.float32(0)
+    states, queries, _ = network.decode(read, network.encode(source, rngs), network.start(len(said)), rngs)
     states, queries = states.reshape(-1, recipe.dim), queries.reshape(-1, recipe.key_dim)
     helped = jnp.repeat(jax.random.bernoulli(other, recipe.helped, (len(said),)), said.shape[1])
     said, rare = said.ravel(), rare.ravel()
     due = said != PAD
     if state is not None:
-        recalled, out = _recall(recipe, weights, state, states, queries, said, due & (helped | rare))
+        recalled, out = network.recall(state, states, queries, said, due & (helped | rare))
         states = states + helped[:, None] * recalled
         assert out.loss is not None
         loss = MEMORY_SHARE * jnp.where(rare, out.loss, 0.0).sum() / due.sum()
         state, _ = memory.update(recipe.config, state, out.queries, said, rare, out)
-    losses = optax.softmax_cross_entropy_with_integer_labels(_logits(weights, states), said)
+    losses = optax.softmax_cross_entropy_with_integer_labels(network.logits(states), said)
     return loss + jnp.where(due, losses, 0.0).sum() / due.sum(), (state, key)
 
 
-def _translate(recipe: TranslationRecipe, weights: Weights, state: MemoryState | None, source: Array) -> Array:
-    drop = _Dropout(0.0)
-    encoded = _encode(weights, source, drop)
-    rows = len(source)
+def _translate(network: Network, state: MemoryState | None, source: Array) -> Array:
+    encoded = network.encode(source)
 
-    def step(carry: tuple[Array, list[State]], _: None) -> tuple[tuple[Array, list[State]], Array]:
+    def step(carry: tuple[Array, tuple[Carry, Carry]], _: None) -> tuple[tuple[Array, tuple[Carry, Carry]], Array]:
         token, layers = carry
-        states, queries, layers = _decode(weights, token[:, None], encoded, layers, drop)
+        states, queries, layers = network.decode(token[:, None], encoded, layers)
         states = states[:, 0]
         if state is not None:
-            states = states + _recall(recipe, weights, state, states, queries[:, 0])[0]
-        token = _logits(weights, states).argmax(1).astype(jnp.int32)
+            states = states + network.recall(state, states, queries[:, 0])[0]
+        token = network.logits(states).argmax(1).astype(jnp.int32)
         return (token, layers), token
 
-    nothing = (jnp.zeros((rows, recipe.dim)),) * 2
-    start = jnp.full(rows, START, jnp.int32), [nothing, nothing]
+    start = jnp.full(len(source), START, jnp.int32), network.start(len(source))
     return jax.lax.scan(step, start, None, LONGEST)[1].T
 
 
 def _read(
-    recipe: TranslationRecipe, weights: Weights, state: MemoryState, source: Array, read: Array, said: Array, rare: Array
+    recipe: TranslationRecipe, network: Network, state: MemoryState, source: Array, read: Array, said: Array, rare: Array
 ) -> MemoryState:
-    drop = _Dropout(0.0)
-    _, queries, _ = _decode(weights, read, _encode(weights, source, drop), [None, None], drop)
+    _, queries, _ = network.decode(read, network.encode(source), network.start(len(said)))
     return memory.update(recipe.config, state, queries.reshape(-1, recipe.key_dim), said.ravel(), rare.ravel())[0]
 
 
