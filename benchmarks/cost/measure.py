@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -13,9 +14,6 @@ from raremem import search
 from raremem.benchmarks.cost.steps import compiled_step, module_step, training_step
 from raremem.benchmarks.cost.timing import as_graph, median_ms, on_cuda, peak_extra_mb
 from raremem.benchmarks.cost.workload import Workload, full_memory
-
-SMALL = 8_192
-"""Slots up to which the compiled step is measured too: there, calls of small operations are most of the eager one."""
 
 
 def measure(workload: Workload, backend: Any, seconds: float) -> dict[str, float]:
@@ -43,7 +41,7 @@ def measure(workload: Workload, backend: Any, seconds: float) -> dict[str, float
     found["step"] = median_ms(step, seconds)
     if on_cuda() and len(batches) == 1:  # a graph has one input
         found["graph"] = median_ms(as_graph(module_step(config, state, batches)), seconds)
-    elif backend.name == "torch" and workload.slots <= SMALL:
+    elif backend.name == "torch" and workload.also_compiled:
         state = full_memory(backend, config, keys, values, workload.batch, seed=1)
         found["compiled"] = median_ms(compiled_step(config, state, batches), seconds)
     if importlib.util.find_spec("torch") is None:
@@ -70,7 +68,7 @@ def _certain(workload: Workload, backend: Any, state: Any, rows: Any) -> float:
     return 100 * float(certain.float().mean())
 
 
-def faiss_ms(workloads: list[Workload], seconds: float) -> list[float] | None:
+def faiss_ms(workloads: Sequence[Workload], seconds: float) -> list[float] | None:
     """Milliseconds of faiss's exact search alone, in a process of its own; None if faiss is not installed."""
     if importlib.util.find_spec("faiss") is None:
         return None

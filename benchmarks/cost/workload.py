@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ from numpy.typing import NDArray
 
 from raremem.config import MemoryConfig
 
-SLOTS = (8_192, 131_072, 1_048_576)
+SMALL = 8_192
+"""Slots up to which the compiled step is measured too: there, calls of small operations are most of the eager one."""
+SLOTS = (SMALL, 131_072, 1_048_576)
 BATCHES = (16, 256)
 KEY_DIMS = (64, 128)
 NEIGHBORS = (1, 16, 256)
@@ -34,6 +37,7 @@ class Workload:
         neighbors: of a query.
         classes: if given, the memory is of an untrained network: keys, queries, and of so many classes theirs, all at random.
             Else keys are in clusters of `IN_CLUSTER`, each of a class of its own, and queries near them, half of which hit.
+        also_compiled: whether PyTorch's step is measured compiled too.
     """
 
     slots: int
@@ -41,6 +45,7 @@ class Workload:
     key_dim: int
     neighbors: int
     classes: int | None = None
+    also_compiled: bool = False
 
     @property
     def title(self) -> str:
@@ -80,7 +85,10 @@ class Workload:
         return rows, generator.integers(0, classes, count).astype(np.int32)
 
 
-WORKLOADS = [Workload(*sizes) for sizes in np.array(np.meshgrid(SLOTS, BATCHES, KEY_DIMS, NEIGHBORS)).reshape(4, -1).T.tolist()]
+WORKLOADS = [
+    Workload(slots, batch, key_dim, neighbors, also_compiled=slots <= SMALL)
+    for batch, slots, key_dim, neighbors in product(BATCHES, SLOTS, KEY_DIMS, NEIGHBORS)
+]
 WORKLOADS += [Workload(10_000_000, 16, 64, 16), Workload(131_072, 256, 128, 16, classes=500)]
 
 

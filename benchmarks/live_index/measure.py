@@ -14,8 +14,6 @@ from raremem.benchmarks.live_index.streams import AHEAD, Ints, KeyStream, Rows
 from raremem.config import MemoryConfig
 from raremem.state import MemoryState
 
-CHECKS = 20
-"""Times in a stream at which answers are compared."""
 CHECKED = 8
 """Batches that are asked for each time."""
 ROUNDING = float(np.finfo(np.float32).eps)
@@ -40,15 +38,15 @@ class SearchFigures:
         return self.steps / self.seconds
 
 
-def measure(stream: KeyStream, make: Callable[[], SearchMethod], seconds: float) -> SearchFigures:
-    """Send the stream through a way of searching for so long."""
+def measure(stream: KeyStream, make: Callable[[], SearchMethod], seconds: float, checks: int) -> SearchFigures:
+    """Send the stream through a way of searching for so long, and compare answers so many times meanwhile."""
     started = time.perf_counter()
     method = make()
     measured = SearchFigures(time.perf_counter() - started)
     builds = method.builds
     while measured.seconds < seconds or not measured.newest:
         rows, targets = stream.batch(measured.steps)
-        check = measured.seconds >= seconds * len(measured.newest) / CHECKS
+        check = measured.seconds >= seconds * len(measured.newest) / checks
         if check:
             _compare(measured, method, stream)
         started = time.perf_counter()

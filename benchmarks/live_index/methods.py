@@ -14,8 +14,6 @@ from raremem.benchmarks.live_index.streams import BATCH, Ints, Rows
 from raremem.config import MemoryConfig
 
 NEIGHBORS = 10
-REBUILT_EVERY = 100
-"""Steps after which a plain annoy index is built again."""
 ALONE = {"hnswlib, in place": "hnswlib", "annoy, rebuilt": "annoy"}
 """What is measured beside raremem: an index by itself, and the package that it is."""
 
@@ -79,8 +77,9 @@ class RarememSearch:
 class PlainIndex:
     """An index by itself. A row takes the slot written longest ago; hnswlib is changed in place, annoy built now and then."""
 
-    def __init__(self, name: str, keys: Rows, seed: int) -> None:
+    def __init__(self, name: str, keys: Rows, seed: int, rebuilt_every: int) -> None:
         self.keys, self.seed, self.next, self.builds, self.steps = keys.copy(), seed, 0, 0, 0
+        self.rebuilt_every = rebuilt_every
         self.make = raremem.get_index(name).build
         self.in_place = name == "hnswlib"
         self._build()
@@ -104,7 +103,7 @@ class PlainIndex:
         self.steps += 1
         if self.in_place:
             self.index.index.add_items(rows, slots)
-        elif self.steps % REBUILT_EVERY == 0:
+        elif self.steps % self.rebuilt_every == 0:
             self._build()
         return slots
 
@@ -115,9 +114,12 @@ def installed_methods() -> list[str]:
     return ["exact", *(f"raremem + {name}" for name in packages), *(way for way, name in ALONE.items() if name in packages)]
 
 
-def make_method(name: str, backend: str, keys: Rows, values: Ints, seed: int) -> SearchMethod:
-    """The way of that name, in a memory of these keys [slots, key_dim] and values [slots]."""
+def make_method(name: str, backend: str, keys: Rows, values: Ints, seed: int, rebuilt_every: int) -> SearchMethod:
+    """The way of that name, in a memory of these keys [slots, key_dim] and values [slots].
+
+    A plain annoy index is built again after so many steps.
+    """
     if name in ALONE:
-        return PlainIndex(ALONE[name], keys, seed)
+        return PlainIndex(ALONE[name], keys, seed, rebuilt_every)
     index = raremem.get_index(name.removeprefix("raremem + "), seed=seed) if name != "exact" else None
     return RarememSearch(raremem.get_backend(backend, index=index), keys, values, seed)

@@ -9,7 +9,7 @@ clusters, or are embeddings of Omniglot's characters, each distorted in many way
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -26,29 +26,44 @@ from raremem.benchmarks.tasks.omniglot import trained
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SIZES = ((200_000, 64), (200_000, 128), (1_000_000, 64), (1_000_000, 128))
-"""(slots, key_dim)"""
 CHARACTERS_SLOTS = 200_000
 """Slots of the memory of Omniglot's characters."""
 POOL = 1536
 """Batches beside them."""
 SECONDS = 15.0
 """For which that stream is sent through each way of searching; `--minutes` is for the network."""
+
+
+@dataclass(frozen=True)
+class IndexScale:
+    """How much of everything; the tests take less.
+
+    Attributes:
+        sizes: slots and key_dim of each stream of keys in clusters.
+        checks: times in a stream at which answers are compared.
+        rebuilt_every: steps after which a plain annoy index is built again.
+    """
+
+    sizes: tuple[tuple[int, int], ...] = ((200_000, 64), (200_000, 128), (1_000_000, 64), (1_000_000, 128))
+    checks: int = 20
+    rebuilt_every: int = 100
+
+
 COLUMNS = [
     "", "queries / s", "x exact", "median recall@1", "worst recall@1", "recall@10", "newest found", "mean step ms",
     "worst step ms", "first build s", "builds",
 ]  # fmt: skip
 
 
-def run(setting: Setting) -> Findings:
+def run(setting: Setting, scale: IndexScale = IndexScale()) -> Findings:
     """Measure every size and way of searching, for about `setting.minutes` in all, builds and comparisons not counted.
 
     Raises:
         MissingPackageError: the framework is not installed.
     """
-    streams = (Clusters(slots, key_dim, setting.seed) for slots, key_dim in SIZES)
+    streams = (Clusters(slots, key_dim, setting.seed) for slots, key_dim in scale.sizes)
     named = {f"{stream.slots:,} keys of {stream.key_dim} dimensions": stream for stream in streams}
-    return _measured(setting, named, 60 * setting.minutes / len(SIZES) / len(installed_methods()))
+    return _measured(setting, named, 60 * setting.minutes / len(scale.sizes) / len(installed_methods()), scale)
 
 
 def run_characters(setting: Setting) -> Findings:
@@ -63,15 +78,17 @@ def run_characters(setting: Setting) -> Findings:
     learner, _ = trained(setting, characters)
     stream = draw(learner.embed, characters.test, CHARACTERS_SLOTS, POOL, setting.seed)
     name = f"{CHARACTERS_SLOTS:,} embedded characters of {stream.rows.shape[1]} dimensions"
-    return _measured(setting, {name: stream}, SECONDS)
+    return _measured(setting, {name: stream}, SECONDS, IndexScale())
 
 
-def _measured(setting: Setting, streams: Mapping[str, KeyStream], seconds: float) -> Findings:
+def _measured(setting: Setting, streams: Mapping[str, KeyStream], seconds: float, scale: IndexScale) -> Findings:
     measured: dict[str, dict[str, SearchFigures]] = {}
     for title, stream in streams.items():
         keys, values = stream.start()
-        makers = {name: partial(make_method, name, setting.backend, keys, values, setting.seed) for name in installed_methods()}
-        measured[title] = {name: measure(stream, makers[name], seconds) for name in progress(list(makers), title)}
+        measured[title] = {}
+        for name in progress(installed_methods(), title):
+            make = partial(make_method, name, setting.backend, keys, values, setting.seed, scale.rebuilt_every)
+            measured[title][name] = measure(stream, make, seconds, scale.checks)
     return findings(measured)
 
 

@@ -17,13 +17,13 @@ BILLION = 10**9
 DEVICES = 64
 
 
-def run(setting: Setting) -> Findings:
+def run(setting: Setting, numbers: tuple[int, ...] = RANKS) -> Findings:
     """Measure each number of ranks, for about `setting.minutes` in all.
 
     Raises:
         MissingPackageError: PyTorch is not installed.
     """
-    costs = [measure(ranks, 60 * setting.minutes / len(RANKS)) for ranks in progress(RANKS, "ranks")]
+    costs = [measure(ranks, 60 * setting.minutes / len(numbers)) for ranks in progress(numbers, "ranks")]
     return findings(costs)
 
 

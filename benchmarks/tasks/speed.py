@@ -8,13 +8,14 @@ queries and keys, or of reading the keys once, whichever is longer. (A scan in l
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import raremem
 from raremem.benchmarks.cost.measure import faiss_ms, measure
 from raremem.benchmarks.cost.timing import on_cuda
-from raremem.benchmarks.cost.workload import BATCHES, KEY_DIMS, NEIGHBORS, WORKLOADS
+from raremem.benchmarks.cost.workload import BATCHES, KEY_DIMS, NEIGHBORS, WORKLOADS, Workload
 from raremem.benchmarks.progress import progress
 from raremem.benchmarks.task import Findings, Setting, Table, Task
 
@@ -41,26 +42,26 @@ MEASUREMENTS = 7
 """Of a workload, about, that take the same time."""
 
 
-def run(setting: Setting) -> Findings:
-    """Measure every size, for about `setting.minutes` in all.
+def run(setting: Setting, workloads: Sequence[Workload] = WORKLOADS) -> Findings:
+    """Measure every workload, for about `setting.minutes` in all.
 
     Raises:
         MissingPackageError: the framework is not installed.
     """
     backend = raremem.get_backend(setting.backend)
-    seconds = 60 * setting.minutes / len(WORKLOADS) / MEASUREMENTS
-    measured = [measure(workload, backend, seconds) for workload in progress(WORKLOADS, f"speed on {setting.backend}")]
+    seconds = 60 * setting.minutes / len(workloads) / MEASUREMENTS
+    measured = [measure(workload, backend, seconds) for workload in progress(workloads, f"speed on {setting.backend}")]
     if not on_cuda():
-        for found, taken in zip(measured, faiss_ms(WORKLOADS, seconds) or [], strict=False):
+        for found, taken in zip(measured, faiss_ms(workloads, seconds) or [], strict=False):
             found["faiss"] = taken
-    return findings(measured)
+    return findings(workloads, measured)
 
 
-def findings(measured: list[dict[str, float]]) -> Findings:
+def findings(workloads: Sequence[Workload], measured: Sequence[dict[str, float]]) -> Findings:
     """The table, the ratios, and the plot of cost against slots."""
     table: Table = [["slots x batch x dim x k", *COLUMNS.values()]]
     headline: dict[str, float] = {}
-    for workload, found in zip(WORKLOADS, measured, strict=True):
+    for workload, found in zip(workloads, measured, strict=True):
         table.append([workload.title, *(f"{found[name]:.1f}" if name in found else "not run" for name in COLUMNS)])
         headline |= {
             f"{workload.title}: {OURS[ours]} / {PEERS[peer]}": found[ours] / found[peer]
@@ -70,9 +71,9 @@ def findings(measured: list[dict[str, float]]) -> Findings:
         }
     return Findings(
         headline=headline,
-        figures={"cases": [{**asdict(workload), **found} for workload, found in zip(WORKLOADS, measured, strict=True)]},
+        figures={"cases": [{**asdict(workload), **found} for workload, found in zip(workloads, measured, strict=True)]},
         tables={"Milliseconds, medians": table},
-        plots=lambda: [_plot(measured)],
+        plots=lambda: [_plot(workloads, measured)],
         notes=[
             "A step is query, loss with its gradient, and update; the plain torch step does the same by a matrix product, topk "
             "and index writes. Compiled: query, loss and update as one compiled function. The limit is the longer of the bare "
@@ -82,7 +83,7 @@ def findings(measured: list[dict[str, float]]) -> Findings:
     )
 
 
-def _plot(measured: list[dict[str, float]]) -> Figure:
+def _plot(workloads: Sequence[Workload], measured: Sequence[dict[str, float]]) -> Figure:
     from matplotlib.figure import Figure
 
     lines = {"step": "raremem, step", "plain": "plain torch, step", "faiss": "faiss, search", "limit": "limit"}
@@ -92,7 +93,7 @@ def _plot(measured: list[dict[str, float]]) -> Figure:
         for name, title in lines.items():
             points = [
                 (workload.slots, found[name])
-                for workload, found in zip(WORKLOADS, measured, strict=True)
+                for workload, found in zip(workloads, measured, strict=True)
                 if (workload.batch, workload.key_dim, workload.neighbors, workload.classes) == (batch, key_dim, neighbors, None)
                 and name in found
             ]

@@ -45,7 +45,8 @@ class JaxLearner:
         clip: float | None = None,
         matrix_rate: float | None = None,
     ) -> None:
-        graph, self.weights, self.statistics, rest = nnx.split(network, nnx.Param, nnx.BatchStat, ...)
+        parts: Any = nnx.split(network, nnx.Param, nnx.BatchStat, ...)
+        graph, self.weights, self.statistics, rest = parts
         self._network = partial(_network, graph, rest)
         falling = optax.linear_schedule(rate, 0.0, steps)
         if matrix_rate is None:

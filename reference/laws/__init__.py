@@ -16,6 +16,7 @@ from raremem.reference.laws import (  # noqa: F401  each enters its laws
     states,
     writing,
 )
-from raremem.reference.laws.registry import LAWS, Law, run
+from raremem.reference.laws.law import Law
+from raremem.reference.laws.registry import LAWS, run
 
 __all__ = ["LAWS", "Law", "run"]

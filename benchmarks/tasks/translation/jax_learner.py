@@ -131,15 +131,21 @@ def _linear(weights: Weights, name: str, rngs: nnx.Rngs) -> nnx.Linear:
 
 def _lstm(weights: Weights, name: str, rngs: nnx.Rngs) -> nnx.OptimizedLSTMCell:
     inputs, hidden, bias = (weights[f"{name}/{part}"] for part in ("input", "hidden", "bias"))
-    initial = {"kernel_init": given(inputs), "recurrent_kernel_init": given(hidden), "bias_init": given(bias)}
-    return nnx.OptimizedLSTMCell(len(inputs), len(hidden), rngs=rngs, **initial)
+    return nnx.OptimizedLSTMCell(
+        len(inputs),
+        len(hidden),
+        kernel_init=given(inputs),
+        recurrent_kernel_init=given(hidden),
+        bias_init=given(bias),
+        rngs=rngs,
+    )
 
 
 def _run(lstm: nnx.OptimizedLSTMCell, x: Array, carry: Carry | None = None) -> tuple[Array, Carry]:
     """Outputs [B, T, size] of inputs [B, T, dim], and the carry after the last."""
-    carry = carry or (jnp.zeros((len(x), lstm.hidden_features)),) * 2
-    carry, outputs = jax.lax.scan(lstm, carry, x.swapaxes(0, 1))
-    return outputs.swapaxes(0, 1), carry
+    first: Carry = carry or (jnp.zeros((len(x), lstm.hidden_features)),) * 2
+    after, outputs = jax.lax.scan(lambda carry, row: lstm(carry, row), first, x.swapaxes(0, 1))
+    return outputs.swapaxes(0, 1), after
 
 
 def _turned(x: Array, there: Array) -> Array:
