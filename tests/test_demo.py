@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import raremem
-from raremem.benchmarks.data.characters import draw_characters, load_omniglot
+from raremem.benchmarks.data.characters import draw_characters
 from raremem.benchmarks.data.errors import DataError
+from raremem.benchmarks.data.omniglot import load_omniglot
 from raremem.benchmarks.demo.run import Scale, run_demo
 from raremem.command import cli
 

@@ -51,8 +51,11 @@ def test_wheel_holds_raremem_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"raremem"}
     assert "raremem/py.typed" in names
-    modules = {str(path.relative_to(ROOT)) for room in ROOMS[1:] for path in (ROOT / room).rglob("*.py")}
-    assert {f"raremem/{name}" for name in modules} <= set(names)
+    files = [path for room in ROOMS for kind in ("*.py", "*.html") for path in (ROOT / room).rglob(kind)]
+    inside = {
+        Path("raremem") / path.relative_to(ROOT / "core" if path.is_relative_to(ROOT / "core") else ROOT) for path in files
+    }
+    assert {path.as_posix() for path in inside} <= set(names)
 
 
 def test_wheel_imports(wheel, tmp_path):

@@ -12,12 +12,11 @@ from typing import Any
 import raremem
 from raremem.config import MemoryConfig
 
-Step = Callable[[], object]
 Batches = Sequence[tuple[Any, Any]]
 """Queries [B, key_dim] and targets [B] of each, in the arrays of the backend."""
 
 
-def training_step(backend: raremem.Backend, config: MemoryConfig, state: Any, batches: Batches) -> Step:
+def training_step(backend: raremem.Backend, config: MemoryConfig, state: Any, batches: Batches) -> Callable[[], object]:
     """A step through the functional interface; NumPy has no gradient."""
     if backend.name == "torch":
         return _torch_step(backend, config, state, batches)
@@ -33,7 +32,7 @@ def training_step(backend: raremem.Backend, config: MemoryConfig, state: Any, ba
     return step
 
 
-def _torch_step(backend: raremem.Backend, config: MemoryConfig, state: Any, batches: Batches) -> Step:
+def _torch_step(backend: raremem.Backend, config: MemoryConfig, state: Any, batches: Batches) -> Callable[[], object]:
     held, turns = [state], cycle([(rows.requires_grad_(), targets) for rows, targets in batches])
 
     def step() -> None:
@@ -46,7 +45,7 @@ def _torch_step(backend: raremem.Backend, config: MemoryConfig, state: Any, batc
     return step
 
 
-def _jax_step(config: MemoryConfig, state: Any, batches: Batches) -> Step:
+def _jax_step(config: MemoryConfig, state: Any, batches: Batches) -> Callable[[], object]:
     import jax
 
     from raremem.adapters import jax as memory
@@ -71,7 +70,7 @@ def _jax_step(config: MemoryConfig, state: Any, batches: Batches) -> Step:
     return step
 
 
-def module_step(config: MemoryConfig, state: Any, batches: Batches) -> Step:
+def module_step(config: MemoryConfig, state: Any, batches: Batches) -> Callable[[], object]:
     """A step of PyTorch's module: all that it changes stays where it is."""
     memory, turns = _module(config, state), cycle(batches)
 
@@ -84,7 +83,7 @@ def module_step(config: MemoryConfig, state: Any, batches: Batches) -> Step:
     return step
 
 
-def compiled_step(config: MemoryConfig, state: Any, batches: Batches) -> Step:
+def compiled_step(config: MemoryConfig, state: Any, batches: Batches) -> Callable[[], object]:
     """A step of PyTorch's module, with query, loss and update compiled as one function."""
     import torch
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import raremem
-from raremem.benchmarks.data.characters import Characters, draw_characters, load_omniglot, need_classes
+from raremem.benchmarks.data.characters import Characters, draw_characters, need_classes
+from raremem.benchmarks.data.omniglot import load_omniglot
 from raremem.benchmarks.demo.report import accuracy_by_lag, accuracy_by_showing, as_html
 from raremem.benchmarks.demo.stream import DemoAnswers, run_stream, shuffled_stream
 from raremem.benchmarks.online.stream import ClassStream

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from raremem.benchmarks.data.characters import load_omniglot
+from raremem.benchmarks.data.omniglot import load_omniglot
 from raremem.benchmarks.live_index.measure import SearchFigures, measure
 from raremem.benchmarks.live_index.methods import installed_methods, make_method
 from raremem.benchmarks.live_index.streams import BATCH, Clusters, KeyStream, draw

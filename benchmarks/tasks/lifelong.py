@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import raremem
-from raremem.benchmarks.data.characters import Images, load_omniglot, need_classes
+from raremem.benchmarks.data.characters import Images, need_classes
 from raremem.benchmarks.data.distortion import distort
+from raremem.benchmarks.data.omniglot import load_omniglot
 from raremem.benchmarks.online.classifiers import BufferClassifier, MemoryClassifier, OnlineClassifier, Rows, SoftmaxHead
 from raremem.benchmarks.online.stream import ClassStream, Labels, class_stream, lag_groups
 from raremem.benchmarks.progress import progress
@@ -76,7 +77,7 @@ class Answers:
     held: NDArray[np.bool_] | None
 
 
-def run_stream(classifier: OnlineClassifier, stream: ClassStream, embedded: Rows, title: str) -> Answers:
+def answers_of(classifier: OnlineClassifier, stream: ClassStream, embedded: Rows, title: str) -> Answers:
     """Show the stream to a classifier."""
     given, held = np.full(len(stream), -1, np.int32), np.zeros(len(stream), np.bool_)
     starts = range(0, len(stream) - BATCH + 1, BATCH)
@@ -121,9 +122,9 @@ def answers_of_all(
             "reservoir": BufferClassifier(slots, dim, reservoir=True, seed=seed),
         }
         for name, classifier in classifiers.items():
-            answers[name, slots] = run_stream(classifier, stream, rows, f"{name}, {slots:,} slots")
+            answers[name, slots] = answers_of(classifier, stream, rows, f"{name}, {slots:,} slots")
     head = SoftmaxHead(int(stream.classes.max()) + 1, dim)
-    answers["softmax head", None] = run_stream(head, stream, rows, "softmax head")
+    answers["softmax head", None] = answers_of(head, stream, rows, "softmax head")
     return answers
 
 

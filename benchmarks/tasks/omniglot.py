@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import raremem
-from raremem.benchmarks.data.characters import Characters, Images, load_omniglot, need_classes
+from raremem.benchmarks.data.characters import Characters, Images, need_classes
+from raremem.benchmarks.data.omniglot import load_omniglot
 from raremem.benchmarks.task import Findings, Setting, Task
 from raremem.benchmarks.training.embedding.recipe import SHAPES, Embedder, EmbeddingRecipe, embed_views, episode, make_embedder
 from raremem.benchmarks.training.loop import train

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 import raremem
 from raremem.errors import MissingPackageError
 
-Batch = tuple[NDArray[Any], ...]
+TrainingBatch = tuple[NDArray[Any], ...]
 
 
 class Learner(Protocol):

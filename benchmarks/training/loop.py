@@ -12,7 +12,7 @@ import numpy as np
 
 import raremem
 from raremem.benchmarks.progress import progress
-from raremem.benchmarks.training.learner import Batch, Learner
+from raremem.benchmarks.training.learner import Learner, TrainingBatch
 from raremem.benchmarks.training.snapshots import TrainingRun, resume, snapshot
 
 MEASUREMENTS = 20
@@ -22,7 +22,7 @@ TRIAL = 25
 
 def train(
     make: Callable[[int], Learner],
-    batch_at: Callable[[int, int], Batch],
+    batch_at: Callable[[int, int], TrainingBatch],
     asked: dict[str, Any],
     minutes: float,
     path: Path,
@@ -68,7 +68,7 @@ def train(
     return learner, run
 
 
-def _steps_in(make: Callable[[int], Learner], batch_at: Callable[[int, int], Batch], minutes: float) -> int:
+def _steps_in(make: Callable[[int], Learner], batch_at: Callable[[int, int], TrainingBatch], minutes: float) -> int:
     """How many steps fit in these minutes, by the median of a short trial: in some, a program is compiled."""
     learner = make(WARM_UP + TRIAL)
     taken = []

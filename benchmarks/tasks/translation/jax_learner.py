@@ -26,9 +26,11 @@ from raremem.benchmarks.tasks.translation.recipe import (
 )
 from raremem.benchmarks.training.jax_learner import Array, JaxLearner, given
 
-Carry = tuple[Array, Array]
-"""Of an LSTM: its cells and its outputs, each [B, dim]."""
-State = tuple[MemoryState | None, Array]
+LstmState = tuple[Array, Array]
+"""Its cells and its outputs, each [B, dim]."""
+Layers = tuple[LstmState, LstmState]
+"""Of the decoder."""
+TrainingState = tuple[MemoryState | None, Array]
 """The memory, and the key of the next step's dropout."""
 
 
@@ -68,8 +70,8 @@ class Network(nnx.Module):
         return Encoded(embedded, x + _run(self.encoder, x)[0], there)
 
     def decode(
-        self, read: Array, encoded: Encoded, layers: tuple[Carry, Carry], rngs: nnx.Rngs | None = None
-    ) -> tuple[Array, Array, tuple[Carry, Carry]]:
+        self, read: Array, encoded: Encoded, layers: Layers, rngs: nnx.Rngs | None = None
+    ) -> tuple[Array, Array, Layers]:
         """Attentional states [B, T, dim], queries [B, T, key_dim], and the carries of both layers after the last token."""
         x = last = self._embed(self.embedding, read, rngs)
         after = []
@@ -95,7 +97,7 @@ class Network(nnx.Module):
         """Logits [n, tokens] of attentional states [n, dim]."""
         return self.embedding.attend(states) + self.bias
 
-    def start(self, rows: int) -> tuple[Carry, Carry]:
+    def start(self, rows: int) -> Layers:
         """The carries of the decoder before the first token."""
         nothing = (jnp.zeros((rows, self.recipe.dim)),) * 2
         return nothing, nothing
@@ -141,9 +143,9 @@ def _lstm(weights: Weights, name: str, rngs: nnx.Rngs) -> nnx.OptimizedLSTMCell:
     )
 
 
-def _run(lstm: nnx.OptimizedLSTMCell, x: Array, carry: Carry | None = None) -> tuple[Array, Carry]:
+def _run(lstm: nnx.OptimizedLSTMCell, x: Array, carry: LstmState | None = None) -> tuple[Array, LstmState]:
     """Outputs [B, T, size] of inputs [B, T, dim], and the carry after the last."""
-    first: Carry = carry or (jnp.zeros((len(x), lstm.hidden_features)),) * 2
+    first: LstmState = carry or (jnp.zeros((len(x), lstm.hidden_features)),) * 2
     after, outputs = jax.lax.scan(lambda carry, row: lstm(carry, row), first, x.swapaxes(0, 1))
     return outputs.swapaxes(0, 1), after
 
@@ -155,8 +157,8 @@ def _turned(x: Array, there: Array) -> Array:
 
 
 def _loss(
-    recipe: TranslationRecipe, network: Network, before: State, source: Array, read: Array, said: Array, rare: Array
-) -> tuple[Array, State]:
+    recipe: TranslationRecipe, network: Network, before: TrainingState, source: Array, read: Array, said: Array, rare: Array
+) -> tuple[Array, TrainingState]:
     """Cross-entropy of every token but padding, and the memory's own loss of the rare ones."""
     state, key = before
     key, own, other = jax.random.split(key, 3)
@@ -179,7 +181,7 @@ def _loss(
 def _translate(network: Network, state: MemoryState | None, source: Array) -> Array:
     encoded = network.encode(source)
 
-    def step(carry: tuple[Array, tuple[Carry, Carry]], _: None) -> tuple[tuple[Array, tuple[Carry, Carry]], Array]:
+    def step(carry: tuple[Array, Layers], _: None) -> tuple[tuple[Array, Layers], Array]:
         token, layers = carry
         states, queries, layers = network.decode(token[:, None], encoded, layers)
         states = states[:, 0]

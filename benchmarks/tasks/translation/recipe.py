@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raremem.benchmarks.data.corpus import END, PAD, START, Tokens
-from raremem.benchmarks.training.learner import Batch
+from raremem.benchmarks.training.learner import TrainingBatch
 from raremem.config import MemoryConfig
 
 LEARNING_RATE = 2e-3
@@ -118,7 +118,7 @@ def epoch_of(recipe: TranslationRecipe, pairs: Pairs, number: int) -> list[NDArr
     return [batches[place] for place in generator.permutation(len(batches))]
 
 
-def padded(pairs: Pairs) -> Batch:
+def padded(pairs: Pairs) -> TrainingBatch:
     """A batch of pairs.
 
     Returns:

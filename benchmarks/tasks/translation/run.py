@@ -24,7 +24,7 @@ from raremem.benchmarks.data.errors import DataError
 from raremem.benchmarks.report.tables import group_names
 from raremem.benchmarks.task import Findings, Setting, Table, Task
 from raremem.benchmarks.tasks.translation.recipe import Pair, Pairs, TranslationRecipe, epoch_of, padded
-from raremem.benchmarks.training.learner import Batch, Learner, framework_module
+from raremem.benchmarks.training.learner import Learner, TrainingBatch, framework_module
 from raremem.benchmarks.training.loop import train
 from raremem.benchmarks.training.snapshots import TrainingRun, resume
 from raremem.errors import MissingPackageError
@@ -73,7 +73,7 @@ class Text:
             for source, target in zip(*sides, strict=True)
         ]
 
-    def batch_at(self, step: int, steps: int) -> Batch:
+    def batch_at(self, step: int, steps: int) -> TrainingBatch:
         """The batch of a step of training: it depends on the seed and the step alone."""
         number, place = divmod(step, len(self.epoch(0)))
         return padded([self.train[chosen] for chosen in self.epoch(number)[place]])

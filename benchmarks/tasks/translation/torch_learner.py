@@ -24,7 +24,8 @@ from raremem.benchmarks.tasks.translation.recipe import (
 )
 from raremem.benchmarks.training.torch_learner import TorchLearner
 
-State = tuple[Tensor, Tensor] | None
+LstmState = tuple[Tensor, Tensor] | None
+"""Outputs and cells, each [1, B, dim]; None before the first token."""
 
 
 class Encoded(NamedTuple):
@@ -57,10 +58,10 @@ class TorchTranslator(TorchLearner):
         x = embedded + self._drop(torch.cat([forward, _turned(backward, there)], dim=2))
         return Encoded(embedded, x + self.recurrent["encoder_lstm"](x)[0], there)
 
-    def decode(self, read: Tensor, encoded: Encoded, layers: list[State]) -> tuple[Tensor, Tensor, list[State]]:
+    def decode(self, read: Tensor, encoded: Encoded, layers: list[LstmState]) -> tuple[Tensor, Tensor, list[LstmState]]:
         """Attentional states [B, T, dim], queries [B, T, key_dim], and the states of both layers after the last token."""
         x = last = self._embed(read, "embedding")
-        after: list[State] = []
+        after: list[LstmState] = []
         for layer, state in enumerate(layers):
             y, state = self.recurrent[f"decoder{layer}_lstm"](x, state)
             x = x + self._drop(y)
@@ -111,7 +112,7 @@ class TorchTranslator(TorchLearner):
         self.eval()
         said = torch.full((len(source), LONGEST), END, dtype=torch.int32)
         token = torch.full((len(source), 1), START, dtype=torch.int32)
-        layers: list[State] = [None, None]
+        layers: list[LstmState] = [None, None]
         with self.fast_products():
             encoded = self.encode(torch.from_numpy(source))
             for place in range(LONGEST):
