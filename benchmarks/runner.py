@@ -1,4 +1,4 @@
-"""Runs a task: checks what it is asked for before the work, and writes its report after it."""
+"""Runs a task: checks the setting before the work, and writes the report after it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def run_task(name: str, setting: Setting) -> None:
 
 
 def _ready(name: str, task: Task, setting: Setting) -> Setting:
-    """The setting, checked and with its data at hand."""
+    """Check the setting, and download its data if that is asked for."""
     if setting.backend not in task.backends:
         raise raremem.ConfigError(f"--backend {setting.backend}: {name} runs on {' or '.join(task.backends)}.")
     if task.data and setting.data is None:
@@ -59,7 +59,7 @@ def _ready(name: str, task: Task, setting: Setting) -> Setting:
 
 
 def _result(name: str, setting: Setting, findings: Findings, wall_seconds: float) -> dict[str, Any]:
-    """What the result file holds."""
+    """The content of the result file."""
     info = raremem.backends()[setting.backend]
     return {
         "task": name,

@@ -1,1 +1,1 @@
-"""What a step costs, and the peers that it is measured beside."""
+"""Measures the cost of a step, of raremem and of its peers."""

@@ -1,4 +1,4 @@
-"""faiss's exact search, timed in a process of its own: its threads and those of a framework do not go together."""
+"""Times faiss's exact search in a process of its own, since its threads conflict with those of a framework."""
 
 from __future__ import annotations
 

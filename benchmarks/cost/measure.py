@@ -1,4 +1,4 @@
-"""What a memory and its peers take for a workload."""
+"""Measures raremem and its peers on a workload."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from raremem.benchmarks.cost.workload import Workload, full_memory
 
 
 def measure(workload: Workload, backend: Any, seconds: float) -> dict[str, float]:
-    """What raremem and the peers of this process take, each for so many seconds.
+    """Measure raremem and the peers that run in this process, each figure for so many seconds.
 
     Returns:
-        Milliseconds by name; "certain", the share in % of rows whose first short list was enough; and "peak", in MB. What does
-        not apply is left out.
+        Milliseconds by name; "certain", the share in % of queries whose first shortlist was proven to be enough; and "peak",
+        in MB. Figures that do not apply are left out.
     """
     keys, values, queries, targets = workload.data()
     config, p = workload.config, backend.primitives

@@ -1,4 +1,4 @@
-"""A memory as one writes it in plain PyTorch, with a matrix product, `topk` and index writes: what `speed` compares with."""
+"""The peer of the task `speed`: a memory in plain PyTorch, with a matrix product, `topk` and index writes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class PlainMemory:
 
 
 def measure(neighbors: int, keys: Any, values: Any, queries: Any, targets: Any, seconds: float) -> dict[str, float]:
-    """Milliseconds of its step, on a GPU as one CUDA graph too, and of the limit. See `workload.Workload.data`."""
+    """Milliseconds of its step, on a GPU also as one CUDA graph, and of the limit. Arrays are those of `Workload.data`."""
     memory = PlainMemory(torch.tensor(keys), torch.tensor(values), neighbors)
     batches = [
         (torch.tensor(rows, requires_grad=True), torch.tensor(wanted)) for rows, wanted in zip(queries, targets, strict=True)

@@ -43,7 +43,7 @@ class Cost:
 
 
 def measure(ranks: int, seconds: float) -> Cost:
-    """Spawn so many processes, and take steps for so long."""
+    """Spawn one process for each rank, and take steps for so many seconds."""
     from torch.multiprocessing.spawn import spawn
 
     temporary = tempfile.TemporaryDirectory()
@@ -92,7 +92,7 @@ def _step(memory: Any, query: Any, target: Any) -> None:
 
 
 def _fill(memory: Any, generator: Any) -> None:
-    """Put unit keys into every slot of this rank, and values into all."""
+    """Fill every slot of this rank with a unit key and a value."""
     import torch
 
     memory.keys.copy_(torch.nn.functional.normalize(torch.randn(memory.keys.shape, generator=generator), dim=1))

@@ -1,6 +1,6 @@
-"""A step of training, a query with its loss and gradient and an update, as a user of each framework writes it.
+"""A step of training (query, loss, gradient, update) as a user of each framework writes it.
 
-Each function here returns a step: what takes it once, on the next of some batches in turn.
+Each function here returns a function that takes one step, on the next of the given batches in turn.
 """
 
 from __future__ import annotations

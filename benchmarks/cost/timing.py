@@ -1,4 +1,4 @@
-"""Clocks: how long a function takes, how much memory it needs meanwhile, and a CUDA graph of it."""
+"""Measures the time and the memory that a function takes, and records CUDA graphs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FEWEST = 3
 
 
 def median_ms(run: Callable[[], object], seconds: float) -> float:
-    """Milliseconds of a run: the median of those that fit in so many seconds, at least three, after one that warms up."""
+    """Median milliseconds of the runs that fit in so many seconds, at least three, after one warm-up run."""
     run()
     _wait()
     taken: list[float] = []
@@ -31,7 +31,7 @@ def median_ms(run: Callable[[], object], seconds: float) -> float:
 
 
 def _wait() -> None:
-    """Until the GPU has done all that PyTorch gave it, if there is one in use."""
+    """Wait for the GPU, if PyTorch uses one."""
     if on_cuda():
         sys.modules["torch"].cuda.synchronize()
 
@@ -42,7 +42,7 @@ def on_cuda() -> bool:
 
 
 def peak_extra_mb(run: Callable[[], object]) -> float | None:
-    """MB by which the process grows while it runs, or PyTorch's part of the GPU; None where the system does not say."""
+    """MB by which the process grows during runs, or PyTorch's memory on a GPU; None where the system does not report it."""
     if on_cuda():
         cuda = sys.modules["torch"].cuda
         cuda.reset_peak_memory_stats()
@@ -72,7 +72,7 @@ def _resident_mb() -> float:
 
 
 def as_graph(step: Callable[[], object]) -> Callable[[], object]:
-    """What replays a step as one CUDA graph, so that its operations are not called one by one."""
+    """Record a step as one CUDA graph, and return a function that replays it without the cost of its calls."""
     import torch
 
     side = torch.cuda.Stream()

@@ -1,4 +1,4 @@
-"""What the tables of costs are measured on: memories of many sizes, what is in them, and what they are asked."""
+"""The workloads that costs are measured on: sizes of a memory, its content, and its queries."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ Labels = NDArray[np.int32]
 
 @dataclass(frozen=True)
 class Workload:
-    """A memory and its batches.
+    """The size of a memory and of its batches.
 
     Attributes:
         slots: of the memory, all filled.
         batch: rows of a query.
         key_dim: dimensions of a key.
         neighbors: of a query.
-        classes: if given, the memory is of an untrained network: keys, queries, and of so many classes theirs, all at random.
-            Else keys are in clusters of `IN_CLUSTER`, each of a class of its own, and queries near them, half of which hit.
+        classes: if given, keys and queries are random, as from an untrained network, and so are their classes, of this many.
+            Default: keys in clusters of `IN_CLUSTER`, a class each, and queries near them, half of which hit.
         also_compiled: whether PyTorch's step is measured compiled too.
     """
 
@@ -49,7 +49,7 @@ class Workload:
 
     @property
     def title(self) -> str:
-        """Its sizes, for the head of a row."""
+        """The sizes as text, for a table."""
         sizes = f"{self.slots:,} x {self.batch} x {self.key_dim} x {self.neighbors}"
         return sizes if self.classes is None else f"{sizes}, {self.classes} classes at random"
 
@@ -59,12 +59,12 @@ class Workload:
         return MemoryConfig(self.slots, self.key_dim, self.neighbors)
 
     def data(self) -> tuple[Rows, Labels, Rows, Labels]:
-        """What is in the memory, and what it is asked.
+        """Make the content of the memory, and its queries.
 
         Returns:
             Unit keys [slots, key_dim] and their values [slots]; unit queries [n, batch, key_dim] and their targets [n, batch].
-            Queries in clusters may be asked again and again, n = 1: half of them always hit. Of queries at random, what was
-            written is found the second time: there are n = `BATCHES_AT_RANDOM` batches, to be asked in turn.
+            Queries near clusters can be repeated, so n = 1. A random query hits what its first update wrote when it is
+            repeated, so n = `BATCHES_AT_RANDOM` batches take turns.
         """
         generator = np.random.default_rng(0)
         if self.classes is not None:
@@ -93,13 +93,13 @@ WORKLOADS += [Workload(10_000_000, 16, 64, 16), Workload(131_072, 256, 128, 16, 
 
 
 def near(generator: np.random.Generator, centers: Rows) -> Rows:
-    """A unit row near each of these centers of clusters."""
+    """A random unit row near each of these cluster centers."""
     rows = centers + SPREAD * generator.standard_normal(centers.shape, np.float32)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def full_memory(backend: Any, config: MemoryConfig, keys: Rows, values: Labels, batch: int, seed: int) -> Any:
-    """A state with every slot filled, last used as if batches of so many rows had each used as many."""
+    """A full state; each step of the past used `batch` slots, in random order."""
     step = config.slots // batch
     ages = np.random.default_rng(seed).permutation(config.slots).astype(np.int32) // batch
     return backend.from_numpy(config, {"keys": keys, "values": values, "ages": ages, "filled": values >= 0, "step": step})

@@ -1,1 +1,1 @@
-"""Data sets, drawn or read from files, and their distortions."""
+"""Data sets: Omniglot, drawn characters, Multi30k; their downloads and distortions."""

@@ -1,4 +1,4 @@
-"""Handwritten characters, drawn here, of as many classes as one asks for.
+"""Characters drawn at random, like handwritten ones, of any number of classes.
 
 Images are [class, example, 28, 28] f32, ink 1 on paper 0.
 """

@@ -1,4 +1,4 @@
-"""The official data sets, fetched and checked, for who has a network: `--data download`."""
+"""Downloads the official data sets and verifies their checksums: `--data download`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DOWNLOAD = "download"
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set: what it is, its official address, and its files with their checksums."""
+    """A data set: a title, its official address, and the checksum of each file."""
 
     title: str
     address: str
@@ -44,7 +44,7 @@ DATA_SETS = {
 
 
 def fetch(name: str) -> Path:
-    """The folder with the data set of that name, in the user's cache; what is there already is not fetched again.
+    """Download a data set into the user's cache, unless it is there, and return its folder.
 
     Raises:
         DataError: a file cannot be fetched, or is not what it should be.

@@ -1,4 +1,4 @@
-"""What goes wrong with data."""
+"""The error of all data sets."""
 
 from raremem.errors import RarememError
 

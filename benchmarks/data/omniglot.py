@@ -1,4 +1,4 @@
-"""Omniglot from its official files: images are [class, example, 28, 28] f32, ink 1 on paper 0."""
+"""Reads Omniglot from its official files, as images [class, example, 28, 28] f32, ink 1 on paper 0."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _load_part(folder: Path, part: str) -> Images:
 
 @contextmanager
 def _named(name: str) -> Iterator[None]:
-    """Whatever goes wrong in reading what may be no Omniglot at all is a DataError that names it: readers raise all kinds."""
+    """Turn any error of reading into a DataError that names the file: readers of damaged files raise all kinds."""
     try:
         yield
     except RarememError:
@@ -81,7 +81,7 @@ def _named(name: str) -> Iterator[None]:
 
 
 def _read_npz(path: Path) -> NDArray[np.bool_]:
-    """The array `images`; what it is, is looked at before it is read."""
+    """The array `images`; its shape and dtype are checked before it is read."""
     with zipfile.ZipFile(path) as archive:
         with archive.open("images.npy") as file:
             read_header = {(1, 0): read_array_header_1_0, (2, 0): read_array_header_2_0}[read_magic(file)]
@@ -111,7 +111,7 @@ def _read_zip(path: Path) -> NDArray[np.bool_]:
 
 
 def _read_folder(path: Path) -> NDArray[np.bool_]:
-    """The same of a zip that was extracted."""
+    """The PNGs of an official zip that was extracted."""
     members = {}
     for folder, _, names in os.walk(path, onerror=_raise, followlinks=True):
         for file in (Path(folder, name) for name in names):
@@ -137,7 +137,7 @@ class _Member(NamedTuple):
 
 
 def _is_litter(name: str) -> bool:
-    """Whether an operating system has put it there."""
+    """Whether this is a file that operating systems leave in folders."""
     return any(
         (part.startswith(".") and part != "..") or part.lower() in LITTER
         for part in PurePosixPath(name.replace("\\", "/")).parts
@@ -145,7 +145,7 @@ def _is_litter(name: str) -> bool:
 
 
 def _read_images(where: str, members: dict[str, _Member]) -> NDArray[np.bool_]:
-    """Images by alphabet, character and drawer: a class is what lies in one folder."""
+    """Images sorted by alphabet, character and drawer; each folder is a class."""
     classes: dict[str, list[NDArray[np.bool_]]] = {}
     for key, member in sorted(members.items()):
         place = PurePosixPath(key.replace("\\", "/"))
@@ -163,7 +163,7 @@ def _read_images(where: str, members: dict[str, _Member]) -> NDArray[np.bool_]:
 
 
 def _read_png(member: _Member) -> NDArray[np.bool_]:
-    """An image [105, 105] in black and white; its size is looked at before it is decoded."""
+    """A black and white image [105, 105]; its size is checked before it is decoded."""
     try:
         from PIL import Image
     except ImportError as error:

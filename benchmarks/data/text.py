@@ -1,4 +1,4 @@
-"""Lines of text in a file, plain or packed, whatever its encoding says of itself."""
+"""Reads lines of text from a file, plain or gzipped, in UTF-8, UTF-16 or UTF-32."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def read_lines(path: Path, what: str) -> list[str]:
 
 
 def _content(path: Path) -> bytes:
-    """All of it, unpacked; of too much, just enough to tell."""
+    """The unpacked content, up to one byte more than `MOST_TEXT`."""
     if path.exists() and not path.is_file():
         raise OSError("it is no file")
     if path.suffix == ".gz":

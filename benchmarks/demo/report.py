@@ -1,4 +1,4 @@
-"""What came out: the tables that are printed, and one self-contained HTML page."""
+"""The demo's report: tables for the terminal, and one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _curves(stream: ClassStream, answers: DemoAnswers) -> str:
 
 
 def _gallery_row(recall: Recall, stream: ClassStream, shown: Images) -> dict[str, Any]:
-    """What the page shows of a step: the query, and its neighbors as they were shown when their slots were last written."""
+    """The content of a row of the gallery: the query, and its neighbors as they looked when their slots were last written."""
     target, answer = int(stream.classes[recall.step]), recall.answer
     columns = (recall.neighbor_steps, recall.labels, recall.similarities, recall.ages)
     return {
@@ -93,7 +93,7 @@ def _gallery_row(recall: Recall, stream: ClassStream, shown: Images) -> dict[str
 
 
 def _picture(image: NDArray[np.float32]) -> str:
-    """The address of an image as a PNG inside the page."""
+    """The image as a data URL of a PNG."""
     from matplotlib.image import imsave
 
     content = io.BytesIO()

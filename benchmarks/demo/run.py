@@ -25,7 +25,7 @@ REPORT = "report.html"
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of everything; the tests take less."""
+    """The size of a demo. Tests use smaller ones."""
 
     steps: int = 1000
     drawn_train: int = 1000
@@ -35,7 +35,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo found, for who calls it from Python."""
+    """The results of a demo, for callers from Python."""
 
     stream: ClassStream
     answers: DemoAnswers
@@ -82,7 +82,7 @@ def run_demo(backend: str, data: Path | None, out: Path, seed: int = 0, scale: S
 
 
 def _memory(classes: int, recipe: EmbeddingRecipe) -> raremem.MemoryConfig:
-    """The memory that the stream is shown to."""
+    """The config of the memory that the stream is shown to."""
     slots = SLOTS_FOR_EACH_CLASS * classes
     return raremem.MemoryConfig(slots, recipe.key_dim, neighbors=5, softmax_temperature=15.0, seed=recipe.seed)
 
@@ -90,7 +90,7 @@ def _memory(classes: int, recipe: EmbeddingRecipe) -> raremem.MemoryConfig:
 def _facts(
     backend: str, characters: Characters, config: raremem.MemoryConfig, recipe: EmbeddingRecipe, steps: int
 ) -> dict[str, str]:
-    """What was run."""
+    """The facts of a run, for the page."""
     info = raremem.backends()[backend]
     return {
         "backend": f"{backend} {info.version} on {info.device}",

@@ -1,4 +1,4 @@
-"""The stream: new characters, one at a time, each asked for and then learned, by the memory and by three baselines.
+"""The demo's stream: the memory and three baselines classify new characters one at a time, and learn each one after it.
 
 No one knows how often a class will come, or when. On the first showing of a class nobody can be right.
 """
@@ -25,7 +25,7 @@ def shuffled_stream(seed: int, classes: int, examples: int) -> tuple[ClassStream
 
 @dataclass
 class Recall:
-    """What the memory did at a step, for the gallery: the steps at which its neighbors were last written."""
+    """The memory's answer at a step, and the neighbors behind it, with the steps at which they were last written."""
 
     step: int
     answer: int
@@ -46,7 +46,7 @@ class DemoAnswers:
 def run_stream(
     backend: Backend, config: raremem.MemoryConfig, stream: ClassStream, embeddings: Rows, pixels: Rows, keep: int
 ) -> DemoAnswers:
-    """Show the stream to everyone. embeddings [steps, key_dim] and pixels [steps, 784] are what each step shows.
+    """Show the stream to the memory and to the baselines, as embeddings [steps, key_dim] and pixels [steps, 784].
 
     The last `keep` steps are kept for the gallery.
     """

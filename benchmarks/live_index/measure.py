@@ -1,4 +1,4 @@
-"""How fast a way of searching is, and how much of what exact search finds it finds, while the memory changes."""
+"""Measures the speed and the recall of a search method while the memory changes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROUNDING = float(np.finfo(np.float32).eps)
 
 @dataclass
 class SearchFigures:
-    """A stream sent through a way of searching: steps, seconds, the longest step, %s found, and how long a build takes."""
+    """Figures of a search method: steps, seconds, the longest step in ms, recall in %, and seconds of the first build."""
 
     first_build_seconds: float
     steps: int = 0
@@ -34,12 +34,12 @@ class SearchFigures:
 
     @property
     def steps_per_second(self) -> float:
-        """On average."""
+        """The mean rate."""
         return self.steps / self.seconds
 
 
 def measure(stream: KeyStream, make: Callable[[], SearchMethod], seconds: float, checks: int) -> SearchFigures:
-    """Send the stream through a way of searching for so long, and compare answers so many times meanwhile."""
+    """Send the stream through a search method for so many seconds, and check its answers so many times meanwhile."""
     started = time.perf_counter()
     method = make()
     measured = SearchFigures(time.perf_counter() - started)
@@ -63,7 +63,7 @@ def measure(stream: KeyStream, make: Callable[[], SearchMethod], seconds: float,
 
 
 def _compare(measured: SearchFigures, method: SearchMethod, stream: KeyStream) -> None:
-    """Add the recall of rows that the stream has not come to. A slot that only rounding tells from the first is right."""
+    """Add the recall of rows that are not in the stream. A slot as near as the nearest, up to rounding, counts as right."""
     first = AHEAD + CHECKED * len(measured.newest)
     rows = np.concatenate([stream.batch(first + number)[0] for number in range(CHECKED)])
     found, truth = method.query(rows), _nearest(method.keys, rows)

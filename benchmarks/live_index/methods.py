@@ -1,4 +1,4 @@
-"""Ways of searching a memory that changes at every step: raremem's, exact or by a live index, and an index by itself."""
+"""Search methods for a memory that changes at every step: raremem, exact or with a live index, and plain indexes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from raremem.config import MemoryConfig
 
 NEIGHBORS = 10
 ALONE = {"hnswlib, in place": "hnswlib", "annoy, rebuilt": "annoy"}
-"""What is measured beside raremem: an index by itself, and the package that it is."""
+"""The plain indexes by name, and their packages."""
 
 
 class SearchMethod(Protocol):
-    """A full memory that a stream is sent through, with its way of searching."""
+    """A full memory with its method of search, which a stream is sent through."""
 
     builds: int
 
@@ -35,7 +35,7 @@ class SearchMethod(Protocol):
 
 
 class RarememSearch:
-    """A memory of raremem."""
+    """A memory of raremem, searched exactly or with a live index."""
 
     def __init__(self, backend: Any, keys: Rows, values: Ints, seed: int) -> None:
         self.backend, self.builds = backend, 0
@@ -75,7 +75,7 @@ class RarememSearch:
 
 
 class PlainIndex:
-    """An index by itself. A row takes the slot written longest ago; hnswlib is changed in place, annoy built now and then."""
+    """An index without raremem. A new row takes the slot written longest ago. hnswlib is changed in place, annoy is rebuilt."""
 
     def __init__(self, name: str, keys: Rows, seed: int, rebuilt_every: int) -> None:
         self.keys, self.seed, self.next, self.builds, self.steps = keys.copy(), seed, 0, 0, 0
@@ -109,13 +109,13 @@ class PlainIndex:
 
 
 def installed_methods() -> list[str]:
-    """The names of exact search, and of all ways whose packages are installed."""
+    """The names of all search methods whose packages are installed."""
     packages = [name for name in raremem.registry.INDEXES if importlib.util.find_spec(name) is not None]
     return ["exact", *(f"raremem + {name}" for name in packages), *(way for way, name in ALONE.items() if name in packages)]
 
 
 def make_method(name: str, backend: str, keys: Rows, values: Ints, seed: int, rebuilt_every: int) -> SearchMethod:
-    """The way of that name, in a memory of these keys [slots, key_dim] and values [slots].
+    """The search method of that name, in a memory of these keys [slots, key_dim] and values [slots].
 
     A plain annoy index is built again after so many steps.
     """

@@ -24,7 +24,7 @@ Ints = NDArray[np.int32]
 
 
 class KeyStream(Protocol):
-    """Keys, and what comes after them."""
+    """The keys of a full memory, and the batches that change it."""
 
     def start(self) -> tuple[Rows, Ints]:
         """The keys of a full memory, and their values."""
@@ -86,7 +86,7 @@ class Drawings:
 
 
 def _half_new(targets: Ints, known: int, step: int) -> Ints:
-    """Every other target replaced by a value of its own."""
+    """Replace every other target by a new value."""
     targets = targets.copy()
     targets[::2] = known + step * BATCH + np.arange(0, BATCH, 2)
     return targets

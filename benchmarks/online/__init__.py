@@ -1,1 +1,1 @@
-"""Streams of classes, each asked for and then learned, and what classifies them."""
+"""Online classification: streams of classes, and classifiers that learn from them step by step."""

@@ -1,4 +1,4 @@
-"""Classifiers that learn from a stream of rows and their classes: the memory, and what else one might use."""
+"""Online classifiers: the memory, and its baselines."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class OnlineClassifier(Protocol):
 
 
 class MemoryClassifier:
-    """raremem."""
+    """A memory of raremem."""
 
     def __init__(self, backend: raremem.Backend, config: raremem.MemoryConfig) -> None:
         self.backend, self.config, self.state = backend, config, backend.init(config)
@@ -47,7 +47,7 @@ class MemoryClassifier:
 
 
 class BufferClassifier:
-    """The nearest of some rows that were seen: the last `slots`, or an even sample of all (a reservoir)."""
+    """The nearest row in a buffer of the last `slots` rows (FIFO), or of a uniform sample of all rows (a reservoir)."""
 
     def __init__(self, slots: int, dim: int, reservoir: bool = False, seed: int = 0) -> None:
         self.rows, self.labels, self.seen = np.zeros((slots, dim), np.float32), np.full(slots, -1, np.int32), 0
@@ -72,7 +72,7 @@ class BufferClassifier:
 
 
 class SoftmaxHead:
-    """A linear softmax classifier that is told the number of classes and takes a gradient step for each row."""
+    """A linear softmax classifier. It knows the number of classes, and takes a gradient step for each row."""
 
     def __init__(self, classes: int, dim: int) -> None:
         self.weights = np.zeros((classes, dim), np.float32)

@@ -1,4 +1,4 @@
-"""A stream of classes: what comes at each step, and how often and how long ago it came before."""
+"""A stream of classes, with how often and how long ago each one came before."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def class_stream(classes: Labels) -> ClassStream:
 
 
 def lag_groups(stream: ClassStream, lags: tuple[tuple[int, int | None], ...]) -> dict[str, NDArray[np.bool_]]:
-    """By name, the steps [steps] at which the class had last come so many steps ago, from the first number to the last."""
+    """For each range of lags, from its first number to its last, a mask [steps] of the steps whose class last came so long ago."""
     groups = {}
     for low, high in lags:
         name = f"over {low - 1:,}" if high is None else f"{low:,}-{high:,}"

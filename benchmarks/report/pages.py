@@ -1,4 +1,4 @@
-"""HTML pages from the templates of this folder; each needs no other file and no network."""
+"""Renders HTML pages from templates. A page needs no other file and no network."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ def need_report() -> None:
 
 
 def render(template: str, **content: Any) -> str:
-    """A page from `templates/<template>`. Whatever is put in is text, and its markup is escaped, unless the template says
-    that it is markup."""
+    """Render `templates/<template>`. Content is escaped, unless the template marks it as safe."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     loader = PackageLoader("raremem.benchmarks.report")

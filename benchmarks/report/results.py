@@ -1,4 +1,4 @@
-"""The files that a run leaves: `<task>-<backend>-<seed>.json` and `.html`, and `index.html` over all runs in the folder."""
+"""The files of a run: `<task>-<backend>-<seed>.json` and `.html`, and `index.html` over all runs in the folder."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Result = dict[str, Any]
 
 
 def stem(result: Result) -> str:
-    """What the files of a result are called, without the suffix."""
+    """The name of a result's files, without the suffix."""
     return f"{result['task']}-{result['backend']}-{result['seed']}"
 
 
 def result_files(task: str, setting: Setting) -> list[str]:
-    """The names of the files that a run writes, its snapshots left out."""
+    """The names of the files that a run writes, without its snapshots."""
     name = stem({"task": task, "backend": setting.backend, "seed": setting.seed})
     return [f"{name}.json", f"{name}.html", INDEX]
 

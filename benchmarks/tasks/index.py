@@ -36,7 +36,7 @@ SECONDS = 15.0
 
 @dataclass(frozen=True)
 class IndexScale:
-    """How much of everything; the tests take less.
+    """The size of the measurements. Tests use smaller ones.
 
     Attributes:
         sizes: slots and key_dim of each stream of keys in clusters.

@@ -91,7 +91,7 @@ def answers_of(classifier: OnlineClassifier, stream: ClassStream, embedded: Rows
 
 
 def run(setting: Setting) -> Findings:
-    """Train the network of the Omniglot task, or take its snapshot, and show the stream to everyone.
+    """Train the network of the Omniglot task, or take its snapshot, and show the stream to all classifiers.
 
     Raises:
         DataError: the data is not Omniglot.

@@ -1,1 +1,1 @@
-"""What trains a network with its memory, in PyTorch and in JAX, and goes on where it was stopped."""
+"""Trains networks with a memory, in PyTorch and in JAX; a stopped run can be resumed."""

@@ -1,4 +1,4 @@
-"""What the learners of all tasks share in JAX: the optimizer, its schedule, the compiled step, and snapshots."""
+"""The base of all learners in JAX: the optimizer with its schedule, the compiled step, and snapshots."""
 
 from __future__ import annotations
 
@@ -63,11 +63,14 @@ class JaxLearner:
         self._step = jax.jit(partial(_step, self._network, loss, optimizer), donate_argnums=(0, 1, 2, 3))
 
     def compiled(self, function: Callable[..., Any], donate: tuple[int, ...] = ()) -> Callable[..., Any]:
-        """What calls `function(network, *arguments)` compiled, with the weights as they are then, to answer and not to learn.
+        """Compile `function(network, *arguments)` for evaluation. Each call uses the weights of that time.
 
         Args:
-            function: which.
-            donate: the places among the arguments whose arrays it may overwrite.
+            function: a pure function of the network, in evaluation mode, and of arrays.
+            donate: the places of arguments whose arrays may be overwritten.
+
+        Returns:
+            A function of `arguments`.
         """
 
         def call(weights: Any, statistics: Any, *arguments: Any) -> Any:
@@ -103,7 +106,7 @@ class JaxLearner:
 
 
 def _network(graph: Any, rest: Any, weights: Any, statistics: Any) -> Any:
-    """The network with these weights, and with statistics of its own, which its layers may change."""
+    """The network with these weights and a copy of the statistics, which its layers update in place."""
     return nnx.merge(graph, weights, jax.tree.map(jnp.asarray, statistics), rest)
 
 
@@ -128,11 +131,11 @@ def _step(
 
 
 def _matrices(weights: Any) -> Any:
-    """Which axes of a weight lead into it and out of it, as Muon asks; None for a vector."""
+    """For each weight the axes that Muon takes as inputs and as outputs; None for a vector, which is Adam's."""
     numbers = optax.contrib.MuonDimensionNumbers
     return jax.tree.map(lambda w: numbers(tuple(range(w.ndim - 1)), w.ndim - 1) if w.ndim > 1 else None, weights)
 
 
 def given(weights: NDArray[np.float32]) -> Callable[..., Array]:
-    """An initializer that gives these weights, in the shape that a layer asks for."""
+    """An initializer that returns these weights in the shape of the layer."""
     return lambda key, shape, *rest: jnp.asarray(weights.reshape(shape))

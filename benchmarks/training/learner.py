@@ -1,4 +1,4 @@
-"""What a learner is: a network in one framework, with its memory and its optimizer."""
+"""The interface of a learner: a network in one framework, with its memory and its optimizer."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Learner(Protocol):
         """One gradient step and one update of the memory; returns the loss."""
 
     def to_numpy(self) -> dict[str, NDArray[Any]]:
-        """Everything that training has changed, so that it can be resumed."""
+        """All that training has changed, as arrays by name."""
 
     def from_numpy(self, content: dict[str, NDArray[Any]]) -> None:
-        """Go on from there."""
+        """Restore what `to_numpy` returned."""
 
 
 def framework_module(package: str, backend: str) -> Any:

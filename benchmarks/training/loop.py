@@ -69,7 +69,7 @@ def train(
 
 
 def _steps_in(make: Callable[[int], Learner], batch_at: Callable[[int, int], TrainingBatch], minutes: float) -> int:
-    """How many steps fit in these minutes, by the median of a short trial: in some, a program is compiled."""
+    """How many steps fit in these minutes, by the median time of a short trial. (The first steps compile programs.)"""
     learner = make(WARM_UP + TRIAL)
     taken = []
     for step in range(WARM_UP + TRIAL):

@@ -1,4 +1,4 @@
-"""Snapshots of a run of training, so that a stopped one goes on where it was."""
+"""Snapshots of training runs, from which a stopped run resumes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HEADER = "run"
 
 @dataclass
 class TrainingRun:
-    """A run of training: what it was asked for, how far it has come, and its curve.
+    """A training run: its settings, its progress, and its curve.
 
     Attributes:
         asked: the recipe, and whatever else a run must share with the one it goes on from.
@@ -39,7 +39,7 @@ class TrainingRun:
 
 
 def snapshot(path: Path, run: TrainingRun, content: dict[str, NDArray[Any]]) -> None:
-    """Write a run and what its learner needs to go on: whole, or not at all."""
+    """Write a run and the arrays of its learner, whole or not at all."""
     arrays = {name: np.array(array, order="C") for name, array in content.items()}
     header = {**asdict(run), "sha256": _checksum(run, arrays)}
     write_file(path, safetensors.numpy.save(arrays, {HEADER: json.dumps(header, sort_keys=True)}))

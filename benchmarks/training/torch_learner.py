@@ -1,4 +1,4 @@
-"""What the learners of all tasks share in PyTorch: the optimizer, its schedule, and snapshots."""
+"""The base of all learners in PyTorch: the optimizer with its schedule, and snapshots."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The command `raremem`. It imports the laws and the benchmarks late: they stand on the core, and the core not on them."""
+"""The command `raremem`. It imports the laws and the benchmarks inside functions, since both depend on the core."""

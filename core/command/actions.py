@@ -1,4 +1,4 @@
-"""What each command does. The laws, the benchmarks and their packages are imported only now."""
+"""One function for each command. Each imports what it needs when it is called."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _list_tasks() -> None:
 
 
 def _default_device(name: str | None) -> AbstractContextManager[object]:
-    """In which PyTorch makes its tensors on that device, if one is named: a caller's own default is as it was afterwards."""
+    """A context in which PyTorch creates tensors on that device; without a name it changes nothing."""
     if name is None:
         return nullcontext()
     raremem.get_backend("torch")

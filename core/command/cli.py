@@ -1,4 +1,4 @@
-"""The command `raremem`: signals first. Whatever takes time to import, even NumPy, is imported after that."""
+"""The entry point of the command `raremem`. It handles signals first and imports the rest, even NumPy, after that."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; an expected error is one line on standard error and exit status 1 (2 for a wrong command line).
 
-    Without arguments it takes those of the process, whose signals are then its own too (`signals`).
+    Without arguments it takes those of the process, and also handles its signals (see `signals`).
     """
     if arguments is None:
         from raremem.command.signals import end_on_signal

@@ -1,4 +1,4 @@
-"""Runs what the options ask for, and says in one line what goes wrong."""
+"""Runs a command line, and turns every expected error into one line on standard error."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ NUMBERS = {
     "count": (0, 1_000_000, "1 to 1,000,000"),
     "jobs": (0, 1_000, "1 to 1,000"),
 }
-"""For each number that an option takes: it is more than the first, and at most the second; and how that is said."""
+"""For each numeric option: its exclusive lower bound, its inclusive upper bound, and the range in words."""
 
 
 def run(arguments: Sequence[str] | None) -> int:
-    """Do what these arguments say, or those of the process; see `cli.main`."""
+    """Run the command of these arguments, default: those of the process; see `cli.main`."""
     with contextlib.suppress(AttributeError):
         sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
     try:
@@ -44,7 +44,7 @@ def run(arguments: Sequence[str] | None) -> int:
 
 
 def _failed(message: str, status: int = 1) -> int:
-    """Say why, in one line; what can no longer be written to standard output is dropped, or Python would say so at its end."""
+    """Print the message in one line. Output that cannot be written is dropped, or Python would report it again at exit."""
     with contextlib.suppress(OSError):
         print(f"raremem: {as_line(message)}", file=sys.stderr)
     try:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class _Parser(argparse.ArgumentParser):
-    """One that says what is wrong in one line."""
+    """A parser whose errors take one line."""
 
     def error(self, message: str) -> NoReturn:
         """See `argparse.ArgumentParser`."""
@@ -24,14 +24,14 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _path(name: str) -> Path:
-    """The file or folder of that name, which "" is not."""
+    """A path; an empty name is an error."""
     if not name:
         raise argparse.ArgumentTypeError("expected a name, and there is none")
     return Path(name)
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of all commands; each sets `run`, what does it."""
+    """The parser of all commands. Each command sets `run`, the function that executes it."""
     top = _Parser(prog="raremem", description="A life-long memory for neural networks.")
     top.add_argument("--version", action="version", version=f"raremem {raremem.__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")

@@ -1,4 +1,4 @@
-"""Files that commands write, and the folder for results: tried before the work and not after it."""
+"""Files that commands write. Whether they can be written is checked before the work, and not after it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from raremem.files import replace_file
 
 
 def check_out(folder: Path, names: Iterable[str] = (), option: str = "--out") -> None:
-    """Check that files of these names can be written into a folder, which is made later if need be. Leaves nothing there.
+    """Check that files of these names can be written into a folder, which may not exist yet. Leaves nothing there.
 
     Raises:
         ConfigError: they cannot.
@@ -35,7 +35,7 @@ def check_out(folder: Path, names: Iterable[str] = (), option: str = "--out") ->
 
 
 def check_file(path: Path, option: str) -> None:
-    """Check that a file can be written in a folder that is there; leaves it as it is.
+    """Check that a file can be written in an existing folder. Leaves an existing file as it is.
 
     Raises:
         ConfigError: it cannot.
@@ -53,7 +53,7 @@ def check_file(path: Path, option: str) -> None:
 
 
 def write_file(path: Path, content: bytes | str) -> None:
-    """Write a file whole or not at all, text as UTF-8, in a folder that is made if need be; a signal waits until it is done."""
+    """Write a file whole or not at all; text is encoded as UTF-8. Creates the folder. A signal takes effect after the write."""
     with WRITING:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, content.encode("utf-8", "replace") if isinstance(content, str) else content)

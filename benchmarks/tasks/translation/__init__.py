@@ -1,7 +1,7 @@
 """English to German (paper, section 4.3), with a deep recurrent sequence-to-sequence network with attention.
 
-`corpus` is the text and its subwords, `recipe` the sizes of the network and its batches, `torch_learner` and `jax_learner` the
-network, `run` what is measured.
+`recipe` has the sizes of the network and its batches, `torch_learner` and `jax_learner` the network, `run` the measurements;
+`data.corpus` has the text and its subwords.
 
 The memory is at the decoder. The query is a linear map of the attention's mean of source embeddings and of the last token: it
 tells which word is due, and nothing of the sentence, which would let training find each pair by itself. The value is the target

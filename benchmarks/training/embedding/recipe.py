@@ -1,4 +1,4 @@
-"""What both frameworks train: the network's first weights, the episodes, the settings. NumPy only, so that they agree.
+"""What both frameworks share: settings, first weights and episodes, in NumPy, so that both train alike.
 
 An episode shows a few classes, a few times each. All showings are embedded in one pass. Then each has its turn: it is written
 to the memory, and the others are asked for. Keys are constants, so only in turns does the memory's loss reach every embedding.
