@@ -35,7 +35,7 @@ def class_stream(classes: Labels) -> ClassStream:
 
 
 def lag_groups(stream: ClassStream, lags: tuple[tuple[int, int | None], ...]) -> dict[str, NDArray[np.bool_]]:
-    """For each range of lags, from its first number to its last, a mask [steps] of the steps whose class last came so long ago."""
+    """For each range of lags, both ends included, a mask [steps] of the steps whose class last came so long ago."""
     groups = {}
     for low, high in lags:
         name = f"over {low - 1:,}" if high is None else f"{low:,}-{high:,}"
