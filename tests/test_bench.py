@@ -1,6 +1,7 @@
 """The command `raremem bench`: what it says it needs, what it refuses, what it fetches, and the report over several runs."""
 
 import hashlib
+import importlib.util
 import json
 import os
 import threading
@@ -34,6 +35,22 @@ def test_what_is_missing_is_one_clear_line(capsys, monkeypatch, tmp_path):
     assert "expected more than 0" in capsys.readouterr().err
     assert cli.main(["bench", "translation", "--data", str(tmp_path)]) == 1
     assert "cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("package", ["jinja2", "matplotlib"])
+def test_what_the_report_needs_is_asked_for_before_the_work(package, capsys, monkeypatch, tmp_path):
+    there = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == package else there(name, *rest))
+    assert cli.main(["bench", "symbols", "--out", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err == f"raremem: the report needs {package}: pip install 'raremem[bench]'\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_name_of_the_registry_is_a_task():
+    for name in registry.TASKS:
+        task = registry.find(name)
+        assert callable(task.run)
+        assert task.data is None or task.data in downloads.DATA_SETS
 
 
 @pytest.fixture

@@ -77,6 +77,13 @@ def test_a_learner_goes_on_where_it_was(backend, characters):
     assert np.array_equal(second.embed(shown), whole.embed(shown))
 
 
+def test_a_snapshot_of_another_network_is_an_error():
+    pytest.importorskip("jax")
+    small, other = (make_embedder("jax", dataclasses.replace(RECIPE, channels=channels)) for channels in ((1, 4), (1, 8)))
+    with pytest.raises(raremem.CheckpointError, match="not those of this network"):
+        other.from_numpy(small.to_numpy())
+
+
 def test_classes_are_turned_and_mirrored():
     images = np.zeros((16, 1, 28, 28), np.float32)
     images[:, :, 2, 5] = 1

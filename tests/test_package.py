@@ -126,12 +126,3 @@ def test_what_pages_show_and_link_to_is_in_the_source_distribution(source_distri
     assert "docs/demo.svg" in [found for _, found in links]
     for page, found in links:
         assert (page.parent / found).is_file(), f"{page.name}: {found}"
-
-
-def test_core_imports_numpy_and_files_only():
-    """The room that all others stand on knows no framework."""
-    for path in (ROOT / "core").glob("*.py"):
-        for line in path.read_text().splitlines():
-            if line.startswith(("import ", "from ")) and not line.startswith("from ."):
-                root = line.split()[1].partition(".")[0]
-                assert root in {*sys.stdlib_module_names, "numpy", "safetensors"}, f"{path.name}: {line}"
