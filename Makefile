@@ -32,7 +32,7 @@ floors: $(FLOORS)/.ready
 lint: $(VENV)/.test
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@rm -rf build/typed && mkdir -p build/typed/raremem
-	@ln -s $(CURDIR)/core/*.py $(CURDIR)/core/py.typed $(CURDIR)/adapters $(CURDIR)/reference $(CURDIR)/benchmarks build/typed/raremem/
+	@ln -s $(filter-out %__pycache__,$(wildcard $(CURDIR)/core/*)) $(CURDIR)/adapters $(CURDIR)/reference $(CURDIR)/benchmarks build/typed/raremem/
 	@cd build/typed && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p raremem
 
 clean:

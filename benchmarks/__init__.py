@@ -1,1 +1,1 @@
-"""Shared tasks that run on any backend, their reports, and the command line."""
+"""Benchmark tasks that run on any backend, the peers they are compared with, and their reports."""

@@ -13,7 +13,7 @@ from typing import Any
 from .backend import ArrayBackend, Backend
 from .config import MemoryConfig
 from .errors import MissingPackageError, UnknownBackendError
-from .search.live import LiveIndex
+from .search.live import LiveIndex, LivePlan
 
 
 @dataclass(frozen=True)
@@ -130,13 +130,14 @@ def _choices_of_ones_own(name: str) -> Mapping[bool | None, Backend]:
     return backends
 
 
-def get_index(name: str, *, background: bool = True, seed: int = 0) -> LiveIndex:
+def get_index(name: str, *, background: bool = True, seed: int = 0, plan: LivePlan | None = None) -> LiveIndex:
     """Approximate search that follows a memory as it changes, for `index=` of `get_backend` and of `Memory` in PyTorch.
 
     Args:
         name: "annoy", "faiss" or "hnswlib"; or "package.module:attribute", a `NeighborIndex` of your own.
         background: see `LiveIndex`.
         seed: of the index. (hnswlib and annoy are built with one thread, so that nothing else decides what they find.)
+        plan: when an index is used, and built anew; by default as was measured to be quickest.
 
     Raises:
         UnknownBackendError: there is none of that name.
@@ -149,7 +150,7 @@ def get_index(name: str, *, background: bool = True, seed: int = 0) -> LiveIndex
         if importlib.util.find_spec(INDEXES[name]) is None:
             raise MissingPackageError(f"index {name!r} needs the package {name!r}: pip install 'raremem[{name}]'")
         module, attribute = f"raremem.adapters.indexes.{name}", "Index"
-    return LiveIndex(getattr(importlib.import_module(module), attribute), background, seed)
+    return LiveIndex(getattr(importlib.import_module(module), attribute), background, seed, plan)
 
 
 def _with_index(backend: Backend, index: LiveIndex) -> Backend:

@@ -1,26 +1,30 @@
 """The command `raremem bench`: what it says it needs, what it refuses, what it fetches, and the report over several runs."""
 
 import hashlib
+import importlib.util
 import json
 import os
 import threading
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from raremem.benchmarks import bench, cli, downloads
-from raremem.benchmarks.characters import DataError
-from raremem.benchmarks.pages import Outcome
+from raremem.benchmarks import registry, runner
+from raremem.benchmarks.data import downloads
+from raremem.benchmarks.data.errors import DataError
+from raremem.benchmarks.task import Findings, Setting
+from raremem.command import cli
 
 
 def test_list_says_what_each_task_needs(capsys):
     assert cli.main(["bench", "--list"]) == 0
     shown = capsys.readouterr().out
-    for name, task in bench.TASKS.items():
+    for name in registry.TASKS:
         assert name in shown
-        assert task.needs in shown
+        assert registry.find(name).needs in shown
 
 
 def test_what_is_missing_is_one_clear_line(capsys, monkeypatch, tmp_path):
@@ -33,24 +37,40 @@ def test_what_is_missing_is_one_clear_line(capsys, monkeypatch, tmp_path):
     assert "cannot be read" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("package", ["jinja2", "matplotlib"])
+def test_what_the_report_needs_is_asked_for_before_the_work(package, capsys, monkeypatch, tmp_path):
+    there = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == package else there(name, *rest))
+    assert cli.main(["bench", "symbols", "--out", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err == f"raremem: the report needs {package}: pip install 'raremem[bench]'\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_name_of_the_registry_is_a_task():
+    for name in registry.TASKS:
+        task = registry.find(name)
+        assert callable(task.run)
+        assert task.data is None or task.data in downloads.DATA_SETS
+
+
 @pytest.fixture
-def outcomes(monkeypatch):
+def found(monkeypatch):
     """A task that finds its seed."""
 
     def run(setting):
-        return Outcome(
+        return Findings(
             headline={"accuracy, %": 90.0 + setting.seed},
             figures={"seed": setting.seed},
             tables={"Accuracy": [["", "%"], ["ours & theirs", str(90 + setting.seed)]]},
             plots=list,
         )
 
-    monkeypatch.setattr(bench.Task, "run", lambda self: run)
+    monkeypatch.setattr(runner, "find", lambda name: replace(registry.find(name), run=run))
 
 
-def test_the_report_takes_seeds_together_and_says_what_was_not_run(outcomes, tmp_path, capsys):
+def test_the_report_takes_seeds_together_and_says_what_was_not_run(found, tmp_path, capsys):
     for seed in (0, 2):
-        bench.run_task("symbols", bench.Setting("torch", None, tmp_path, 1.0, seed))
+        runner.run_task("symbols", Setting("torch", None, tmp_path, 1.0, seed))
     result = json.loads((tmp_path / "symbols-torch-2.json").read_text())
     assert result["headline"] == {"accuracy, %": 92.0}
     assert {"versions", "device", "threads", "seed", "minutes", "wall_seconds", "figures"} <= set(result)
@@ -80,7 +100,7 @@ def test_data_is_fetched_checked_and_kept(server, tmp_path, monkeypatch):
     (folder / "train.en").write_text("right")
     checksum = "sha256:" + hashlib.sha256(b"right").hexdigest()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setitem(downloads.SOURCES, "multi30k", (address, {"train.en": checksum}))
+    monkeypatch.setitem(downloads.DATA_SETS, "multi30k", downloads.DataSet("a text", address, {"train.en": checksum}))
     assert (downloads.fetch("multi30k") / "train.en").read_text() == "right"
     (folder / "train.en").write_text("wrong")
     assert (downloads.fetch("multi30k") / "train.en").read_text() == "right"
@@ -95,5 +115,5 @@ def test_official_checksums_are_those_of_the_files_at_hand():
     folder = Path(os.environ.get("RAREMEM_DATA", Path(__file__).parents[2] / "shared" / "data")) / "multi30k"
     if not folder.is_dir():
         pytest.skip(f"Multi30k is not at {folder}; set RAREMEM_DATA")
-    for name, checksum in downloads.SOURCES["multi30k"][1].items():
+    for name, checksum in downloads.DATA_SETS["multi30k"].files.items():
         assert checksum == "sha256:" + hashlib.sha256((folder / name).read_bytes()).hexdigest()

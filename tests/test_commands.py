@@ -9,16 +9,18 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import raremem
-from raremem.benchmarks import bench, cli
-from raremem.benchmarks.files import check_out
-from raremem.benchmarks.pages import Outcome
-from raremem.benchmarks.training import Run, resume, snapshot
+from raremem.benchmarks import registry, runner
+from raremem.benchmarks.task import Findings
+from raremem.benchmarks.training.snapshots import TrainingRun, resume, snapshot
+from raremem.command import cli
+from raremem.command.outputs import check_out
 
 GERMAN = "Ein M\u00e4dchen l\u00e4uft."
 
@@ -42,7 +44,7 @@ def place(tmp_path, monkeypatch):
     def worked(*arguments):
         raise AssertionError("work was begun")
 
-    monkeypatch.setattr(bench.Task, "run", worked)
+    monkeypatch.setattr(runner, "find", lambda name: replace(registry.find(name), run=worked))
     monkeypatch.setattr("raremem.benchmarks.demo.run.make_embedder", worked)
     return tmp_path
 
@@ -105,7 +107,7 @@ def test_what_is_wrong_is_one_line_before_the_work(place, line, named, capsys):
     assert [path for path in sorted(place.rglob("*")) if "__pycache__" not in path.parts] == before
 
 
-@pytest.mark.parametrize("task", [name for name, task in bench.TASKS.items() if task.data] + ["demo"])
+@pytest.mark.parametrize("task", [name for name in registry.TASKS if registry.find(name).data] + ["demo"])
 @pytest.mark.parametrize("data", ["nowhere", "file", "broken", ".", "demo"])
 def test_data_that_is_not_there_is_one_line(place, task, data, capsys, monkeypatch):
     monkeypatch.undo()
@@ -141,14 +143,15 @@ def test_too_few_characters_are_told_before_training(tmp_path, capsys, monkeypat
         assert re.search(r"Omniglot has 3 classes to (train|test) on; expected \d+ at least", capsys.readouterr().err)
 
 
-def outcome_of(text):
-    return Outcome({text: 1.0}, {}, {text: [["", text], [text, "1"]]}, list, {text: text})
+def findings_of(text):
+    return Findings({text: 1.0}, {}, {text: [["", text], [text, "1"]]}, list, {text: text})
 
 
 @pytest.fixture
 def task(monkeypatch):
     """Every task gives a table of German and of markup at once."""
-    monkeypatch.setattr(bench.Task, "run", lambda self: lambda setting: outcome_of(f"{GERMAN} <script>\u2028\x1b[2J"))
+    found = findings_of(f"{GERMAN} <script>\u2028\x1b[2J")
+    monkeypatch.setattr(runner, "find", lambda name: replace(registry.find(name), run=lambda setting: found))
 
 
 RESULT = {"task": "symbols", "backend": "torch", "seed": 7, "minutes": 1.0, "headline": {"a": 1.0}}
@@ -213,7 +216,7 @@ def test_german_is_printed_on_every_terminal(task, tmp_path, monkeypatch, encodi
 
 
 def run_of(asked):
-    return Run({**asked, "minutes": 1.0}, 40, 20, 1.0, [{"step": 20, "minutes": 1.0, "loss": 0.5}])
+    return TrainingRun({**asked, "minutes": 1.0}, 40, 20, 1.0, [{"step": 20, "minutes": 1.0, "loss": 0.5}])
 
 
 SNAPSHOTS = {
@@ -235,10 +238,10 @@ def test_a_snapshot_that_is_none_is_named_before_the_work(tmp_path, kind, name, 
     path = tmp_path / f"{name}-torch-0.safetensors"
     content = SNAPSHOTS[kind]
     path.write_bytes(safetensors.numpy.save({"a": np.zeros(2)}, {"run": "5"}) if content is None else content)
-    monkeypatch.setattr("raremem.benchmarks.training.framework_module", None)
-    monkeypatch.setattr("raremem.benchmarks.omniglot.load_omniglot", lambda data: None)
+    monkeypatch.setattr("raremem.benchmarks.training.learner.framework_module", None)
+    monkeypatch.setattr("raremem.benchmarks.tasks.omniglot.load_omniglot", lambda data: None)
     monkeypatch.setattr(
-        "raremem.benchmarks.omniglot.trained", lambda setting, *rest: resume(setting.snapshot("omniglot"), {}, 1.0)
+        "raremem.benchmarks.tasks.omniglot.trained", lambda setting, *rest: resume(setting.snapshot("omniglot"), {}, 1.0)
     )
     task = name.partition("-")[0]
     assert cli.main(["bench", task, "--data", str(tmp_path), "--out", str(tmp_path)]) == 1
@@ -277,7 +280,7 @@ STARTED = {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
 
 def start(*arguments, code=None, **options):
-    command = [sys.executable, "-c", textwrap.dedent(code)] if code else [sys.executable, "-m", "raremem.benchmarks.cli"]
+    command = [sys.executable, "-c", textwrap.dedent(code)] if code else [sys.executable, "-m", "raremem.command.cli"]
     environment = {key: value for key, value in os.environ.items() if key != "RAREMEM_DATA"} | STARTED
     return subprocess.Popen(
         [*command, *arguments],
@@ -302,14 +305,14 @@ def test_output_that_nobody_reads_is_one_line(command, tmp_path):
 def test_a_full_disk_is_one_line():
     with open("/dev/full", "w") as full:
         process = subprocess.run(
-            [sys.executable, "-m", "raremem.benchmarks.cli", "bench", "--list"], stdout=full, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-m", "raremem.command.cli", "bench", "--list"], stdout=full, stderr=subprocess.PIPE, text=True
         )
     assert process.returncode == 1
     assert process.stderr == "raremem: [Errno 28] No space left on device\n"
 
 
 def test_closed_streams_are_no_matter():
-    closed = "import os; os.closerange(0, 3); os.execv({0!r}, [{0!r}, '-m', 'raremem.benchmarks.cli', 'bench', '--list'])"
+    closed = "import os; os.closerange(0, 3); os.execv({0!r}, [{0!r}, '-m', 'raremem.command.cli', 'bench', '--list'])"
     assert start(code=closed.format(sys.executable)).wait() == 0
 
 
@@ -327,7 +330,7 @@ AT_AN_IMPORT = """
                 time.sleep(20)
 
     sys.meta_path.insert(0, Signal())
-    from raremem.benchmarks.cli import main
+    from raremem.command.cli import main
     sys.exit(main())
 """
 
@@ -352,7 +355,7 @@ def test_a_signal_during_an_import_is_one_line(number, module, command, tmp_path
 
 
 def test_nothing_but_signals_is_imported_before_them():
-    code = "import sys; from raremem.benchmarks.cli import main; print('numpy' in sys.modules, 'argparse' in sys.modules)"
+    code = "import sys; from raremem.command.cli import main; print('numpy' in sys.modules, 'argparse' in sys.modules)"
     assert start(code=code).communicate()[0].split() == [b"False", b"False"]
 
 
@@ -371,10 +374,10 @@ def test_the_laws_end_at_once(number, after, tmp_path):
 
 HELD = """
     import sys, threading, time
-    from raremem.benchmarks.signals import end_on_signal
+    from raremem.command.signals import end_on_signal
     end_on_signal()
     from pathlib import Path
-    from raremem.benchmarks import files
+    from raremem.command import outputs as files
     whole = files.replace_file
     def slowly(path, content):
         print("writing", flush=True)
@@ -399,7 +402,7 @@ def test_a_file_that_is_being_written_is_written(tmp_path):
 
 CHILDREN = """
     import multiprocessing, os, signal, sys, tempfile, time
-    from raremem.benchmarks.signals import CLEANING, end_on_signal
+    from raremem.command.signals import CLEANING, end_on_signal
     end_on_signal()
     CLEANING.append(tempfile.TemporaryDirectory(dir=sys.argv[1]).cleanup)
     child = os.fork()
@@ -430,7 +433,7 @@ def test_a_childs_signal_is_its_own_and_children_and_folders_end_with_the_comman
 def test_a_signal_that_is_ignored_stays_ignored():
     code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n" + textwrap.dedent("""
         import os, time
-        from raremem.benchmarks.signals import end_on_signal
+        from raremem.command.signals import end_on_signal
         end_on_signal()
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.5)

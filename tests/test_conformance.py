@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import raremem
-from raremem.benchmarks.cli import main
+from raremem.command.cli import main
 
 FAULTY = """
     from raremem.adapters.numpy import NumpyPrimitives

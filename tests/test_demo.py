@@ -11,46 +11,48 @@ import numpy as np
 import pytest
 
 import raremem
-from raremem.benchmarks import cli
-from raremem.benchmarks.characters import DataError, draw_characters, load_omniglot
+from raremem.benchmarks.data.characters import draw_characters
+from raremem.benchmarks.data.errors import DataError
+from raremem.benchmarks.data.omniglot import load_omniglot
 from raremem.benchmarks.demo.run import Scale, run_demo
+from raremem.command import cli
 
 SMALL = Scale(steps=60, drawn_train=60, drawn_test=12, test=3)
 
 
-def accuracy(outcome, method):
-    later = outcome.stream.showing > 1
-    return (outcome.answers.by_method[method] == outcome.stream.classes)[later].mean()
+def accuracy(found, method):
+    later = found.stream.showing > 1
+    return (found.answers.by_method[method] == found.stream.classes)[later].mean()
 
 
 @pytest.fixture(scope="module", params=["torch", "jax"])
-def outcome(request, tmp_path_factory):
+def found(request, tmp_path_factory):
     return run_demo(request.param, None, tmp_path_factory.mktemp(request.param), scale=SMALL)
 
 
-def test_training_learns(outcome):
-    assert np.mean(outcome.losses[-10:]) < 0.75 * np.mean(outcome.losses[:10])
+def test_training_learns(found):
+    assert np.mean(found.losses[-10:]) < 0.75 * np.mean(found.losses[:10])
 
 
-def test_memory_beats_the_baselines(outcome):
-    ours = accuracy(outcome, "raremem")
-    assert ours > accuracy(outcome, "pixel neighbors") + 0.1
-    assert ours > accuracy(outcome, "softmax head") + 0.05
-    assert ours > accuracy(outcome, "FIFO memory")
+def test_memory_beats_the_baselines(found):
+    ours = accuracy(found, "raremem")
+    assert ours > accuracy(found, "pixel neighbors") + 0.1
+    assert ours > accuracy(found, "softmax head") + 0.05
+    assert ours > accuracy(found, "FIFO memory")
 
 
-def test_nobody_knows_what_was_never_shown(outcome):
-    first = outcome.stream.showing == 1
-    assert not (outcome.answers.by_method["raremem"] == outcome.stream.classes)[first].any()
+def test_nobody_knows_what_was_never_shown(found):
+    first = found.stream.showing == 1
+    assert not (found.answers.by_method["raremem"] == found.stream.classes)[first].any()
 
 
-def test_report_is_one_page_without_a_network(outcome):
-    page = outcome.report.read_text()
+def test_report_is_one_page_without_a_network(found):
+    page = found.report.read_text()
     assert page.count("<svg") == 1
     assert page.count("data:image/png") > 24
     links = re.findall(r'(?:src|href)="([^"]*)"', page)
     assert all(link.startswith(("data:", "#")) for link in links)
-    assert [path.name for path in outcome.report.parent.iterdir()] == ["report.html"]
+    assert [path.name for path in found.report.parent.iterdir()] == ["report.html"]
 
 
 def test_same_seed_same_answers(tmp_path):
@@ -143,7 +145,7 @@ def test_interrupt_leaves_no_file(tmp_path):
     import signal
 
     process = subprocess.Popen(
-        [sys.executable, "-m", "raremem.benchmarks.cli", "demo", "--out", str(tmp_path / "out")],
+        [sys.executable, "-m", "raremem.command.cli", "demo", "--out", str(tmp_path / "out")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

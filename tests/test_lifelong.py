@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 
 import raremem
-from raremem.benchmarks import lifelong
-from raremem.benchmarks.lifelong import Stream, answers_of_all, classes_of_pass, make_stream, outcome
-from raremem.benchmarks.stores import RowStore, showings_and_lags
+from raremem.benchmarks.online.classifiers import BufferClassifier
+from raremem.benchmarks.online.stream import class_stream
+from raremem.benchmarks.tasks import lifelong
+from raremem.benchmarks.tasks.lifelong import answers_of_all, classes_of_pass, findings, make_stream
 
 SLOTS = 40
 
 
 @pytest.fixture(scope="module")
-def stream():
+def shown():
     """40 classes, a prototype each; some absent for long."""
     generator = np.random.default_rng(0)
     prototypes = generator.normal(size=(40, 16)).astype(np.float32)
@@ -22,7 +23,7 @@ def stream():
     classes = np.concatenate(labels).astype(np.int32)
     rows = prototypes[classes] + 0.35 * generator.normal(size=(len(classes), 16)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    return Stream(classes, rows, *showings_and_lags(classes))
+    return class_stream(classes), rows
 
 
 def accuracy(stream, answers, name, rows=None):
@@ -38,10 +39,11 @@ def check(stream, answers):
 
 
 @pytest.mark.parametrize("backend", ["torch", "jax"])
-def test_memory_beats_the_baselines(backend, stream):
-    answers = answers_of_all(raremem.get_backend(backend), stream, (SLOTS,), 0)
+def test_memory_beats_the_baselines(backend, shown):
+    stream, rows = shown
+    answers = answers_of_all(raremem.get_backend(backend), stream, rows, (SLOTS,), 0)
     check(stream, answers)
-    found = outcome(stream, answers, {"minutes": 0.0})
+    found = findings(stream, answers, {"minutes": 0.0})
     assert found.headline[f"raremem, {SLOTS} slots, all but 1st, %"] == pytest.approx(
         accuracy(stream, answers, "raremem"), abs=1
     )
@@ -50,16 +52,18 @@ def test_memory_beats_the_baselines(backend, stream):
     assert [float(row[1]) for row in first[2:6]] == [0.0] * 4
 
 
-def test_that_check_can_fail(stream, monkeypatch):
-    class Forgetful(lifelong.MemoryStore):
+def test_that_check_can_fail(shown, monkeypatch):
+    stream, rows = shown
+
+    class Forgetful(lifelong.MemoryClassifier):
         def learn(self, rows, labels):
             self.state = self.backend.init(self.config)
             super().ask(rows)
             super().learn(rows, labels)
 
-    monkeypatch.setattr(lifelong, "MemoryStore", Forgetful)
+    monkeypatch.setattr(lifelong, "MemoryClassifier", Forgetful)
     with pytest.raises(AssertionError):
-        check(stream, answers_of_all(raremem.get_backend("numpy"), stream, (SLOTS,), 0))
+        check(stream, answers_of_all(raremem.get_backend("numpy"), stream, rows, (SLOTS,), 0))
 
 
 def test_every_class_comes_in_the_first_pass_and_rare_ones_stay_away():
@@ -77,8 +81,8 @@ def test_passes_are_distorted_anew():
         shown.append(pictures)
         return pictures.reshape(len(pictures), -1)
 
-    stream = make_stream(embed, images, seed=0, passes=2, rare_classes=1)
-    assert len(stream.classes) == 24 + 8
+    stream, _ = make_stream(embed, images, seed=0, passes=2, rare_classes=1)
+    assert len(stream) == 24 + 8
     assert np.array_equal(np.sort(shown[0].ravel()), np.sort(images.ravel()))
     assert not np.isin(shown[1].ravel(), images).all()
 
@@ -86,7 +90,7 @@ def test_passes_are_distorted_anew():
 def test_a_reservoir_is_an_even_sample():
     places = np.zeros(40)
     for seed in range(300):
-        store = RowStore(10, 1, reservoir=True, seed=seed)
+        store = BufferClassifier(10, 1, reservoir=True, seed=seed)
         store.learn(np.ones((40, 1), np.float32), np.arange(40, dtype=np.int32))
         places[store.labels] += 1
     assert np.abs(places / 300 - 0.25).max() < 5 * np.sqrt(0.25 * 0.75 / 300)

@@ -1,29 +1,32 @@
 """The tasks `index` and `ranks` on sizes that take no time."""
 
 import json
+from dataclasses import replace
+from functools import partial
 
 import pytest
 
-from raremem import index as live
-from raremem.benchmarks import cli, live_search, ranks, streams
-from raremem.benchmarks.characters import draw_characters
+from raremem.benchmarks import registry, runner
+from raremem.benchmarks.data.characters import draw_characters
+from raremem.benchmarks.live_index import streams
+from raremem.benchmarks.tasks import index as live_search
+from raremem.benchmarks.tasks import ranks
+from raremem.command import cli
+from raremem.search.live import LivePlan
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
 def test_every_way_of_searching_is_measured(backend, tmp_path, monkeypatch):
-    monkeypatch.setattr(live_search, "SIZES", ((3000, 16),))
-    monkeypatch.setattr(live_search, "CHECKS", 3)
-    monkeypatch.setattr(live_search, "REBUILT_EVERY", 2)
-    monkeypatch.setattr(live, "SMALLEST", 1000)
-    monkeypatch.setattr(live, "FRESH", 200)
+    scale = live_search.IndexScale(sizes=((3000, 16),), checks=3, rebuilt_every=2, plan=LivePlan(1000, 200))
+    monkeypatch.setattr(runner, "find", lambda name: replace(registry.find(name), run=partial(live_search.run, scale=scale)))
     assert cli.main(["bench", "index", "--backend", backend, "--minutes", "0.02", "--out", str(tmp_path)]) == 0
     found = json.loads((tmp_path / f"index-{backend}-0.json").read_text())["figures"]["3,000 keys of 16 dimensions"]
     assert next(iter(found)) == "exact"
     assert min(found["exact"]["recall_at_1"]) == 100
-    for way, measured in found.items():
-        assert measured["steps"] > 0
-        assert min(measured["recall_at_1"]) > 70, way
-        assert way not in ("exact", "raremem + annoy", "raremem + faiss", "raremem + hnswlib") or min(measured["newest"]) == 100
+    for way, figures in found.items():
+        assert figures["steps"] > 0
+        assert min(figures["recall_at_1"]) > 70, way
+        assert way not in ("exact", "raremem + annoy", "raremem + faiss", "raremem + hnswlib") or min(figures["newest"]) == 100
 
 
 def test_a_stream_of_characters():
@@ -43,7 +46,7 @@ def test_a_stream_of_characters():
 
 
 def test_a_step_of_two_ranks_costs_and_sends(tmp_path, monkeypatch):
-    monkeypatch.setattr(ranks, "RANKS", (1, 2))
+    monkeypatch.setattr(runner, "find", lambda name: replace(registry.find(name), run=partial(ranks.run, numbers=(1, 2))))
     assert cli.main(["bench", "ranks", "--minutes", "0.02", "--out", str(tmp_path)]) == 0
     one, two = json.loads((tmp_path / "ranks-torch-0.json").read_text())["figures"]["costs"]
     assert one["keys"] == 2 * two["keys"]

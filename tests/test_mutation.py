@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import raremem
-from raremem.benchmarks.cli import main
+from raremem.command.cli import main
 from raremem.reference.mutation import campaign, trial
 from raremem.reference.mutation.explained import EXPLAINED, Explained
 from raremem.reference.mutation.operators import mutants

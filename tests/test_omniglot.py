@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 import raremem
-from raremem.benchmarks import cli, omniglot
-from raremem.benchmarks.characters import Characters, draw_characters
-from raremem.benchmarks.embedding.recipe import Recipe, episode, make_embedder
+from raremem.benchmarks.data.characters import Characters, draw_characters
+from raremem.benchmarks.tasks import omniglot
+from raremem.benchmarks.training.embedding.recipe import EmbeddingRecipe, episode, make_embedder
+from raremem.command import cli
 
 NUMPY = raremem.get_backend("numpy")
-RECIPE = Recipe(steps=120, classes=16, channels=(1, 16, 32), distortion=1.0)
+RECIPE = EmbeddingRecipe(steps=120, classes=16, channels=(1, 16, 32), distortion=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def test_training_through_the_memory_helps(backend, loss, characters):
 
 def test_that_check_can_fail(characters, monkeypatch):
     """Without the memory's gradient the network learns nothing."""
-    from raremem.benchmarks.embedding.torch_learner import TorchEmbedder
+    from raremem.benchmarks.training.embedding.torch_learner import TorchEmbedder
 
     whole = TorchEmbedder.losses
     monkeypatch.setattr(TorchEmbedder, "losses", lambda self, *batch: whole(self, *batch) * 0.0)
@@ -76,10 +77,17 @@ def test_a_learner_goes_on_where_it_was(backend, characters):
     assert np.array_equal(second.embed(shown), whole.embed(shown))
 
 
+def test_a_snapshot_of_another_network_is_an_error():
+    pytest.importorskip("jax")
+    small, other = (make_embedder("jax", dataclasses.replace(RECIPE, channels=channels)) for channels in ((1, 4), (1, 8)))
+    with pytest.raises(raremem.CheckpointError, match="not those of this network"):
+        other.from_numpy(small.to_numpy())
+
+
 def test_classes_are_turned_and_mirrored():
     images = np.zeros((16, 1, 28, 28), np.float32)
     images[:, :, 2, 5] = 1
-    recipe = Recipe(classes=128, showings=1)
+    recipe = EmbeddingRecipe(classes=128, showings=1)
     shown, values = episode(dataclasses.replace(recipe, distortion=0.0), images, 0)
     assert sorted(values[0].tolist()) == list(range(128))
     places = {tuple(np.argwhere(picture)[0] - np.argwhere(shown[0, 0])[0]) for picture in shown[0]}
@@ -88,7 +96,7 @@ def test_classes_are_turned_and_mirrored():
 
 def test_every_showing_has_values_of_its_own():
     """So that a turn finds nothing of the one before."""
-    _, values = episode(Recipe(classes=10, showings=3), np.zeros((4, 5, 28, 28), np.float32), 0)
+    _, values = episode(EmbeddingRecipe(classes=10, showings=3), np.zeros((4, 5, 28, 28), np.float32), 0)
     assert len(np.unique(values)) == 30
     assert (np.diff(values, axis=0) == 32).all()
 
@@ -102,7 +110,7 @@ def test_both_frameworks_learn_alike(characters, monkeypatch):
     """Within 2 %, in bf16 and in f32; with another rate they do not."""
     expected = pytest.approx(losses_of("torch", characters), rel=0.02)
     assert losses_of("jax", characters) == expected
-    monkeypatch.setattr("raremem.benchmarks.embedding.jax_learner.MATRIX_RATE", 0.025)
+    monkeypatch.setattr("raremem.benchmarks.training.embedding.jax_learner.MATRIX_RATE", 0.025)
     assert losses_of("jax", characters) != expected
 
 

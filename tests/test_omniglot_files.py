@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from raremem.benchmarks import characters
-from raremem.benchmarks.characters import DataError, load_omniglot
+from raremem.benchmarks.data import omniglot
+from raremem.benchmarks.data.errors import DataError
+from raremem.benchmarks.data.omniglot import load_omniglot
 
 PARTS = ("images_background", "images_evaluation")
 IMAGES = np.random.default_rng(0).random((2, 20, 105, 105)) < 0.9
@@ -184,7 +185,7 @@ def test_classes_are_whole_and_no_more_than_there_are(tmp_path, monkeypatch):
     told(tmp_path, "'images_background/Alphabet/character00' has 21 images")
     write_zips(tmp_path, left_out=OFFICIAL[PARTS[0]])
     told(tmp_path, "images_background.zip has no images")
-    monkeypatch.setattr(characters, "CLASSES", 1)
+    monkeypatch.setattr(omniglot, "CLASSES", 1)
     write_zips(tmp_path)
     told(tmp_path, "more than 1 characters")
 

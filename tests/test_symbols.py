@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import raremem
-from raremem.benchmarks.symbols.recipe import Recipe
-from raremem.benchmarks.symbols.run import ARMS, make_learner, measure, outcome, seen_in_training
-from raremem.benchmarks.training import Run
+from raremem.benchmarks.tasks.symbols.recipe import SymbolsRecipe
+from raremem.benchmarks.tasks.symbols.run import ARMS, findings, make_learner, measure, seen_in_training
+from raremem.benchmarks.training.snapshots import TrainingRun
 
 SMALL = {
     "steps": 130,
@@ -22,7 +22,7 @@ SMALL = {
 
 
 def trained(backend, memory):
-    recipe = Recipe(memory=memory, **SMALL)
+    recipe = SymbolsRecipe(memory=memory, **SMALL)
     learner = make_learner(backend, recipe)
     losses = [learner.learn(*recipe.batch_at(step)) for step in range(recipe.steps)]
     return losses, measure(learner, recipe, seen_in_training(recipe))
@@ -40,7 +40,7 @@ def test_memory_knows_what_was_shown_once(backend):
     losses, with_memory = trained(backend, memory=True)
     _, without = trained(backend, memory=False)
     check(losses, with_memory, without)
-    found = outcome({"with memory": with_memory, "without": without}, {arm: Run({}, 120, 120) for arm in ARMS})
+    found = findings({"with memory": with_memory, "without": without}, {arm: TrainingRun({}, 120, 120) for arm in ARMS})
     assert found.headline["shown once, with memory, %"] == with_memory.one_shot
     assert len(found.plots()) == 1
 
@@ -58,13 +58,13 @@ def test_that_check_can_fail(monkeypatch):
 
 
 def test_the_task_is_what_it_says():
-    recipe = Recipe(**SMALL)
+    recipe = SymbolsRecipe(**SMALL)
     sequences, answers, due = recipe.batch_at(3)
     assert np.array_equal(answers[:, 1:], recipe.function[sequences[:, :-1]])
     assert due[:, 1:].all()
     assert not due[:, 0].any()
     assert not np.isin(sequences, recipe.order[: recipe.unseen]).any()
-    assert np.array_equal(sequences, Recipe(**SMALL).batch_at(3)[0])
+    assert np.array_equal(sequences, SymbolsRecipe(**SMALL).batch_at(3)[0])
     expected = recipe.frequencies * recipe.steps * sequences.size
     assert expected[-1] == pytest.approx(recipe.rarest, rel=1e-3)
     assert (np.diff(expected) <= 0).all()
@@ -72,4 +72,4 @@ def test_the_task_is_what_it_says():
 
 def test_unknown_backend_is_a_clear_error():
     with pytest.raises(raremem.UnknownBackendError):
-        make_learner("tensorflow", Recipe())
+        make_learner("tensorflow", SymbolsRecipe())

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import raremem
-from raremem.benchmarks.training import train
+from raremem.benchmarks.training.loop import train
 
 
 class Counter:

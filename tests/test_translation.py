@@ -8,13 +8,14 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from raremem.benchmarks import cli, files
-from raremem.benchmarks.characters import DataError
-from raremem.benchmarks.files import read_lines
-from raremem.benchmarks.training import Run
-from raremem.benchmarks.translation.corpus import END, PAD, START, Corpus, Sentences, load_multi30k, word_recall
-from raremem.benchmarks.translation.recipe import BUCKETS, Recipe, epoch_of, padded
-from raremem.benchmarks.translation.run import ARMS, SEEN, Text, bleu, make_learner, measure, outcome
+from raremem.benchmarks.data import text
+from raremem.benchmarks.data.corpus import END, PAD, START, Corpus, Sentences, load_multi30k, word_recall
+from raremem.benchmarks.data.errors import DataError
+from raremem.benchmarks.data.text import read_lines
+from raremem.benchmarks.tasks.translation.recipe import BUCKETS, TranslationRecipe, epoch_of, padded
+from raremem.benchmarks.tasks.translation.run import ARMS, SEEN, Text, bleu, findings, make_learner, measure
+from raremem.benchmarks.training.snapshots import TrainingRun
+from raremem.command import cli
 
 NAMES = 64
 """In training eight times each; as many others stand in the test set twice, once in each half."""
@@ -42,7 +43,7 @@ def text_of(corpus, recipe):
 
 
 def trained(backend, corpus, memory, steps=220):
-    recipe = Recipe(steps=steps, memory=memory, **SMALL)
+    recipe = TranslationRecipe(steps=steps, memory=memory, **SMALL)
     text = text_of(corpus, recipe)
     learner = make_learner(backend, recipe, text.sizes)
     losses = [learner.learn(*text.batch_at(step, steps)) for step in range(steps)]
@@ -65,9 +66,9 @@ def check(losses, with_memory, without):
 @pytest.fixture(autouse=True)
 def faster(monkeypatch):
     """Learn faster; and translate so many at once that all batches have one size, so that JAX makes one program."""
-    monkeypatch.setattr(importlib.import_module("raremem.benchmarks.translation.run"), "TRANSLATED_AT_ONCE", NAMES)
+    monkeypatch.setattr(importlib.import_module("raremem.benchmarks.tasks.translation.run"), "TRANSLATED_AT_ONCE", NAMES)
     for backend in ("torch", "jax"):
-        module = pytest.importorskip(f"raremem.benchmarks.translation.{backend}_learner")
+        module = pytest.importorskip(f"raremem.benchmarks.tasks.translation.{backend}_learner")
         monkeypatch.setattr(module, "LEARNING_RATE", 8e-3)
 
 
@@ -76,13 +77,13 @@ def test_memory_knows_names_that_it_has_read_once(backend, corpus):
     losses, with_memory = trained(backend, corpus, memory=True)
     _, without = trained(backend, corpus, memory=False)
     check(losses, with_memory, without)
-    found = outcome({"with memory": with_memory, "without": without}, {arm: Run({}, 220, 220) for arm in ARMS})
+    found = findings({"with memory": with_memory, "without": without}, {arm: TrainingRun({}, 220, 220) for arm in ARMS})
     assert found.headline["BLEU, with memory"] == with_memory["bleu"]
     assert len(found.plots()) == 1
 
 
 def test_that_check_can_fail(corpus, monkeypatch):
-    from raremem.benchmarks.translation.torch_learner import TorchTranslator
+    from raremem.benchmarks.tasks.translation.torch_learner import TorchTranslator
 
     monkeypatch.setattr(TorchTranslator, "read", lambda self, *batch: None)
     losses, found = trained("torch", corpus, memory=True)
@@ -91,7 +92,7 @@ def test_that_check_can_fail(corpus, monkeypatch):
 
 
 def test_batches_hold_every_pair_and_no_other(corpus):
-    recipe = Recipe(**SMALL)
+    recipe = TranslationRecipe(**SMALL)
     text = text_of(corpus, recipe)
     order = np.concatenate(epoch_of(recipe, text.train, 0))
     assert len(set(order.tolist())) == len(order) > 0.9 * len(text.train)
@@ -110,8 +111,8 @@ def test_batches_hold_every_pair_and_no_other(corpus):
 @pytest.mark.parametrize("backend", ["torch", "jax"])
 def test_padding_is_not_read(backend, corpus):
     """A sentence is encoded alike whatever it is padded to."""
-    text = text_of(corpus, Recipe(**SMALL))
-    learner = make_learner(backend, Recipe(**SMALL), text.sizes)
+    text = text_of(corpus, TranslationRecipe(**SMALL))
+    learner = make_learner(backend, TranslationRecipe(**SMALL), text.sizes)
     source = np.array([[*text.train[0].source, END]], np.int32)
     padded_more = np.pad(source, ((0, 0), (0, 9)), constant_values=PAD)
     if backend == "torch":
@@ -120,14 +121,13 @@ def test_padding_is_not_read(backend, corpus):
         learner.eval()
         short, long = (learner.encode(torch.from_numpy(rows)).states.detach().numpy() for rows in (source, padded_more))
     else:
-        from raremem.benchmarks.translation.jax_learner import _Dropout, _encode
-
-        short, long = (np.asarray(_encode(learner.weights, rows, _Dropout(0.0)).states) for rows in (source, padded_more))
+        encode = learner.compiled(lambda network, rows: network.encode(rows).states)
+        short, long = (np.asarray(encode(rows)) for rows in (source, padded_more))
     np.testing.assert_allclose(long[:, : source.shape[1]], short, rtol=0, atol=1e-5)
 
 
 def test_all_tokens_of_a_rare_word_are_rare(corpus):
-    text = Text(corpus, Recipe(**{**SMALL, "subwords": 36}))
+    text = Text(corpus, TranslationRecipe(**{**SMALL, "subwords": 36}))
     pair = text.train[0]
     assert len(pair.target) == len(pair.rare) > 5
     assert pair.rare == sorted(pair.rare)
@@ -135,7 +135,7 @@ def test_all_tokens_of_a_rare_word_are_rare(corpus):
 
 
 def test_subwords_go_back_to_sentences(corpus):
-    text = text_of(corpus, Recipe(**SMALL))
+    text = text_of(corpus, TranslationRecipe(**SMALL))
     rows = [[token for word in words for token in word] for words in text.target.encode(["k1 k2 yyy001", "k3 k4 yyy002"])]
     tokens = np.array([[*row, END, 7, 7] for row in rows])
     assert text.target.decode(tokens) == ["k1 k2 yyy001", "k3 k4 yyy002"]
@@ -216,7 +216,7 @@ UNREADABLE = {
 
 @pytest.mark.parametrize("kind", UNREADABLE)
 def test_a_text_that_is_none_is_one_line_that_names_it(tmp_path, kind, monkeypatch):
-    monkeypatch.setattr(files, "MOST_TEXT", 1000)
+    monkeypatch.setattr(text, "MOST_TEXT", 1000)
     name, content = UNREADABLE[kind]
     for part in ("train", "test_2016_flickr"):
         for language in ("en", "de"):

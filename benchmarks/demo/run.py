@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import raremem
-from raremem.benchmarks.characters import Characters, draw_characters, load_omniglot, need_classes
+from raremem.benchmarks.data.characters import Characters, draw_characters, need_classes
+from raremem.benchmarks.data.omniglot import load_omniglot
 from raremem.benchmarks.demo.report import accuracy_by_lag, accuracy_by_showing, as_html
-from raremem.benchmarks.demo.stream import Answers, Stream, run_stream, shuffled_stream
-from raremem.benchmarks.embedding.recipe import SHAPES, Embedder, Recipe, episode, make_embedder
-from raremem.benchmarks.files import check_out, write_file
-from raremem.benchmarks.pages import as_text, need_plots
+from raremem.benchmarks.demo.stream import DemoAnswers, run_stream, shuffled_stream
+from raremem.benchmarks.online.stream import ClassStream
 from raremem.benchmarks.progress import progress
+from raremem.benchmarks.report.pages import need_report
+from raremem.benchmarks.report.tables import as_text
+from raremem.benchmarks.training.embedding.recipe import SHAPES, Embedder, EmbeddingRecipe, episode, make_embedder
+from raremem.command.outputs import check_out, write_file
 
 SLOTS_FOR_EACH_CLASS = 3
 GALLERY = 24
@@ -22,7 +25,7 @@ REPORT = "report.html"
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of everything; the tests take less."""
+    """The size of a demo. Tests use smaller ones."""
 
     steps: int = 1000
     drawn_train: int = 1000
@@ -31,16 +34,16 @@ class Scale:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What the demo found, for who calls it from Python."""
+class DemoResult:
+    """The results of a demo, for callers from Python."""
 
-    stream: Stream
-    answers: Answers
+    stream: ClassStream
+    answers: DemoAnswers
     losses: list[float]
     report: Path
 
 
-def run_demo(backend: str, data: Path | None, out: Path, seed: int = 0, scale: Scale | None = None) -> Outcome:
+def run_demo(backend: str, data: Path | None, out: Path, seed: int = 0, scale: Scale | None = None) -> DemoResult:
     """Train, stream, print the tables, write `out/report.html`.
 
     Args:
@@ -58,42 +61,43 @@ def run_demo(backend: str, data: Path | None, out: Path, seed: int = 0, scale: S
     started = time.perf_counter()
     scale = scale or Scale()
     check_out(out, [REPORT])
-    need_plots()
-    recipe = Recipe(steps=scale.steps, seed=seed)
+    need_report()
+    recipe = EmbeddingRecipe(steps=scale.steps, seed=seed)
     characters = _characters(data, seed, scale)
     need_classes(characters, train=recipe.classes // SHAPES, test=1)
-    memory_backend, info = raremem.get_backend(backend), raremem.backends()[backend]
     learner = make_embedder(backend, recipe)
     print(f"{characters.name} characters: {len(characters.train)} classes to train on, {len(characters.test)} new ones")
     losses = _train(learner, recipe, characters)
-
-    stream = shuffled_stream(seed, *characters.test.shape[:2])
-    shown = characters.test[stream.classes, stream.examples]
-    config = raremem.MemoryConfig(
-        slots=SLOTS_FOR_EACH_CLASS * len(characters.test),
-        key_dim=recipe.key_dim,
-        neighbors=5,
-        softmax_temperature=15.0,
-        seed=seed,
-    )
+    stream, examples = shuffled_stream(seed, *characters.test.shape[:2])
+    shown = characters.test[stream.classes, examples]
+    config = _memory(len(characters.test), recipe)
     pixels = shown.reshape(len(shown), -1)
-    answers = run_stream(memory_backend, config, stream, learner.embed(shown), pixels, GALLERY)
+    answers = run_stream(raremem.get_backend(backend), config, stream, learner.embed(shown), pixels, GALLERY)
+    facts = _facts(backend, characters, config, recipe, len(stream)) | {"wall time": f"{time.perf_counter() - started:.0f} s"}
+    write_file(out / REPORT, as_html("raremem: characters seen once", facts, stream, answers, shown))
+    print(f"\naccuracy in %, by showing of a class\n{as_text(accuracy_by_showing(stream, answers))}")
+    print(f"\naccuracy in %, by how many steps ago the class was last seen\n{as_text(accuracy_by_lag(stream, answers))}")
+    print(f"\n{out / REPORT} written after {time.perf_counter() - started:.0f} s")
+    return DemoResult(stream, answers, losses, out / REPORT)
 
-    facts = {
+
+def _memory(classes: int, recipe: EmbeddingRecipe) -> raremem.MemoryConfig:
+    """The config of the memory that the stream is shown to."""
+    slots = SLOTS_FOR_EACH_CLASS * classes
+    return raremem.MemoryConfig(slots, recipe.key_dim, neighbors=5, softmax_temperature=15.0, seed=recipe.seed)
+
+
+def _facts(
+    backend: str, characters: Characters, config: raremem.MemoryConfig, recipe: EmbeddingRecipe, steps: int
+) -> dict[str, str]:
+    """The facts of a run, for the page."""
+    info = raremem.backends()[backend]
+    return {
         "backend": f"{backend} {info.version} on {info.device}",
         "characters": f"{characters.name}; {len(characters.train)} classes to train on, {len(characters.test)} streamed",
-        "stream": f"{len(stream.classes):,} steps; memory and FIFO of {config.slots:,} slots",
-        "training": f"{scale.steps} episodes, seed {seed}",
-        "wall time": f"{time.perf_counter() - started:.0f} s",
+        "stream": f"{steps:,} steps; memory and FIFO of {config.slots:,} slots",
+        "training": f"{recipe.steps} episodes, seed {recipe.seed}",
     }
-    report = out / REPORT
-    write_file(report, as_html("raremem: characters seen once", facts, stream, answers, shown))
-    print("\naccuracy in %, by showing of a class")
-    print(as_text(accuracy_by_showing(stream, answers)))
-    print("\naccuracy in %, by how many steps ago the class was last seen")
-    print(as_text(accuracy_by_lag(stream, answers)))
-    print(f"\n{report} written after {time.perf_counter() - started:.0f} s")
-    return Outcome(stream, answers, losses, report)
 
 
 def _characters(data: Path | None, seed: int, scale: Scale) -> Characters:
@@ -103,5 +107,5 @@ def _characters(data: Path | None, seed: int, scale: Scale) -> Characters:
     return Characters(omniglot.name, omniglot.train, omniglot.test[: scale.test])
 
 
-def _train(learner: Embedder, recipe: Recipe, characters: Characters) -> list[float]:
+def _train(learner: Embedder, recipe: EmbeddingRecipe, characters: Characters) -> list[float]:
     return [learner.learn(*episode(recipe, characters.train, step)) for step in progress(range(recipe.steps), "training")]

@@ -1,4 +1,4 @@
-"""The stream: new characters, one at a time, each asked for and then learned, by the memory and by three baselines.
+"""The demo's stream: the memory and three baselines classify new characters one at a time, and learn each one after it.
 
 No one knows how often a class will come, or when. On the first showing of a class nobody can be right.
 """
@@ -12,30 +12,20 @@ from numpy.typing import NDArray
 
 import raremem
 from raremem.backend import Backend
+from raremem.benchmarks.online.classifiers import BufferClassifier, OnlineClassifier, Rows, SoftmaxHead
+from raremem.benchmarks.online.stream import ClassStream, Labels, class_stream
 from raremem.benchmarks.progress import progress
-from raremem.benchmarks.stores import Rows, RowStore, SoftmaxHead, Store, showings_and_lags
 
 
-@dataclass(frozen=True)
-class Stream:
-    """What is shown: for each step the class, which showing of it this is (from 1), and how long ago the last one was."""
-
-    classes: NDArray[np.int32]
-    examples: NDArray[np.int32]
-    showing: NDArray[np.int32]
-    lag: NDArray[np.int32]
-
-
-def shuffled_stream(seed: int, classes: int, examples: int) -> Stream:
-    """All examples of all classes, in random order."""
+def shuffled_stream(seed: int, classes: int, examples: int) -> tuple[ClassStream, Labels]:
+    """All examples of all classes in random order, and which example [steps] of its class each step shows."""
     order = np.random.default_rng([seed, 2]).permutation(classes * examples)
-    shown, example = (order // examples).astype(np.int32), (order % examples).astype(np.int32)
-    return Stream(shown, example, *showings_and_lags(shown))
+    return class_stream((order // examples).astype(np.int32)), (order % examples).astype(np.int32)
 
 
 @dataclass
 class Recall:
-    """What the memory did at a step, for the gallery: the steps at which its neighbors were last written."""
+    """The memory's answer at a step, and the neighbors behind it, with the steps at which they were last written."""
 
     step: int
     answer: int
@@ -46,7 +36,7 @@ class Recall:
 
 
 @dataclass
-class Answers:
+class DemoAnswers:
     """The answers [steps] of the memory and of each baseline, by name; -1 where there was none."""
 
     by_method: dict[str, NDArray[np.int32]]
@@ -54,32 +44,29 @@ class Answers:
 
 
 def run_stream(
-    backend: Backend, config: raremem.MemoryConfig, stream: Stream, embeddings: Rows, pixels: Rows, keep: int
-) -> Answers:
-    """Show the stream to everyone. embeddings [steps, key_dim] and pixels [steps, 784] are what each step shows.
+    backend: Backend, config: raremem.MemoryConfig, stream: ClassStream, embeddings: Rows, pixels: Rows, keep: int
+) -> DemoAnswers:
+    """Show the stream to the memory and to the baselines, as embeddings [steps, key_dim] and pixels [steps, 784].
 
     The last `keep` steps are kept for the gallery.
     """
-    classes = int(stream.classes.max()) + 1
-    names = ("raremem", "softmax head", "FIFO memory", "pixel neighbors")
-    answers = Answers({name: np.full(len(stream.classes), -1, np.int32) for name in names})
-    memory = _Memory(backend, config)
-    head = SoftmaxHead(classes, config.key_dim)
-    fifo, nearest_pixels = RowStore(config.slots, config.key_dim), RowStore(config.slots, pixels.shape[1])
     unit_pixels = pixels / np.maximum(np.linalg.norm(pixels, axis=1, keepdims=True), 1e-6)
-    for step in progress(range(len(stream.classes)), "stream"):
+    baselines: dict[str, tuple[OnlineClassifier, Rows]] = {
+        "softmax head": (SoftmaxHead(int(stream.classes.max()) + 1, config.key_dim), embeddings),
+        "FIFO memory": (BufferClassifier(config.slots, config.key_dim), embeddings),
+        "pixel neighbors": (BufferClassifier(config.slots, pixels.shape[1]), unit_pixels),
+    }
+    memory = _Memory(backend, config)
+    answers = DemoAnswers({name: np.full(len(stream), -1, np.int32) for name in ("raremem", *baselines)})
+    for step in progress(range(len(stream)), "stream"):
         label = int(stream.classes[step])
         recall = memory.ask_and_learn(embeddings[step], label, step)
-        if step >= len(stream.classes) - keep:
+        if step >= len(stream) - keep:
             answers.recalls.append(recall)
-        shown = (
-            recall.answer,
-            _ask_and_learn(head, embeddings[step], label),
-            _ask_and_learn(fifo, embeddings[step], label),
-            _ask_and_learn(nearest_pixels, unit_pixels[step], label),
-        )
-        for name, answer in zip(names, shown, strict=True):
-            answers.by_method[name][step] = answer
+        answers.by_method["raremem"][step] = recall.answer
+        for name, (classifier, rows) in baselines.items():
+            answers.by_method[name][step] = classifier.ask(rows[step : step + 1])[0]
+            classifier.learn(rows[step : step + 1], stream.classes[step : step + 1])
     return answers
 
 
@@ -107,9 +94,3 @@ class _Memory:
         self.state, report = self.backend.update(self.config, self.state, query, target, None, found)
         self.written_at[int(report.slots[0])] = step
         return recall
-
-
-def _ask_and_learn(store: Store, row: Rows, label: int) -> int:
-    answer = int(store.ask(row[None])[0])
-    store.learn(row[None], np.array([label], np.int32))
-    return answer

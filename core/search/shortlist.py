@@ -140,6 +140,12 @@ class Shortlist(Searcher):
             found[left] = PortableScan().find(p, state, queries[left], None, k).slots
         return found
 
+    def certain(self, p: Primitives, state: MemoryState, queries: Array, k: int) -> Array:
+        """Whether the first short list of each of unit queries [B] is proven to hold its k nearest slots."""
+        width, _ = self.plan.cut(len(state.values), self.plan.blocks(k), *queries.shape)
+        blocks = k + 1 if width == 1 else self.plan.blocks(k)
+        return self._of_best_blocks(p, state, queries, self.scan(p, state, queries, width), blocks, k)[1]
+
     def scan(self, p: Primitives, state: MemoryState, queries: Array, width: int) -> CoarseScan:
         """Compare queries [B, key_dim] with all keys, in blocks of so many slots; in f32 if these are single."""
         if width == 1:

@@ -1,9 +1,9 @@
 """The laws: what every backend must do, one body each, run on any backend and in any mode.
 
 A law is a function `(backend, case)` that raises AssertionError, the strategy its cases come from, and the rule it holds.
-`run` tries one on a backend; `tests/test_laws.py` runs all of them on all. They stand by rule: `lookup` (1 and 2), `loss` (3),
-`writing` (4 to 8), `states` (search over more than one chunk, states that travel, bad input),
-`refusals` (what is refused, and what just is not), `belonging` (12).
+`run` tries one on a backend; `conformance/test_laws.py` runs all of them on all. They stand by rule: `lookup` (1 and 2),
+`loss` (3), `writing` (4 to 8), `states` (search over more than one chunk, states that travel, bad input), `refusals` (what is
+refused, and what just is not), `belonging` (12).
 """
 
 from raremem.reference.laws import (  # noqa: F401  each enters its laws
@@ -16,6 +16,7 @@ from raremem.reference.laws import (  # noqa: F401  each enters its laws
     states,
     writing,
 )
-from raremem.reference.laws.registry import LAWS, Law, run
+from raremem.reference.laws.law import Law
+from raremem.reference.laws.registry import LAWS, run
 
 __all__ = ["LAWS", "Law", "run"]

@@ -1,9 +1,8 @@
-"""What a law is, the list of all of them, how one is tried on a backend, and the kinds of cases that laws ask for."""
+"""The list of all laws, how one is tried on a backend, and the kinds of cases that laws ask for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, settings
@@ -11,35 +10,13 @@ from hypothesis import strategies as st
 from hypothesis.database import DirectoryBasedExampleDatabase
 
 from raremem.backend import Backend
-from raremem.reference.conformance.explain import explain
+from raremem.reference.laws.explain import explain
+from raremem.reference.laws.law import Check, Law
 from raremem.reference.lives import Life
 from raremem.reference.strategies import FEW_SIZES, MANY_SIZES, Case, Size, cases
 
 FOUND = ".hypothesis/raremem"
 """Where fuzzing keeps the cases that it has found."""
-
-Check = Callable[[Backend, Any], None]
-
-
-@dataclass(frozen=True)
-class Law:
-    """One law: its name, the rule of the specification it holds, what it is run on, and its body."""
-
-    name: str
-    rule: str
-    strategy: Callable[[tuple[Size, ...]], st.SearchStrategy[Any]]
-    check: Check
-    needs: str | None = None
-    """A capability that a backend must declare."""
-    costly: bool = False
-    """It is tried on a tenth of the cases."""
-    late: bool = False
-    """It takes long: a planted fault is tried on it only if the others have let it pass, as on costly ones."""
-
-    def runs_on(self, backend: Backend) -> bool:
-        """Whether the backend declares what the law needs."""
-        return self.needs is None or self.needs in backend.capabilities
-
 
 LAWS: dict[str, Law] = {}
 
@@ -73,7 +50,7 @@ def run(
         How many cases were tried.
 
     Raises:
-        AssertionError: the law does not hold. It says so for the smallest case that was found; see `conformance.explain`.
+        AssertionError: the law does not hold. It says so for the smallest case that was found; see `explain`.
     """
     tried = 0
     broken: list[tuple[Case | tuple[Life, ...], Exception]] = []

@@ -28,7 +28,7 @@ from raremem.reference.mutation.players import installed
 from raremem.reference.mutation.trial import AT_LEAST, TIMES, Outcome, Reached, Reaching, Running, Try
 
 TABLE = "raremem.adapters.numpy"
-OTHER_ROOMS = ("adapters", "reference", "benchmarks")
+OTHER_ROOMS = ("adapters", "reference", "benchmarks", "command")
 FEWEST = 5
 """Mutants of a module in a sample, if it has so many, and the sample is large."""
 FIRST, TIMES_MORE = 1.5, 4.0

@@ -1,0 +1,1 @@
+"""Measures the cost of a step, of raremem and of its peers."""

@@ -1,0 +1,1 @@
+"""Data sets: Omniglot, drawn characters, Multi30k; their downloads and distortions."""

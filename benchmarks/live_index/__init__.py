@@ -1,0 +1,1 @@
+"""Approximate search in a memory that changes at every step."""

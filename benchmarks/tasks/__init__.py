@@ -1,0 +1,1 @@
+"""The tasks of `raremem bench`, a module or a package each."""

@@ -1,0 +1,136 @@
+"""Sizes of the network, its first weights, and the batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raremem.benchmarks.data.corpus import END, PAD, START, Tokens
+from raremem.benchmarks.training.learner import TrainingBatch
+from raremem.config import MemoryConfig
+
+LEARNING_RATE = 2e-3
+CLIP = 1.0
+MEMORY_SHARE = 0.3
+"""Of the memory's own loss in the whole, whose gradient is clipped."""
+BUCKETS = (8, 12, 14, 16, 20, 24, 32, 64)
+"""Lengths to which both sides of a batch are padded: few, since a compiler makes a program for each."""
+LONGEST = 48
+"""Tokens of a translation, at most."""
+
+Weights = dict[str, NDArray[np.float32]]
+
+
+class Pair(NamedTuple):
+    """Source tokens, target tokens, and which of those are of rare words."""
+
+    source: Tokens
+    target: Tokens
+    rare: list[bool]
+
+
+Pairs = list[Pair]
+
+
+@dataclass(frozen=True)
+class TranslationRecipe:
+    """The network, and how it is trained.
+
+    Attributes:
+        steps: batches of training.
+        subwords: tokens of each language.
+        batch: pairs of sentences in a batch.
+        dim: of embeddings and states.
+        dropout: of embeddings and attentional states in training.
+        key_dim: of queries.
+        slots: of the memory.
+        neighbors: of the memory.
+        rare: the tokens of target words seen no more often than this in training are written to the memory.
+        helped: the share of the sentences of a batch that the memory helps in training. The rest are for the network to learn
+            by itself: with the memory's help alone it learns no rare word.
+        memory: whether there is one.
+        loss: the memory's.
+        seed: of everything that is random.
+    """
+
+    steps: int = 1000
+    subwords: int = 8_000
+    batch: int = 64
+    dim: int = 256
+    dropout: float = 0.2
+    key_dim: int = 64
+    slots: int = 49_152
+    neighbors: int = 16
+    rare: int = 10
+    helped: float = 0.5
+    memory: bool = True
+    loss: str = "nll"
+    seed: int = 0
+
+    @property
+    def config(self) -> MemoryConfig:
+        """The memory's."""
+        return MemoryConfig(self.slots, self.key_dim, self.neighbors, softmax_temperature=15.0, seed=self.seed, loss=self.loss)
+
+
+def first_weights(recipe: TranslationRecipe, sizes: tuple[int, int]) -> Weights:
+    """The untrained network for so many tokens of each language.
+
+    Linear maps are [in, out]; those of an LSTM for its input, forget, cell and output gates.
+    """
+    generator = np.random.default_rng([recipe.seed, 0])
+    dim = recipe.dim
+
+    def normal(inputs: int, outputs: int) -> NDArray[np.float32]:
+        return (generator.normal(size=(inputs, outputs)) / np.sqrt(inputs)).astype(np.float32)
+
+    source, target = sizes
+    weights = {
+        "source": normal(dim, source).T.copy(),
+        "embedding": normal(dim, target).T.copy(),
+        "bias": np.zeros(target, np.float32),
+        "attend": normal(dim, dim),
+        "join": normal(2 * dim, dim),
+        "query": normal(2 * dim, recipe.key_dim),
+        "gate": normal(dim + 1, 1),
+        "gate_bias": np.full(1, -3, np.float32),
+        "gain": np.array(8.0, np.float32),
+    }
+    layers = {"forward": dim // 2, "backward": dim // 2, "encoder": dim, "decoder0": dim, "decoder1": dim}
+    for name, size in layers.items():
+        weights[f"{name}/input"] = normal(dim, 4 * size)
+        weights[f"{name}/hidden"] = normal(size, 4 * size)
+        weights[f"{name}/bias"] = np.repeat(np.array([0, 1, 0, 0], np.float32), size)
+    return weights
+
+
+def epoch_of(recipe: TranslationRecipe, pairs: Pairs, number: int) -> list[NDArray[np.int64]]:
+    """The batches of an epoch, as places in `pairs`: each of one bucket; pairs that fill no batch are left out this time."""
+    generator = np.random.default_rng([recipe.seed, 1, number])
+    bucket = np.searchsorted(BUCKETS, [max(len(pair.source), len(pair.target)) + 1 for pair in pairs])
+    batches = []
+    for place in range(len(BUCKETS)):
+        members = generator.permutation(np.flatnonzero(bucket == place))
+        batches += [members[start : start + recipe.batch] for start in range(0, len(members) - recipe.batch + 1, recipe.batch)]
+    return [batches[place] for place in generator.permutation(len(batches))]
+
+
+def padded(pairs: Pairs) -> TrainingBatch:
+    """A batch of pairs.
+
+    Returns:
+        Source [B, S], what the decoder reads [B, S], what it should say [B, S], and which of that is rare [B, S].
+    """
+    longest = max(max(len(pair.source), len(pair.target)) for pair in pairs) + 1
+    length = next(bucket for bucket in (*BUCKETS, longest) if bucket >= longest)
+    source, read, said = (np.full((len(pairs), length), PAD, np.int32) for _ in range(3))
+    rare = np.zeros((len(pairs), length), np.bool_)
+    for row, pair in enumerate(pairs):
+        source[row, : len(pair.source) + 1] = [*pair.source, END]
+        read[row, : len(pair.target) + 1] = [START, *pair.target]
+        said[row, : len(pair.target) + 1] = [*pair.target, END]
+        rare[row, : len(pair.rare)] = pair.rare
+    return source, read, said, rare

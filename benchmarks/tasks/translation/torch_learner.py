@@ -1,0 +1,166 @@
+"""The sequence-to-sequence network with attention, and a memory at its decoder, in PyTorch."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from raremem import Lookup
+from raremem.adapters.torch import Memory
+from raremem.benchmarks.data.corpus import END, PAD, START
+from raremem.benchmarks.tasks.translation.recipe import (
+    CLIP,
+    LEARNING_RATE,
+    LONGEST,
+    MEMORY_SHARE,
+    TranslationRecipe,
+    Weights,
+    first_weights,
+)
+from raremem.benchmarks.training.torch_learner import TorchLearner
+
+LstmState = tuple[Tensor, Tensor] | None
+"""Outputs and cells, each [1, B, dim]; None before the first token."""
+
+
+class Encoded(NamedTuple):
+    """A batch of sources: their embeddings [B, S, dim], the encoder's states [B, S, dim], and which [B, S] are not padding."""
+
+    embedded: Tensor
+    states: Tensor
+    there: Tensor
+
+
+class TorchTranslator(TorchLearner):
+    """The network."""
+
+    def __init__(self, recipe: TranslationRecipe, sizes: tuple[int, int]) -> None:
+        super().__init__()
+        weights = first_weights(recipe, sizes)
+        self.recipe = recipe
+        self.weights = nn.ParameterDict({name: torch.tensor(w) for name, w in weights.items() if "/" not in name})
+        names = dict.fromkeys(name.partition("/")[0] for name in weights if "/" in name)
+        self.recurrent = nn.ModuleDict({f"{name}_lstm": _lstm(weights, name) for name in names})
+        self.memory = Memory(recipe.config) if recipe.memory else None
+        self.start(LEARNING_RATE, recipe.steps, clip=CLIP)
+
+    def encode(self, source: Tensor) -> Encoded:
+        """The encoder's view of sources [B, S]."""
+        there = source != PAD
+        embedded = self._embed(source, "source")
+        forward, _ = self.recurrent["forward_lstm"](embedded)
+        backward, _ = self.recurrent["backward_lstm"](_turned(embedded, there))
+        x = embedded + self._drop(torch.cat([forward, _turned(backward, there)], dim=2))
+        return Encoded(embedded, x + self.recurrent["encoder_lstm"](x)[0], there)
+
+    def decode(self, read: Tensor, encoded: Encoded, layers: list[LstmState]) -> tuple[Tensor, Tensor, list[LstmState]]:
+        """Attentional states [B, T, dim], queries [B, T, key_dim], and the states of both layers after the last token."""
+        x = last = self._embed(read, "embedding")
+        after: list[LstmState] = []
+        for layer, state in enumerate(layers):
+            y, state = self.recurrent[f"decoder{layer}_lstm"](x, state)
+            x = x + self._drop(y)
+            after.append(state)
+        scores = (x @ self.weights["attend"]) @ encoded.states.transpose(1, 2) / self.recipe.dim**0.5
+        attention = torch.softmax(scores.masked_fill(~encoded.there[:, None], -torch.inf), dim=2)
+        states = self._drop(torch.tanh(torch.cat([x, attention @ encoded.states], dim=2) @ self.weights["join"]))
+        asked = torch.cat([attention @ encoded.embedded, last], dim=2).detach()
+        return states, asked @ self.weights["query"], after
+
+    def recall(
+        self, states: Tensor, queries: Tensor, said: Tensor | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, Lookup]:
+        """What the memory adds to attentional states [n, dim], and its answer."""
+        assert self.memory is not None
+        out = self.memory(queries, said, mask)
+        seen = torch.cat([states, out.similarities[:, :1]], dim=1)
+        gate = torch.sigmoid(seen @ self.weights["gate"] + self.weights["gate_bias"])
+        return self.weights["gain"] * gate * out.recall(self.weights["embedding"]), out
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Logits [n, tokens] of attentional states [n, dim]."""
+        return states @ self.weights["embedding"].T + self.weights["bias"]
+
+    def losses(self, *batch: Tensor) -> Tensor:
+        """Cross-entropy of every token but padding, and the memory's own loss of the rare ones."""
+        source, read, said, rare = batch
+        helped = (torch.rand(len(said), 1) < self.recipe.helped).expand_as(said).flatten()
+        said, rare = said.flatten(), rare.flatten()
+        own = torch.tensor(0.0)
+        with self.fast_products():
+            states, queries, _ = self.decode(read, self.encode(source), [None, None])
+            states, queries = states.flatten(0, 1), queries.flatten(0, 1)
+            if self.memory is not None:
+                there = said != PAD
+                recalled, out = self.recall(states, queries, said, there & (helped | rare))
+                states = states + helped[:, None] * recalled
+                assert out.loss is not None
+                own = MEMORY_SHARE * (out.loss * rare).sum() / there.sum()
+            logits = self.logits(states)
+        if self.memory is not None:
+            self.memory.update(out, mask=rare)
+        return F.cross_entropy(logits.float(), said.long(), ignore_index=PAD) + own
+
+    @torch.no_grad()
+    def translate(self, source: NDArray[np.int32]) -> NDArray[np.int32]:
+        """The likeliest token after the likeliest token: [B, LONGEST] for sources [B, S]."""
+        self.eval()
+        said = torch.full((len(source), LONGEST), END, dtype=torch.int32)
+        token = torch.full((len(source), 1), START, dtype=torch.int32)
+        layers: list[LstmState] = [None, None]
+        with self.fast_products():
+            encoded = self.encode(torch.from_numpy(source))
+            for place in range(LONGEST):
+                states, queries, layers = self.decode(token, encoded, layers)
+                states = states[:, 0]
+                if self.memory is not None:
+                    states = states + self.recall(states, queries[:, 0])[0]
+                token = self.logits(states).argmax(1, keepdim=True).to(torch.int32)
+                said[:, place] = token[:, 0]
+                if (said[:, : place + 1] == END).any(dim=1).all():
+                    break
+        return said.numpy()
+
+    @torch.no_grad()
+    def read(self, *batch: NDArray[np.generic]) -> None:
+        """Let the memory see a batch, as in training, without a gradient step."""
+        self.eval()
+        source, read, said, rare = map(torch.from_numpy, batch)
+        if self.memory is not None:
+            with self.fast_products():
+                _, queries, _ = self.decode(read, self.encode(source), [None, None])
+                out = self.memory(queries.flatten(0, 1), said.flatten(), rare.flatten())
+            self.memory.update(out)
+
+    def _embed(self, tokens: Tensor, name: str) -> Tensor:
+        return self._drop(F.embedding(tokens, self.weights[name]) * self.recipe.dim**0.5)
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.recipe.dropout, self.training)
+
+
+def _turned(x: Tensor, there: Tensor) -> Tensor:
+    """Each sentence of x [B, S, dim] from its end to its beginning, padding after it."""
+    length, places = there.sum(1, keepdim=True), torch.arange(x.shape[1])
+    return torch.gather(x, 1, ((length - 1 - places) % x.shape[1])[:, :, None].expand_as(x))
+
+
+def _lstm(weights: Weights, name: str) -> nn.LSTM:
+    """The layer of that name."""
+    inputs, hidden = weights[f"{name}/input"], weights[f"{name}/hidden"]
+    layer = nn.LSTM(len(inputs), len(hidden), batch_first=True)
+    layer.weight_ih_l0.data, layer.weight_hh_l0.data = torch.tensor(inputs.T.copy()), torch.tensor(hidden.T.copy())
+    layer.bias_ih_l0.data = torch.tensor(weights[f"{name}/bias"])
+    layer.bias_hh_l0.data = torch.zeros(4 * len(hidden))
+    return layer
+
+
+def make(recipe: TranslationRecipe, sizes: tuple[int, int]) -> TorchTranslator:
+    """See `run.make_learner`."""
+    torch.manual_seed(recipe.seed)
+    return TorchTranslator(recipe, sizes)

@@ -1,0 +1,1 @@
+"""Trains networks with a memory, in PyTorch and in JAX; a stopped run can be resumed."""

@@ -1,0 +1,1 @@
+"""The command `raremem`. It imports the laws and the benchmarks inside functions, since both depend on the core."""
