@@ -9,7 +9,7 @@ clusters, or are embeddings of Omniglot's characters, each distorted in many way
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -49,7 +49,7 @@ class IndexScale:
     sizes: tuple[tuple[int, int], ...] = ((200_000, 64), (200_000, 128), (1_000_000, 64), (1_000_000, 128))
     checks: int = 20
     rebuilt_every: int = 100
-    plan: LivePlan = LivePlan()
+    plan: LivePlan = field(default_factory=LivePlan)
 
 
 COLUMNS = [

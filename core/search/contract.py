@@ -40,7 +40,7 @@ class Searcher(ABC):
         """The k slots most similar to each of unit queries [B, key_dim], and the best slot with each target [B] i32."""
 
     def take(self, p: Primitives, state: MemoryState) -> Any:
-        """What is kept beside this state, and of no other, or None. An update is about to be made: it is not kept any longer."""
+        """What is kept beside this state, or None. An update is about to be made: it is kept no longer."""
         return None
 
     def written(self, p: Primitives, state: MemoryState, slots: Array, taken: Any) -> None:  # noqa: B027
