@@ -28,7 +28,7 @@ def test_the_page_is_current():
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
 def test_without_a_fault_nothing_is_caught(backend):
-    no_fault = Fault("none", "raremem.algorithm", "EMPTY_PRIORITY = MAX_INT32", "EMPTY_PRIORITY = (MAX_INT32)", backend)
+    no_fault = Fault("none", "raremem.rules.eviction", "EMPTY_PRIORITY = MAX_INT32", "EMPTY_PRIORITY = (MAX_INT32)", backend)
     assert list(caught_by(no_fault, examples=10)) == []
 
 
@@ -61,5 +61,5 @@ def test_a_fault_in_an_adapter_leaves_its_operators():
 
 
 def test_a_fault_whose_line_is_gone_is_an_error():
-    with pytest.raises(LookupError, match="stands 0 times"), planted(Fault("gone", "raremem.noise", "no such line", "")):
+    with pytest.raises(LookupError, match="stands 0 times"), planted(Fault("gone", "raremem.rules.noise", "no such line", "")):
         pass

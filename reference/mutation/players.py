@@ -180,10 +180,10 @@ def _no_blocks() -> Backend:
 
 
 @contextmanager
-def _index(kind: Any, framework: str = "numpy") -> Iterator[Backend]:
+def _index(kind: Any, framework: str, share: int) -> Iterator[Backend]:
     """Beside an index the target is sought row by row, each row among its own slots, a few rows together."""
     with patch.multiple(targets_module, GATHER_COST=0, GATHERED=512):
-        yield get_backend(framework, index=LiveIndex(kind, background=False, plan=AllProposed()))
+        yield get_backend(framework, index=LiveIndex(kind, background=False, plan=AllProposed(share=share)))
 
 
 PLAYERS: dict[str, tuple[Callable[[], AbstractContextManager[Backend]], bool]] = {
@@ -192,8 +192,8 @@ PLAYERS: dict[str, tuple[Callable[[], AbstractContextManager[Backend]], bool]] =
     "numpy, traced": (lambda: _plain(lambda: ArrayBackend(Traced())), True),
     "numpy, traced, few at a time": (lambda: _plain(_few_at_a_time), False),
     "numpy, traced, no blocks, one array at a time": (lambda: _plain(_no_blocks), False),
-    "numpy, index": (lambda: _index(Everything), False),
-    "torch, growing index": (lambda: _index(Growing, "torch"), False),
+    "numpy, index": (lambda: _index(Everything, "numpy", 8), False),
+    "torch, growing index": (lambda: _index(Growing, "torch", 1), False),
     "numpy, parts": (lambda: _plain(lambda: ArrayBackend(NumpyPrimitives(), Parts())), False),
     "torch": (lambda: _plain(lambda: get_backend("torch", compiled=False)), False),
 }
