@@ -9,6 +9,7 @@ import pytest
 import raremem
 from raremem.reference.faults import FAULTS, Fault, caught_by, planted, table
 from raremem.reference.laws import LAWS, run
+from raremem.search.live import LiveIndex, LivePlan
 
 
 def named(name):
@@ -28,7 +29,7 @@ def test_the_page_is_current():
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
 def test_without_a_fault_nothing_is_caught(backend):
-    no_fault = Fault("none", "raremem.algorithm", "EMPTY_PRIORITY = MAX_INT32", "EMPTY_PRIORITY = (MAX_INT32)", backend)
+    no_fault = Fault("none", "raremem.rules.eviction", "EMPTY_PRIORITY = MAX_INT32", "EMPTY_PRIORITY = (MAX_INT32)", backend)
     assert list(caught_by(no_fault, examples=10)) == []
 
 
@@ -61,5 +62,58 @@ def test_a_fault_in_an_adapter_leaves_its_operators():
 
 
 def test_a_fault_whose_line_is_gone_is_an_error():
-    with pytest.raises(LookupError, match="stands 0 times"), planted(Fault("gone", "raremem.noise", "no such line", "")):
+    with pytest.raises(LookupError, match="stands 0 times"), planted(Fault("gone", "raremem.rules.noise", "no such line", "")):
         pass
+
+
+NEITHER = Fault("none", "raremem.rules.eviction", "EMPTY_PRIORITY = MAX_INT32", "EMPTY_PRIORITY = (MAX_INT32)")
+UNTOLD = Fault(
+    "an update to come is not told of", "raremem.backend", "self.searcher.will_write(self.primitives, state)", "pass"
+)
+"""No law tells: through the interface of a backend nothing writes to a memory behind its back."""
+DECOY, WRITTEN = 20_010, 157
+"""The second is among those that `raremem.watch` compares, whether or not a framework counts writes."""
+CONFIG = raremem.MemoryConfig(slots=DECOY + 1, key_dim=16, neighbors=1)
+
+
+class ByItsKeys:
+    """An index that finds the nearest by the keys that it was built of."""
+
+    def __init__(self, keys, slots, seed):
+        self.keys, self.slots = keys, slots
+
+    def search(self, queries, count):
+        return self.slots[np.argsort(-(queries @ self.keys.T), axis=1, kind="stable")[:, :count]]
+
+
+def nearest_after_a_write_of_others(backend):
+    """The nearest slot to axis 1 after a key there was written by hand, between a search and an update of another slot."""
+    axes = np.eye(16, dtype=np.float32)
+    portable = {
+        "keys": np.tile(-axes[0], (CONFIG.slots, 1)),
+        "values": np.zeros(CONFIG.slots, np.int32),
+        "ages": np.ones(CONFIG.slots, np.int32),
+        "filled": np.ones(CONFIG.slots, np.bool_),
+        "step": 1000,
+    }
+    portable["keys"][DECOY] = 0.25
+    portable["ages"][DECOY] = 0
+    state = backend.from_numpy(CONFIG, portable)
+    many, one = (backend.own(np.tile(axes[axis], (rows, 1)), state) for axis, rows in ((1, 64), (2, 1)))
+    for _ in range(2):
+        assert (np.asarray(backend.query(CONFIG, state, many).slots) == DECOY).all()
+    found = backend.query(CONFIG, state, one)
+    state.keys[WRITTEN] = many[0]
+    state, _ = backend.update(CONFIG, state, one, np.array([5]), None, found)
+    return int(backend.query(CONFIG, state, many).slots[0, 0])
+
+
+@pytest.mark.parametrize(("backend", "index"), [("torch", None), ("numpy", ByItsKeys)])
+def test_a_search_that_is_not_told_of_an_update_takes_writes_of_others_for_its_own(backend, index, monkeypatch):
+    """What is kept beside a memory (keys in bf16, an index) is given up for them."""
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    for fault, nearest in ((NEITHER, WRITTEN), (UNTOLD, DECOY)):
+        with planted(dataclasses.replace(fault, backend=backend)) as made:
+            made = made if index is None else made.indexed(LiveIndex(index, background=False, plan=LivePlan(smallest=1)))
+            assert nearest_after_a_write_of_others(made) == nearest

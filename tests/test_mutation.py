@@ -131,7 +131,7 @@ def test_a_sample_has_so_many_and_some_of_every_module(every):
     found = Counter(mutant.module for mutant in chosen)
     assert set(found) == set(of)
     assert all(found[name] >= min(campaign.FEWEST, count) for name, count in of.items())
-    assert {"raremem.algorithm", "raremem.scan", campaign.TABLE} <= set(found)
+    assert {"raremem.rules.query", "raremem.search.portable", campaign.TABLE} <= set(found)
 
 
 def test_what_users_do_not_run_is_not_changed(every):
@@ -152,8 +152,8 @@ TRIALS = """
     from raremem.reference.mutation.trial import Running
 
     LAW, PLAYER = "noise_agrees_to_the_bit", "numpy"
-    source = modules()["raremem.noise"].read_text()
-    last = "    return p.bits_xor(bits, p.shift_right(bits, 16))\\n"
+    source = modules()["raremem.rules.noise"].read_text()
+    last = "    return _xor_shifted(p, bits, 16)\\n"
     assert source.count(last) == 1
     texts = {
         "unchanged": source,
@@ -165,7 +165,7 @@ TRIALS = """
     }
     assert len(set(texts.values())) == len(texts)
     for name, text in texts.items():
-        running = Running("raremem.noise", text, [(PLAYER, LAW)] * 2, [1.0] * 2, 5)
+        running = Running("raremem.rules.noise", text, [(PLAYER, LAW)] * 2, [1.0] * 2, 5)
         while not running.hear():
             pass
         outcome = running.outcome()
@@ -173,7 +173,7 @@ TRIALS = """
     for name in set(LAWS) - {LAW, "query_agrees"}:
         del LAWS[name]
     kit = Kit.of([PLAYER], 5, lambda line: None)
-    starts = "raremem.scan:: ", "raremem.noise:_mix", "raremem.index:_build:", "raremem.algorithm:query:"
+    starts = "raremem.rules.write:: ", "raremem.rules.noise:_mix", "raremem.search.live:_build:", "raremem.rules.query:query:"
     firsts = [next(mutant for mutant in campaign.all_mutants() if mutant.key.startswith(start)) for start in starts]
     print(json.dumps([[law for _, law in sorted(kit.for_mutant(mutant))] for mutant in firsts]))
 """
@@ -224,15 +224,15 @@ def test_a_law_that_is_broken_without_a_mutant_is_an_error():
 
 def test_afterwards_the_code_is_as_it_was():
     before = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "raremem"}
-    source = campaign.modules()["raremem.noise"].read_text()
-    with trial.planted("raremem.noise", source + "\nPLANTED = True\n"):
-        import raremem.noise as changed
+    source = campaign.modules()["raremem.rules.noise"].read_text()
+    with trial.planted("raremem.rules.noise", source + "\nPLANTED = True\n"):
+        import raremem.rules.noise as changed
 
         assert changed.PLANTED
         assert "raremem.adapters.torch" not in sys.modules
         assert sys.modules["raremem"] is not raremem
     assert {name: module for name, module in sys.modules.items() if name.split(".")[0] == "raremem"} == before
-    assert not hasattr(sys.modules["raremem.noise"], "PLANTED")
+    assert not hasattr(sys.modules["raremem.rules.noise"], "PLANTED")
     assert not any(type(finder) is trial._Finder for finder in sys.meta_path)
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from raremem.backend import Backend
+from raremem.config import MemoryConfig
 from raremem.reference import tolerance
 from raremem.reference.comparison import (
     as_numpy,
@@ -23,7 +24,15 @@ from raremem.reference.comparison import (
 from raremem.reference.laws.registry import full, law
 from raremem.reference.oracle import backend as oracle
 from raremem.reference.oracle import loss_gradient
-from raremem.reference.strategies import Case, Size, cases, with_config
+from raremem.reference.strategies import FEW_SIZES, Case, Size, cases, with_config
+
+MANY_VALUES = Size(MemoryConfig(192, 4, neighbors=2, margin=2.0, softmax_temperature=4.0), 24)
+"""Rows and slots enough that a search may take the slots of each row's target by themselves; and no hinge is closed."""
+
+
+def many_values(sizes: tuple[Size, ...]) -> st.SearchStrategy[Case]:
+    """Full memories of many slots; where sizes are few, of the first of these."""
+    return cases(sizes[:1] if sizes is FEW_SIZES else (MANY_VALUES,), full=True, masked=False)
 
 
 @law("3", full)
@@ -33,6 +42,19 @@ def positive_beyond_the_neighbors(backend: Backend, case: Case) -> None:
     values[-1] = 7
     targets = np.full_like(case.targets, 7)
     check_query(backend, dataclasses.replace(case, state={**case.state, "values": values}, targets=targets))
+
+
+@law("3", many_values)
+def positives_of_many_values(backend: Backend, case: Case) -> None:
+    """Every row asks for a value of its own, which few slots have, and some fewer than others: most positives are beyond the
+    neighbors. Of equal ones the lowest slot's key is in the gradient."""
+    generator = np.random.default_rng(case.state["step"])
+    values = generator.integers(0, len(case.queries), case.config.slots).astype(np.int32)
+    targets = generator.permutation(len(case.queries)).astype(np.int32)
+    case = dataclasses.replace(case, state={**case.state, "values": values}, targets=targets)
+    check_query(backend, case)
+    if "gradients" in backend.capabilities:
+        gradient_agrees(backend, case)
 
 
 @law("3", needs="gradients")

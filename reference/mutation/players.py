@@ -2,25 +2,34 @@
 
 Beside NumPy and PyTorch as users have them stand NumPy tables that take other ways through the core: what is traced, what is
 scanned in low precision, what an index proposes. Where a way is only taken in a large memory, the size from which on it is
-taken is made small; the laws are the same.
+taken is made small, by the plans that are given to a backend and its searcher; the laws are the same.
 """
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
 
-from raremem import algorithm, index, scan, search
-from raremem.adapters.numpy import NumpyPrimitives
+from raremem.adapters.numpy import NumpyPrimitives, NumpyShortlist
 from raremem.backend import ArrayBackend, Backend
 from raremem.primitives import Primitives
+from raremem.ranks import NOTHING
 from raremem.registry import get_backend
+from raremem.rules.work import AT_ONCE, Work
+from raremem.search import targets as targets_module
+from raremem.search.coarse import CoarseKeys
+from raremem.search.contract import Found
+from raremem.search.live import LiveIndex, LivePlan
+from raremem.search.portable import PortableScan, ScanPlan
+from raremem.search.shards import Shards
+from raremem.search.shortlist import ShortlistPlan
 from raremem.state import NO_SLOT, MemoryState
 
 Array = NDArray[Any]
@@ -35,35 +44,57 @@ class Traced(NumpyPrimitives):
         return False
 
 
-class Unblocked(Traced):
-    """The same, for a compiler that is not up to blocks; and arrays are written one after the other."""
+class OneByOne(Traced):
+    """The same, whose arrays are written one after the other."""
 
     write = Primitives.write
 
-    def blocks(self) -> bool:
-        """Never."""
-        return False
-
-
-class FewAtATime(Traced):
-    """The same, with room for few similarities."""
-
-    def held(self, queries: Array) -> int:
-        """Two whole memories of the size that `few_at_a_time` makes a whole."""
-        return 32
-
 
 class LowPrecision(NumpyPrimitives):
-    """Which scans in f16."""
+    """Whose products of f16 are summed in f32, and which scores rows by a product with all keys if that is cheaper at all."""
 
-    def coarse(self, state: MemoryState, batch: int) -> tuple[Array, str, float]:
-        """The keys, to be cast chunk by chunk."""
-        return state.keys, "float16", F16_ROUNDOFF
+    gathered = 0
 
     def inner(self, left: Array, right: Array) -> Array:
         """Summed in f32 whatever comes."""
         product = super().inner(left.astype(np.float32), right.astype(np.float32))
         return product.astype(left.dtype)
+
+
+@dataclass(frozen=True)
+class SmallBlocks(ShortlistPlan):
+    """Blocks of two slots, seven queries at a time, and lists that are mostly too short at first."""
+
+    chunk: int = 6
+    share: float = 0.01
+
+    def blocks(self, k: int) -> int:
+        """Half of those that are asked for."""
+        return k // 2 + 1
+
+    def cut(self, slots: int, blocks: int, batch: int, dim: int) -> tuple[int, int]:
+        """Single slots where there are few."""
+        return 1 if slots < 8 else 2, 7
+
+
+class LowShortlist(NumpyShortlist):
+    """Which scans in f16."""
+
+    def coarse_keys(self, p: Primitives, state: MemoryState, batch: int) -> CoarseKeys:
+        """The keys, to be cast chunk by chunk."""
+        return CoarseKeys(state.keys, "float16", F16_ROUNDOFF)
+
+
+@dataclass(frozen=True)
+class AllProposed(LivePlan):
+    """An index from the first slot on, which is asked for more slots than there are."""
+
+    smallest: int = 1
+    fresh: int = 2
+
+    def proposals(self, k: int) -> int:
+        """As many as a memory of the laws has, or more."""
+        return 512
 
 
 class Everything:
@@ -86,82 +117,85 @@ class Growing(Everything):
         self.slots = np.concatenate([self.slots, slots])
 
 
-@contextmanager
-def _with(backend: Callable[[], Backend], *sizes: tuple[Any, dict[str, Any]]) -> Iterator[Backend]:
-    """A backend, while modules have other sizes."""
-    with ExitStack() as stack:
-        for module, constants in sizes:
-            stack.enter_context(patch.multiple(module, **constants))
-        yield backend()
-
-
-def _short_lists() -> Any:
-    small = {
-        "SHARE": 0.01,
-        "width_and_rows": lambda slots, *sizes: (1 if slots < 8 else 2, 7),
-        "shortlist": lambda k: k // 2 + 1,
-    }
-    small["CHUNK"] = 6
-    parts = {"GATHERED": 0, "BLOCK": 1, "CHUNK": 5, "MERGED": 3}
-    return _with(lambda: ArrayBackend(LowPrecision()), (search, small), (algorithm, parts))
-
-
-def _few_at_a_time() -> Any:
-    return _with(lambda: ArrayBackend(FewAtATime()), (scan, {"WHOLE": 16, "CHUNK": 8, "FEW": 1, "MANY": 2}))
-
-
-def _no_blocks() -> Any:
-    return _with(lambda: ArrayBackend(Unblocked()), (scan, {"CHUNK": 8}))
-
-
-def _index(kind: Any, framework: str = "numpy") -> Any:
-    every = {"shortlist": lambda k: 512}
-    small = {"SMALLEST": 1, "FRESH": 2}
-    return _with(lambda: get_backend(framework, index=index.LiveIndex(kind, background=False)), (index, small), (search, every))
-
-
 PARTS = 3
 
 
-def nearest_of_parts(p: Any, state: MemoryState, queries: Array, targets: Array | None, k: int) -> Any:
-    """As `search.nearest`, by as many holders as parts, one after the other: what each would hand out is noted, then joined.
-    The neighbors come in the wrong order: `algorithm.query` puts them in order."""
-    cuts = [len(state.values) * place // PARTS for place in range(PARTS + 1)]
-    noted: list[list[tuple[Array, Array]]] = []
-    answer = None
-    for holder in (*range(PARTS), 0):
-        first, last = cuts[holder : holder + 2]
-        part = MemoryState(*[*(array[first:last] for array in state[:4]), state.step])
-        handed_out: list[tuple[Array, Array]] = []
-        joined = [
-            tuple(np.concatenate(column, axis=1) for column in zip(*turn, strict=True)) for turn in zip(*noted, strict=True)
-        ]
+class Parts(Shards):
+    """As many holders as parts, which answer one after the other: what each would hand out is noted, then joined. The neighbors
+    come in the wrong order: the query puts them in order."""
 
-        def gather(scores: Array, slots: Array, most: int, turns: Any = joined, kept: Any = handed_out) -> Any:
-            padding = ((0, 0), (0, most))
-            own = np.pad(scores, padding, constant_values=scan.NOTHING), np.pad(slots, padding, constant_values=NO_SLOT)
-            kept.append((scores, slots))
-            return own if len(noted) < PARTS else tuple(
-                np.concatenate([every, np.pad(every[:, :0], padding, constant_values=none)], axis=1)
-                for every, none in zip(turns[len(kept) - 1], (scan.NOTHING, NO_SLOT), strict=True)
-            )  # fmt: skip
+    def __init__(self) -> None:
+        super().__init__(NumpyShortlist())
+        self._handed_out: list[tuple[Array, Array]] = []
+        self._joined: list[tuple[Array, Array]] = []
 
-        answer = search.nearest_of_shards(p, part, first, queries, targets, k, gather)
-        noted.append(handed_out)
-    assert answer is not None, "there are parts"
-    return answer[0][:, ::-1], answer[1]
+    def gather(self, state: MemoryState, scores: Array, slots: Array, k: int) -> tuple[Array, Array]:
+        """What all have handed out at this turn, once all have, and before that this holder's; and k places for nothing."""
+        turn = len(self._handed_out)
+        self._handed_out.append((scores, slots))
+        every = self._joined[turn] if self._joined else (scores, slots)
+        padding = ((0, 0), (0, k))
+        nothing = zip(every, (NOTHING, NO_SLOT), strict=True)
+        every_scores, every_slots = (np.pad(column, padding, constant_values=none) for column, none in nothing)
+        return every_scores, every_slots
+
+    def find(self, p: Primitives, state: MemoryState, queries: Array, targets: Array | None, k: int) -> Found:
+        """See `Searcher.find`."""
+        cuts = [len(state.values) * place // PARTS for place in range(PARTS + 1)]
+
+        def of_part(holder: int) -> Found:
+            self._handed_out = []
+            first, last = cuts[holder : holder + 2]
+            part = MemoryState(*[*(array[first:last] for array in state[:4]), state.step])
+            return self.find_in_part(p, state, part, first, queries, targets, k)
+
+        self._joined, noted = [], []
+        for holder in range(PARTS):
+            of_part(holder)
+            noted.append(self._handed_out)
+        for scores, slots in (zip(*turn, strict=True) for turn in zip(*noted, strict=True)):
+            self._joined.append((np.concatenate(scores, axis=1), np.concatenate(slots, axis=1)))
+        slots, best = of_part(0)
+        return Found(slots[:, ::-1], best)
 
 
-PLAYERS: dict[str, tuple[Callable[[], Any], bool]] = {
-    "numpy": (lambda: _with(lambda: get_backend("numpy")), True),
+@contextmanager
+def _plain(backend: Callable[[], Backend]) -> Iterator[Backend]:
+    yield backend()
+
+
+@contextmanager
+def _short_lists() -> Iterator[Backend]:
+    with patch.multiple(targets_module, GATHERED=0):
+        work = Work(rows=3, slots=5, block=1)
+        yield ArrayBackend(LowPrecision(), LowShortlist(SmallBlocks()), work=work)
+
+
+def _few_at_a_time() -> Backend:
+    return ArrayBackend(Traced(), PortableScan(ScanPlan(held=32, whole=16, chunk=8, few=1, many=2)))
+
+
+def _no_blocks() -> Backend:
+    return ArrayBackend(OneByOne(), PortableScan(ScanPlan(chunk=8, in_blocks=False)), work=AT_ONCE)
+
+
+@contextmanager
+def _index(kind: Any, framework: str, share: int) -> Iterator[Backend]:
+    """Beside an index the target is sought row by row, each row among its own slots, a few rows together."""
+    with patch.multiple(targets_module, GATHER_COST=0, GATHERED=512):
+        yield get_backend(framework, index=LiveIndex(kind, background=False, plan=AllProposed(share=share)))
+
+
+PLAYERS: dict[str, tuple[Callable[[], AbstractContextManager[Backend]], bool]] = {
+    "numpy": (lambda: _plain(lambda: get_backend("numpy")), True),
     "numpy, short lists of small chunks": (_short_lists, True),
-    "numpy, traced": (lambda: _with(lambda: ArrayBackend(Traced())), True),
-    "numpy, traced, few at a time": (_few_at_a_time, False),
-    "numpy, traced, no blocks, one array at a time": (_no_blocks, False),
-    "numpy, index": (lambda: _index(Everything), False),
-    "torch, growing index": (lambda: _index(Growing, "torch"), False),
-    "numpy, parts": (lambda: _with(lambda: ArrayBackend(NumpyPrimitives(), search=nearest_of_parts)), False),
-    "torch": (lambda: _with(lambda: get_backend("torch", compiled=False)), False),
+    "numpy, traced": (lambda: _plain(lambda: ArrayBackend(Traced())), True),
+    "numpy, traced, few at a time": (lambda: _plain(_few_at_a_time), False),
+    "numpy, traced, no blocks, one array at a time": (lambda: _plain(_no_blocks), False),
+    "numpy, index": (lambda: _index(Everything, "numpy", 8), False),
+    "torch, growing index": (lambda: _index(Growing, "torch", 1), False),
+    "numpy, parts": (lambda: _plain(lambda: ArrayBackend(NumpyPrimitives(), Parts())), False),
+    "torch": (lambda: _plain(lambda: get_backend("torch", compiled=False)), False),
 }
 """By name: how each is made ready, a context that gives the backend; and whether laws that are costly are tried on it."""
 
