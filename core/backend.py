@@ -287,20 +287,12 @@ class ArrayBackend(Backend):
             again = self._query(config, state, queries, None, mask & lookup.accepted)
             lookup = again._replace(queries=lookup.queries, rejected=lookup.rejected)
         keys = self.primitives.identity(state.keys)
-        taken = None if keys is None else self.searcher.take(self.primitives, state)
         state, report = self._update(config, state, queries, targets, mask, lookup)
-        if keys is not None:
-            self._tell(keys, state, report, taken)
-        return state, report
-
-    def _tell(self, keys: Any, state: MemoryState, report: UpdateReport, taken: Any) -> None:
-        """Let what is kept beside a memory that had these keys know of an update that led to this state."""
-        lineage = lineage_of(keys)
+        lineage = None if keys is None else lineage_of(keys)
         if lineage is not None:
             lineage.updates += 1
             note(self.primitives.identity(state.keys), lineage)
-        if taken is not None:
-            self.searcher.written(self.primitives, state, report.slots[report.written], taken)
+        return state, report
 
     def _answer(self, config: MemoryConfig, state: MemoryState, queries: Array, targets: Array | None, mask: Array) -> Lookup:
         """`rules.query.query`: what is compiled."""
@@ -311,7 +303,11 @@ class ArrayBackend(Backend):
     ) -> tuple[MemoryState, UpdateReport]:
         """`rules.write.update`, of a lookup that is made if none is given: what is compiled."""
         found = self._answer(config, state, queries, None, mask) if lookup is None else lookup
-        return self._write(config, state, found, targets, mask)
+        taken = self.searcher.take(self.primitives, state)
+        state, report = self._write(config, state, found, targets, mask)
+        if taken is not None:
+            self.searcher.written(self.primitives, state, report.slots[report.written], taken)
+        return state, report
 
     def _write(
         self, config: MemoryConfig, state: MemoryState, found: Lookup, targets: Array, mask: Array

@@ -103,7 +103,7 @@ class TorchBackend(ArrayBackend):
         keys = self._keys_here(state)
         if not keys.is_inference():
             torch.autograd.graph.increment_version(keys)
-        return state, UpdateReport(*map(torch.as_tensor, report))
+        return state, UpdateReport(*map(partial(torch.as_tensor, device=keys.device), report))
 
     def _keys_here(self, state: MemoryState) -> Tensor:
         """The keys that are in this process."""
