@@ -34,12 +34,10 @@ class Fault:
 
 
 _BACKEND, _CONFIG, _RANKS = "raremem.backend", "raremem.config", "raremem.ranks"
-_QUERY, _LOSS, _WRITE, _TURNS, _EVICTION, _NOISE = (
-    f"raremem.rules.{name}" for name in ("query", "loss", "write", "turns", "eviction", "noise")
-)
-_PORTABLE, _BLOCKS, _COARSE, _SHORTLIST, _TARGETS, _LIVE, _SHARDS = (
-    f"raremem.search.{name}" for name in ("portable", "blocks", "coarse", "shortlist", "targets", "live", "shards")
-)
+_RULES = "query", "loss", "write", "turns", "eviction", "noise"
+_QUERY, _LOSS, _WRITE, _TURNS, _EVICTION, _NOISE = (f"raremem.rules.{name}" for name in _RULES)
+_SEARCH = "portable", "blocks", "coarse", "shortlist", "targets", "live", "shards"
+_PORTABLE, _BLOCKS, _COARSE, _SHORTLIST, _TARGETS, _LIVE, _SHARDS = (f"raremem.search.{name}" for name in _SEARCH)
 _NUMPY, _TORCH = "raremem.adapters.numpy", "raremem.adapters.torch.primitives"
 
 FAULTS = (
@@ -221,9 +219,9 @@ FAULTS = (
           "np.matmul(keys[:, :, :16], queries[:, :16, None])[:, :, 0]"),
     Fault("rows beyond the twentieth are lost", _WRITE, "accepted = found.accepted & in_range & mask",
           "accepted = found.accepted & in_range & mask & (p.arange(mask.shape[0], mask) < 20)"),
-    Fault("one row sees the first 200 slots", _SHORTLIST, "    coarse, blocks = self.scan(",
-          "    if len(queries) == 1:\n        first = p.arange(len(state.values), queries) < 200\n"
-          "        state = state._replace(values=p.xp.where(first, state.values, NO_SLOT))\n    coarse, blocks = self.scan("),
+    Fault("one row sees the first 200 slots", _SHORTLIST, "        coarse, blocks = self.scan(",
+          "        if len(queries) == 1:\n            first = p.arange(len(state.values), queries) < 200\n"
+          "            state = state._replace(values=p.xp.where(first, state.values, NO_SLOT))\n        coarse, blocks = self.scan("),
     Fault("slots to evict are counted from the chunk", _EVICTION, "found.append((places + start, priority[places]))",
           "found.append((places, priority[places]))"),
     Fault("columns are read as rows", _NUMPY, "    def asarray(self, array: Any, like: Array | None = None) -> Array:\n        return np.asarray(array)",
@@ -251,8 +249,8 @@ FAULTS = (
     Fault("places beyond a row's own slots are the last slot", _TARGETS, "np.where(places >= 0, by_value[places], NO_SLOT)",
           "by_value[places]", "numpy, index"),
     Fault("the last slot with the target is left out", _TARGETS, '"right") - first\n', '"right") - first - 1\n', "numpy, index"),
-    Fault("the target's slots begin one too late", _TARGETS, "first = np.searchsorted(values[by_value], wanted)\n",
-          "first = np.minimum(np.searchsorted(values[by_value], wanted) + 1, len(by_value) - 1)\n", "numpy, index"),
+    Fault("the target's slots are sought among slots that are not in the order of values", _TARGETS,
+          "first = np.searchsorted(values[by_value], wanted)\n", "first = np.searchsorted(values[slots], wanted)\n", "numpy, index"),
     Fault("of the target's slots the highest of equals", _TARGETS, 'by_value = slots[np.argsort(values[slots], kind="stable")]',
           'by_value = slots[::-1][np.argsort(values[slots[::-1]], kind="stable")]', "torch, growing index"),
     Fault("rows that ask alike many slots ask for the same", _TARGETS, "first[rows, None] + column", "first[rows[:1], None] + column",
@@ -265,8 +263,8 @@ FAULTS = (
     Fault("in products the target's slots are counted from the first", _TARGETS, "best, score = xp.where(highest > score, some[column], best)",
           "best, score = xp.where(highest > score, slots[column], best)", "numpy, short lists of small chunks"),
     # Of the order of scores.
-    Fault("-0.0 is below 0.0", _RANKS, "return (bits ^ (sign & MAX_INT32)) - sign", "return bits ^ (sign & MAX_INT32)"),
-    Fault("-0.0 is below 0.0, in PyTorch", _RANKS, "return (bits ^ (sign & MAX_INT32)) - sign", "return bits ^ (sign & MAX_INT32)", "torch"),
+    Fault("-0.0 is below 0.0", _RANKS, "return (bits ^ (sign & MAX_INT32)) - sign", "return bits ^ (sign & MAX_INT32)",
+          "numpy, short lists of small chunks"),
     Fault("scores below zero in the order of their bits", _RANKS, "return (bits ^ (sign & MAX_INT32)) - sign", "return bits", "torch"),
     # Of what follows a memory, and of parts.
     Fault("an index is not told which slots were written", _LIVE, "            flags[slots] = True\n", "            pass\n", "numpy, index"),
@@ -284,7 +282,7 @@ FAULTS = (
 @contextlib.contextmanager
 def planted(fault: Fault) -> Iterator[Backend]:
     """A backend made while the fault stands in the code; afterwards the code is as it was."""
-    adapter = importlib.import_module(f"raremem.adapters.{fault.backend.partition(',')[0]}")
+    of = importlib.import_module(f"raremem.adapters.{fault.backend.partition(',')[0]}").backend
     module = importlib.import_module(fault.module)
     source = inspect.getsource(module)
     if source.count(fault.right) != 1:
@@ -295,11 +293,11 @@ def planted(fault: Fault) -> Iterator[Backend]:
         exec(compile(source.replace(fault.right, fault.wrong), str(module.__file__), "exec"), mutant.__dict__)
     finally:
         sys.modules[fault.module] = module
-    with _methods_replaced(module, mutant), _functions_replaced(module, mutant), contextlib.ExitStack() as stack:
-        if fault.backend in PLAYERS and "," in fault.backend:
-            yield stack.enter_context(PLAYERS[fault.backend][0]())
+    with _methods_replaced(module, mutant), _functions_replaced(module, mutant):
+        if "," in fault.backend:
+            with PLAYERS[fault.backend][0]() as backend:
+                yield backend
         else:
-            of = adapter.backend
             yield type(of)(type(of.primitives)(), type(of.searcher)(), compiled=fault.compiled)
 
 

@@ -14,8 +14,9 @@ import pytest
 import raremem
 from raremem.command.cli import main
 from raremem.reference.mutation import campaign, trial
-from raremem.reference.mutation.explained import EXPLAINED, Explained
+from raremem.reference.mutation.explained import EXPLAINED
 from raremem.reference.mutation.operators import mutants
+from raremem.reference.mutation.reason import Explained
 from raremem.reference.mutation.report import Report
 from raremem.reference.mutation.trial import Outcome
 

@@ -51,7 +51,8 @@ class OneByOne(Traced):
 
 
 class LowPrecision(NumpyPrimitives):
-    """Whose products of f16 are summed in f32, and which scores rows by a product with all keys if that is cheaper at all."""
+    """Whose products of f16 are summed in f32, which scores rows by a product with all keys if that is cheaper at all, and
+    whose zeros have either sign."""
 
     gathered = 0
 
@@ -59,6 +60,12 @@ class LowPrecision(NumpyPrimitives):
         """Summed in f32 whatever comes."""
         product = super().inner(left.astype(np.float32), right.astype(np.float32))
         return product.astype(left.dtype)
+
+    def score(self, queries: Array, keys: Array) -> Array:
+        """What is 0.0 in every other column is -0.0: which of them a sum of products gives is a library's business."""
+        scores = super().score(queries, keys)
+        scores[:, ::2] = np.where(scores[:, ::2] == 0, np.float32(-0.0), scores[:, ::2])
+        return scores
 
 
 @dataclass(frozen=True)

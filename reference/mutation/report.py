@@ -10,8 +10,9 @@ from pathlib import Path
 
 import raremem
 from raremem.reference.mutation.campaign import HELD_BY_TESTS, Run
-from raremem.reference.mutation.explained import EXPLAINED, Explained
+from raremem.reference.mutation.explained import EXPLAINED
 from raremem.reference.mutation.operators import Mutant
+from raremem.reference.mutation.reason import Explained
 
 
 class Report:
