@@ -1,0 +1,1 @@
+"""Reports: the pages of a run, and the tables of the docs."""
