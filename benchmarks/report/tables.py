@@ -2,7 +2,7 @@
 
     python -m raremem.benchmarks.report.tables
 
-writes `docs/benchmarks.md` from `docs/benchmarks.md.jinja`. A result file is what `raremem bench --out` writes, plus the keys of
+writes `docs/benchmarks.md` from `docs/benchmarks.md.jinja`. A result file is what `raremem bench --out` writes, and the keys of
 `PROVENANCE`; a key that is missing or null is shown as "not recorded".
 """
 
