@@ -21,7 +21,7 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
-docs: $(VENV)/.test
+docs: $(VENV)/.docs
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet && echo build/site/index.html
 
 fuzz: $(VENV)/.test
@@ -59,6 +59,11 @@ $(VENV)/.test: $(VENV)/.demo
 		{ echo "no C++ compiler, which the package annoy and torch.compile need; on Debian and Ubuntu: apt install g++" >&2; exit 1; }
 	@echo "installing what the tests need ..."
 	@$(PIP) --editable '.[all]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.python pyproject.toml constraints.txt
+	@echo "installing what the site needs ..."
+	@$(PIP) --editable '.[docs]'
 	@touch $@
 
 $(FLOORS)/.ready: pyproject.toml tests/floors/lowest.py

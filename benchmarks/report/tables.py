@@ -18,7 +18,7 @@ from typing import Any
 
 import jinja2
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 TEMPLATE = ROOT / "docs" / "benchmarks.md.jinja"
 PAGE = ROOT / "docs" / "benchmarks.md"
