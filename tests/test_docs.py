@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import raremem
-from raremem.benchmarks.report import tables
+from raremem.benchmarks.report import claims
 
 ROOT = Path(__file__).parents[1]
 
@@ -102,20 +102,20 @@ def test_every_public_name_is_in_the_reference():
 
 
 def test_the_page_of_benchmarks_is_current():
-    assert tables.PAGE.read_text(encoding="utf-8") == tables.page(), "run python -m raremem.benchmarks.report.tables"
+    assert claims.PAGE.read_text(encoding="utf-8") == claims.page(), "run python -m raremem.benchmarks.report.claims"
 
 
 def test_a_changed_result_changes_the_page(tmp_path):
     folder = tmp_path / "results"
-    shutil.copytree(tables.RESULTS, folder)
+    shutil.copytree(claims.RESULTS, folder)
     result = folder / "ranks-torch-0.json"
     result.write_text(result.read_text().replace("54.6", "54.7"))
-    assert tables.page(folder=folder) != tables.page()
+    assert claims.page(folder=folder) != claims.page()
 
 
 def test_every_result_says_where_it_is_from():
-    for name, result in tables.results().items():
-        assert set(tables.PROVENANCE) <= set(result), name
+    for name, result in claims.results().items():
+        assert set(claims.PROVENANCE) <= set(result), name
         assert result["date"], name
 
 

@@ -1,1 +1,1 @@
-"""Reports: the pages of a run, and the tables of the docs."""
+"""What a run leaves: pages, tables and plots."""

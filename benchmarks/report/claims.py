@@ -1,6 +1,6 @@
 """The page of benchmarks in the docs, made from the result files in `benchmarks/results/`.
 
-    python -m raremem.benchmarks.report.tables
+    python -m raremem.benchmarks.report.claims
 
 writes `docs/benchmarks.md` from `docs/benchmarks.md.jinja`. A result file is what `raremem bench --out` writes, and the keys of
 `PROVENANCE`; a key that is missing or null is shown as "not recorded".
