@@ -5,6 +5,7 @@ import dataclasses
 import doctest
 import importlib
 import io
+import json
 import os
 import re
 import shutil
@@ -111,6 +112,16 @@ def test_a_changed_result_changes_the_page(tmp_path):
     result = folder / "ranks-torch-0.json"
     result.write_text(result.read_text().replace("54.6", "54.7"))
     assert claims.page(folder=folder) != claims.page()
+
+
+def test_a_result_as_bench_writes_it_is_shown(tmp_path):
+    """Without the keys that its author has yet to add."""
+    folder = tmp_path / "results"
+    shutil.copytree(claims.RESULTS, folder)
+    result = folder / "ranks-torch-0.json"
+    written = json.loads(result.read_text())
+    result.write_text(json.dumps({key: value for key, value in written.items() if key not in claims.PROVENANCE}))
+    assert "`ranks-torch-0`, not recorded, not recorded, not recorded" in claims.page(folder=folder)
 
 
 def test_every_result_says_where_it_is_from():
