@@ -146,6 +146,13 @@ def checkout(folder):
     return folder
 
 
+def test_the_site_builds(tmp_path):
+    built = build(checkout(tmp_path / "checkout"), tmp_path / "site")
+    assert built.returncode == 0, built.stderr
+    assert "raremem.adapters.torch.Memory.forward" in (tmp_path / "site" / "api-adapters.html").read_text()
+    assert "id=first-use" in (tmp_path / "site" / "index.html").read_text().replace('"', "")
+
+
 def test_the_site_refuses_what_is_wrong(tmp_path):
     """Dead links, and public names that nothing describes."""
     folder = checkout(tmp_path / "checkout")
