@@ -1,1 +1,1 @@
-"""What a run leaves: pages, tables and plots."""
+"""Reports: tables, pages, plots, and the files of a run."""
