@@ -1,4 +1,4 @@
-# make demo, make test, make fuzz MINUTES=10, make lint: each sets up .venv by itself, and quickly when it is there.
+# make demo, make test, make docs, make fuzz MINUTES=10, make lint: each sets up .venv by itself, and quickly when it is there.
 # make floors: the lowest versions that pyproject.toml declares, in .venv-floors.
 PYTHON ?= python3
 VENV := .venv
@@ -13,13 +13,16 @@ FLOORS := .venv-floors
 FLOORS_PYTHON ?= $(shell command -v python3.10 >/dev/null && python3.10 -c '' 2>/dev/null && echo python3.10 || echo $(PYTHON))
 TORCH_INDEX ?=
 
-.PHONY: demo test fuzz floors lint clean
+.PHONY: demo test docs fuzz floors lint clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/raremem demo $(ARGS)
 
 test: $(VENV)/.test
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+
+docs: $(VENV)/.docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet && echo build/site/index.html
 
 fuzz: $(VENV)/.test
 	@$(BIN)/python -m pytest reference/conformance --raremem-fuzz $(MINUTES) $(ARGS)
@@ -56,6 +59,11 @@ $(VENV)/.test: $(VENV)/.demo
 		{ echo "no C++ compiler, which the package annoy and torch.compile need; on Debian and Ubuntu: apt install g++" >&2; exit 1; }
 	@echo "installing what the tests need ..."
 	@$(PIP) --editable '.[all]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.python pyproject.toml constraints.txt
+	@echo "installing what the site needs ..."
+	@$(PIP) --editable '.[docs]'
 	@touch $@
 
 $(FLOORS)/.ready: pyproject.toml tests/floors/lowest.py

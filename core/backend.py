@@ -51,7 +51,9 @@ class Backend(ABC):
     """
 
     name: str
+    """What `raremem.get_backend` calls it."""
     compiled: bool = False
+    """Whether it runs through the framework's compiler."""
     capabilities: frozenset[str] = frozenset()
     """What it can beside queries and updates: "gradients" (`gradient`), "vmap" (`query_many`), "bfloat16" (rows in it)."""
 
@@ -118,8 +120,9 @@ class Backend(ABC):
                 are looked up again; in traced code, which cannot tell, a row is a hit only if its slot still holds its value.
             strict: as for `query`.
 
-        Raises: as `query` does, and StateError if the lookup was made on another memory, wherever that can be told; the state
-            is then as it was.
+        Raises:
+            StateError: the lookup was made on another memory, wherever that can be told. The state is then as it was.
+            RarememError: whatever `query` raises.
         """
 
     @abstractmethod

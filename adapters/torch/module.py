@@ -58,7 +58,19 @@ Self = TypeVar("Self", bound="MemoryModule")
 
 
 class MemoryModule(nn.Module):
-    """What `Memory` and its kinds are as modules: five buffers, a config, and perhaps a projection and an index."""
+    """What `Memory` and its kinds are as modules: five buffers, a config, and perhaps a projection and an index.
+
+    Attributes:
+        keys: [slots, key_dim] f32, a buffer. For this and the next four see `raremem.MemoryState`.
+        values: [slots] i32, a buffer.
+        last_used: [slots] i32, a buffer.
+        hits: [slots] i32, a buffer.
+        step: [] i32, a buffer.
+        config: size and behaviour.
+        backend: the functional interface that the module calls.
+        index: approximate search, or None.
+        projection: the learned linear map of `query_dim`, or None.
+    """
 
     keys: Tensor
     values: Tensor

@@ -256,8 +256,9 @@ class ShardedMemory(Memory):
     def forward(self, query: Tensor, target: Tensor | None = None, mask: Tensor | None = None) -> Lookup:
         """Look up this rank's query [B, key_dim or query_dim], B perhaps 0; with target [B] on all ranks, `loss` [B] too.
 
-        Raises: as `Memory` does, on this rank; StateError on all, if another rank has raised, some ranks give targets and
-            others none, or their memories differ.
+        Raises:
+            StateError: on all ranks: another one has raised, some give targets and others none, or their memories differ.
+            RarememError: on this rank, whatever `Memory` raises.
         """
         asked: list[Tensor] = []
         parts = gather_agreed(self, self.group, "forward", lambda: self._rows_to_ask(asked, query, target, mask))
