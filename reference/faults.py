@@ -268,8 +268,8 @@ FAULTS = (
     Fault("scores below zero in the order of their bits", _RANKS, "return (bits ^ (sign & MAX_INT32)) - sign", "return bits", "torch"),
     # Of what follows a memory, and of parts.
     Fault("an index is not told which slots were written", _LIVE, "            flags[slots] = True\n", "            pass\n", "numpy, index"),
-    Fault("an index is not told of updates", _BACKEND, "self.searcher.written(self.primitives, state, report.slots[report.written])",
-          "self.searcher.written(self.primitives, state, report.slots[:0])", "numpy, index"),
+    Fault("an index is not told of updates", _BACKEND, "self.searcher.written(self.primitives, state, report.slots[report.written], taken)",
+          "self.searcher.written(self.primitives, state, report.slots[:0], taken)", "numpy, index"),
     Fault("an index that grows takes nothing in", _LIVE, "        index.add(self._keys[slots], slots)\n", "", "torch, growing index"),
     Fault("an index knows none of the values that came", _LIVE, "self._built.slots.having(wanted), self._built.changed.having(wanted), fresh",
           "self._built.slots.having(wanted)", "numpy, index"),
@@ -295,8 +295,7 @@ def planted(fault: Fault) -> Iterator[Backend]:
         sys.modules[fault.module] = module
     with _methods_replaced(module, mutant), _functions_replaced(module, mutant):
         if "," in fault.backend:
-            with PLAYERS[fault.backend][0]() as backend:
-                yield backend
+            yield PLAYERS[fault.backend][0]()
         else:
             yield type(of)(type(of.primitives)(), type(of.searcher)(), compiled=fault.compiled)
 

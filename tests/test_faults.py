@@ -67,9 +67,20 @@ def test_a_fault_whose_line_is_gone_is_an_error():
 
 
 NEITHER = Fault("none", "raremem.rules.eviction", "EMPTY_PRIORITY = MAX_INT32", "EMPTY_PRIORITY = (MAX_INT32)")
-UNTOLD = Fault(
-    "an update to come is not told of", "raremem.backend", "self.searcher.will_write(self.primitives, state)", "pass"
-)
+UNSEEN = {
+    "torch": Fault(
+        "keys in bf16 are taken whoever has written",
+        "raremem.adapters.torch.low_keys",
+        "if kept is None or not kept.watch.holds(",
+        "if kept is None or 0 * bool(",
+    ),
+    "numpy": Fault(
+        "an index is taken whoever has written",
+        "raremem.search.live",
+        "p.eager(state.keys) and self.index.is_of(state.keys, self._stamp(state))",
+        "self.index.ready",
+    ),
+}
 """No law tells: through the interface of a backend nothing writes to a memory behind its back."""
 DECOY, WRITTEN = 20_010, 157
 """The second is among those that `raremem.watch` compares, whether or not a framework counts writes."""
@@ -109,11 +120,11 @@ def nearest_after_a_write_of_others(backend):
 
 
 @pytest.mark.parametrize(("backend", "index"), [("torch", None), ("numpy", ByItsKeys)])
-def test_a_search_that_is_not_told_of_an_update_takes_writes_of_others_for_its_own(backend, index, monkeypatch):
+def test_what_is_taken_without_a_look_takes_writes_of_others_for_its_own(backend, index, monkeypatch):
     """What is kept beside a memory (keys in bf16, an index) is given up for them."""
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
-    for fault, nearest in ((NEITHER, WRITTEN), (UNTOLD, DECOY)):
+    for fault, nearest in ((NEITHER, WRITTEN), (UNSEEN[backend], DECOY)):
         with planted(dataclasses.replace(fault, backend=backend)) as made:
             made = made if index is None else made.indexed(LiveIndex(index, background=False, plan=LivePlan(smallest=1)))
             assert nearest_after_a_write_of_others(made) == nearest

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,7 @@ from ..ranks import NOTHING
 from ..state import NO_SLOT, Array, MemoryState, quietly
 from ..watch import Watch
 from .contract import Found, Searcher, scores_of
-from .targets import best_with_target
+from .targets import TargetPlan, best_with_target
 
 Stamp = tuple[int | None, int]
 """How often a framework has written to the keys, where it counts, and the memory's step."""
@@ -38,11 +38,13 @@ class LivePlan:
         fresh: changed slots that are searched exactly at least; beyond them an index that grows takes in all but the last
             update's.
         share: a new index is built when one in so many of the slots in the old one has changed, and more than `fresh`.
+        targets: the sizes that the search of positives is cut by.
     """
 
     smallest: int = 20_000
     fresh: int = 4096
     share: int = 8
+    targets: TargetPlan = field(default_factory=TargetPlan)
 
     def proposals(self, k: int) -> int:
         """Slots that an index is asked for: approximate indexes leave some of the best out."""
@@ -310,8 +312,10 @@ class IndexedSearch(Searcher):
     def _found(self, p: Primitives, state: MemoryState, queries: Array, targets: Array | None, k: int) -> Found:
         """See `find`. All arrays are NumPy's, and the table is for these."""
         slots = self._proposed_and_fresh(p, state, queries, k)
-        best = None if targets is None else best_with_target(p, state, queries, targets, slots, self.index.having)
-        return Found(slots, best)
+        if targets is None:
+            return Found(slots, None)
+        having, plan = self.index.having, self.index.plan.targets
+        return Found(slots, best_with_target(p, state, queries, targets, slots, having, plan))
 
     def _proposed_and_fresh(self, p: Primitives, state: MemoryState, queries: Array, k: int) -> Array:
         """The best slots [B, k] of those that the index proposes and those that changed; exact where these are too few."""

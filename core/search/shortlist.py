@@ -9,7 +9,7 @@ of the list ask for more.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..primitives import Primitives
 from ..ranks import NOTHING
@@ -18,7 +18,7 @@ from .blocks import block_width
 from .coarse import CoarseKeys, CoarseScan, and_rest, error_of
 from .contract import Found, Searcher
 from .portable import PortableScan
-from .targets import best_with_target, slots_having
+from .targets import TargetPlan, best_with_target, slots_having
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class ShortlistPlan:
         gathered: numbers of keys gathered at a time, and twice those of the maxima chosen among: NumPy's indices of these are
             so large.
         share: of the slots, one in so many may be scored in f32 after the coarse scan; a query that needs more has all scored.
+        targets: the sizes that the search of positives is cut by.
     """
 
     rows: int = 512
@@ -43,6 +44,7 @@ class ShortlistPlan:
     chunk: int = 2**14
     gathered: int = 2**21
     share: float = 16
+    targets: TargetPlan = field(default_factory=TargetPlan)
 
     def blocks(self, k: int) -> int:
         """Blocks to score at first: rounding may put some more slots before the best k."""
@@ -125,7 +127,8 @@ class Shortlist(Searcher):
         found = parts[0] if len(parts) == 1 else p.xp.concatenate(parts)
         if targets is None:
             return Found(found, None)
-        return Found(found, best_with_target(p, state, queries, targets, found, slots_having(p, state)))
+        having = slots_having(p, state)
+        return Found(found, best_with_target(p, state, queries, targets, found, having, self.plan.targets))
 
     def _of_some(self, p: Primitives, state: MemoryState, queries: Array, width: int, k: int) -> Array:
         """Slots [B, k] of the most similar keys."""

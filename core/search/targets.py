@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +13,19 @@ from ..ranks import NOTHING
 from ..state import NO_SLOT, Array, MemoryState
 from .contract import scores_of
 
-GATHERED = 2**21
-"""Numbers of keys gathered at a time."""
-GATHER_COST = 16
-"""A slot that is gathered for one row and scored costs as much as so many in a product with all rows (measured)."""
+
+@dataclass(frozen=True)
+class TargetPlan:
+    """The sizes that the search of positives is cut by; answers do not depend on them.
+
+    Attributes:
+        gathered: numbers of keys gathered at a time.
+        gather_cost: a slot that is gathered for one row and scored costs as much as so many in a product with all rows.
+    """
+
+    gathered: int = 2**21
+    gather_cost: int = 16
+
 
 Whole = NDArray[np.int32]
 Having = Callable[[Whole], Whole]
@@ -29,7 +39,9 @@ def slots_having(p: Primitives, state: MemoryState) -> Having:
     return lambda wanted: np.flatnonzero(np.isin(values, wanted)).astype(np.int32)
 
 
-def best_with_target(p: Primitives, state: MemoryState, queries: Array, targets: Array, slots: Array, having: Having) -> Array:
+def best_with_target(
+    p: Primitives, state: MemoryState, queries: Array, targets: Array, slots: Array, having: Having, plan: TargetPlan
+) -> Array:
     """The best slot [B, 1] with each target: the first neighbor that has it, or else the best of all slots that do."""
     xp = p.xp
     right = (state.values[slots] == targets[:, None]) & (slots != NO_SLOT)
@@ -37,11 +49,11 @@ def best_with_target(p: Primitives, state: MemoryState, queries: Array, targets:
     best = xp.where(among, p.take_along(slots, p.cast(right, "int32").argmax(1)[:, None])[:, 0], NO_SLOT)
     asking = xp.where(~among & xp.any(queries != 0, axis=1))[0]
     if len(asking):
-        best[asking] = _best_of_all(p, state, queries[asking], targets[asking], having)
+        best[asking] = _best_of_all(p, state, queries[asking], targets[asking], having, plan)
     return best[:, None]
 
 
-def _best_of_all(p: Primitives, state: MemoryState, queries: Array, targets: Array, having: Having) -> Array:
+def _best_of_all(p: Primitives, state: MemoryState, queries: Array, targets: Array, having: Having, plan: TargetPlan) -> Array:
     """The best slot [B] with each target; of equal scores the lowest."""
     values, wanted = p.peek(state.values), p.peek(targets)
     assert values is not None, "eager"
@@ -50,13 +62,19 @@ def _best_of_all(p: Primitives, state: MemoryState, queries: Array, targets: Arr
     by_value = slots[np.argsort(values[slots], kind="stable")]
     first = np.searchsorted(values[by_value], wanted)
     count = np.searchsorted(values[by_value], wanted, "right") - first
-    if GATHER_COST * count.sum() > len(wanted) * len(slots):
-        return _best_by_product(p, state, queries, targets, p.asarray(slots, targets))
-    return _best_by_row(p, state, queries, by_value, first, count)
+    if plan.gather_cost * count.sum() > len(wanted) * len(slots):
+        return _best_by_product(p, state, queries, targets, p.asarray(slots, targets), plan)
+    return _best_by_row(p, state, queries, by_value, first, count, plan)
 
 
 def _best_by_row(
-    p: Primitives, state: MemoryState, queries: Array, by_value: Whole, first: NDArray[np.intp], count: NDArray[np.intp]
+    p: Primitives,
+    state: MemoryState,
+    queries: Array,
+    by_value: Whole,
+    first: NDArray[np.intp],
+    count: NDArray[np.intp],
+    plan: TargetPlan,
 ) -> Array:
     """The same, each row asking its own slots: `by_value[first : first + count]`. Rows that ask alike many go together."""
     best = np.full(len(first), NO_SLOT, np.int32)
@@ -64,7 +82,7 @@ def _best_by_row(
     order = order[np.searchsorted(count[order], 1) :]
     while len(order):
         most = int(count[order[-1]])
-        rows = order[-max(1, GATHERED // (most * queries.shape[1])) :]
+        rows = order[-max(1, plan.gathered // (most * queries.shape[1])) :]
         order = order[: -len(rows)]
         column = np.arange(most)
         places = np.where(column < count[rows, None], first[rows, None] + column, -1)
@@ -75,12 +93,14 @@ def _best_by_row(
     return p.asarray(best, state.values)
 
 
-def _best_by_product(p: Primitives, state: MemoryState, queries: Array, targets: Array, slots: Array) -> Array:
+def _best_by_product(
+    p: Primitives, state: MemoryState, queries: Array, targets: Array, slots: Array, plan: TargetPlan
+) -> Array:
     """The same, by products of all rows with the slots [n] that have one of the targets."""
     xp = p.xp
     best = xp.full_like(targets, NO_SLOT)
     score = xp.full_like(queries[:, 0], NOTHING)
-    size = max(1, GATHERED // len(queries))
+    size = max(1, plan.gathered // len(queries))
     for start in range(0, len(slots), size):
         some = slots[start : start + size]
         scores = p.inner(queries, state.keys[some])

@@ -8,11 +8,9 @@ taken is made small, by the plans that are given to a backend and its searcher; 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,13 +21,13 @@ from raremem.primitives import Primitives
 from raremem.ranks import NOTHING
 from raremem.registry import get_backend
 from raremem.rules.work import AT_ONCE, Work
-from raremem.search import targets as targets_module
 from raremem.search.coarse import CoarseKeys
 from raremem.search.contract import Found
 from raremem.search.live import LiveIndex, LivePlan
 from raremem.search.portable import PortableScan, ScanPlan
 from raremem.search.shards import Shards
 from raremem.search.shortlist import ShortlistPlan
+from raremem.search.targets import TargetPlan
 from raremem.state import NO_SLOT, MemoryState
 
 Array = NDArray[Any]
@@ -74,6 +72,7 @@ class SmallBlocks(ShortlistPlan):
 
     chunk: int = 6
     share: float = 0.01
+    targets: TargetPlan = TargetPlan(gathered=0)  # noqa: RUF009
 
     def blocks(self, k: int) -> int:
         """Half of those that are asked for."""
@@ -94,10 +93,12 @@ class LowShortlist(NumpyShortlist):
 
 @dataclass(frozen=True)
 class AllProposed(LivePlan):
-    """An index from the first slot on, which is asked for more slots than there are."""
+    """An index from the first slot on, which is asked for more slots than there are. The target is sought row by row, each row
+    among its own slots, a few rows together."""
 
     smallest: int = 1
     fresh: int = 2
+    targets: TargetPlan = TargetPlan(gathered=512, gather_cost=0)  # noqa: RUF009
 
     def proposals(self, k: int) -> int:
         """As many as a memory of the laws has, or more."""
@@ -166,16 +167,8 @@ class Parts(Shards):
         return Found(slots[:, ::-1], best)
 
 
-@contextmanager
-def _plain(backend: Callable[[], Backend]) -> Iterator[Backend]:
-    yield backend()
-
-
-@contextmanager
-def _short_lists() -> Iterator[Backend]:
-    with patch.multiple(targets_module, GATHERED=0):
-        work = Work(rows=3, slots=5, block=1)
-        yield ArrayBackend(LowPrecision(), LowShortlist(SmallBlocks()), work=work)
+def _short_lists() -> Backend:
+    return ArrayBackend(LowPrecision(), LowShortlist(SmallBlocks()), work=Work(rows=3, slots=5, block=1))
 
 
 def _few_at_a_time() -> Backend:
@@ -186,25 +179,22 @@ def _no_blocks() -> Backend:
     return ArrayBackend(OneByOne(), PortableScan(ScanPlan(chunk=8, in_blocks=False)), work=AT_ONCE)
 
 
-@contextmanager
-def _index(kind: Any, framework: str, share: int) -> Iterator[Backend]:
-    """Beside an index the target is sought row by row, each row among its own slots, a few rows together."""
-    with patch.multiple(targets_module, GATHER_COST=0, GATHERED=512):
-        yield get_backend(framework, index=LiveIndex(kind, background=False, plan=AllProposed(share=share)))
+def _index(kind: Any, framework: str, share: int) -> Backend:
+    return get_backend(framework, index=LiveIndex(kind, background=False, plan=AllProposed(share=share)))
 
 
-PLAYERS: dict[str, tuple[Callable[[], AbstractContextManager[Backend]], bool]] = {
-    "numpy": (lambda: _plain(lambda: get_backend("numpy")), True),
+PLAYERS: dict[str, tuple[Callable[[], Backend], bool]] = {
+    "numpy": (lambda: get_backend("numpy"), True),
     "numpy, short lists of small chunks": (_short_lists, True),
-    "numpy, traced": (lambda: _plain(lambda: ArrayBackend(Traced())), True),
-    "numpy, traced, few at a time": (lambda: _plain(_few_at_a_time), False),
-    "numpy, traced, no blocks, one array at a time": (lambda: _plain(_no_blocks), False),
+    "numpy, traced": (lambda: ArrayBackend(Traced()), True),
+    "numpy, traced, few at a time": (_few_at_a_time, False),
+    "numpy, traced, no blocks, one array at a time": (_no_blocks, False),
     "numpy, index": (lambda: _index(Everything, "numpy", 8), False),
     "torch, growing index": (lambda: _index(Growing, "torch", 1), False),
-    "numpy, parts": (lambda: _plain(lambda: ArrayBackend(NumpyPrimitives(), Parts())), False),
-    "torch": (lambda: _plain(lambda: get_backend("torch", compiled=False)), False),
+    "numpy, parts": (lambda: ArrayBackend(NumpyPrimitives(), Parts()), False),
+    "torch": (lambda: get_backend("torch", compiled=False), False),
 }
-"""By name: how each is made ready, a context that gives the backend; and whether laws that are costly are tried on it."""
+"""By name: how each is made; and whether laws that are costly are tried on it."""
 
 
 def installed() -> list[str]:

@@ -277,10 +277,10 @@ def _reach(tell: _Teller, player: str, examples: int, files: set[str], known: se
         threading.settrace(note)
         sys.settrace(note)
         try:
-            with make() as backend:
-                if name in known or not law.runs_on(backend) or (law.costly and not costly):
-                    continue
-                run(law, backend, examples, shrink=False)
+            backend = make()
+            if name in known or not law.runs_on(backend) or (law.costly and not costly):
+                continue
+            run(law, backend, examples, shrink=False)
         except Exception as error:
             tell.say(f"{name}: {error.__cause__!r}")
             return
