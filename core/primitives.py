@@ -97,10 +97,6 @@ class Primitives(ABC):
         """Whether shapes may depend on the content of `array`: it is there to be seen, at no cost, and nothing is compiled."""
         return False
 
-    def is_known(self, size: Any) -> bool:
-        """Whether the size of a dimension is a number that a program may be made for. Compilers also know sizes as symbols."""
-        return isinstance(size, int)
-
     # Arithmetic.
 
     @abstractmethod

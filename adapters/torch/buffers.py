@@ -20,6 +20,8 @@ from raremem.watch import Watch
 
 NAMES = MemoryState._fields
 DTYPES = MemoryState(torch.float32, torch.int32, torch.int32, torch.int32, torch.int32)
+RANGES = {"values": (NO_SLOT, MAX_INT32), "hits": (0, MAX_HITS)}
+"""The least and the largest number in each of these."""
 ROUNDED = 2.0**-8
 """By how much the norm of a unit key may be off, and be made 1 again: as much as rounding to bf16 makes it."""
 
@@ -119,7 +121,7 @@ def fault(state: MemoryState, here: slice) -> str | None:
     if len(values) != len(state.keys):
         return None  # a backend refuses other shapes
     off = (values != NO_SLOT) & ~((torch.linalg.vector_norm(state.keys, dim=1) - 1).abs() <= 1e-3)
-    for name, most, least in (("values", MAX_INT32, NO_SLOT), ("hits", MAX_HITS, 0)):
+    for name, (least, most) in RANGES.items():
         array = getattr(state, name)
         if ((array < least) | (array > most)).any():
             return f"{name} reach from {int(array.min())} to {int(array.max())}, not from {least} to {most}"

@@ -37,22 +37,19 @@ from raremem.adapters.torch.buffers import (
     is_broadcast,
     is_cast,
     keeps_content,
-    plain,
     uncast,
     writes,
 )
+from raremem.adapters.torch.loading import EXTRA, content_of
 from raremem.backend import ArrayBackend
-from raremem.config import MAX_INT32, MemoryConfig
+from raremem.config import MemoryConfig
 from raremem.errors import DeviceError, RarememError, StateError
 from raremem.primitives import set_all
 from raremem.provenance import lineage_of, note, pass_on
 from raremem.registry import get_backend
 from raremem.search.live import LiveIndex
-from raremem.state import MAX_HITS, NO_SLOT, MemoryState, PortableState, UpdateReport, check_portable, to_portable
+from raremem.state import NO_SLOT, MemoryState, PortableState, UpdateReport
 from raremem.watch import Watch
-
-EXTRA = "_extra_state"
-"""What PyTorch calls the entry of a state_dict that `get_extra_state` gives."""
 
 Self = TypeVar("Self", bound="MemoryModule")
 
@@ -383,7 +380,7 @@ class MemoryModule(nn.Module):
         if given:
             assign = bool(local_metadata.get("assign_to_params_buffers", False))
             try:
-                content = self._content_of(given, assign)
+                content = content_of(self, given, assign)
             except RarememError as error:
                 raise LoadError(f"{prefix[:-1] or 'the memory'} was not loaded: {error}") from error
             if content is not None:
@@ -394,68 +391,6 @@ class MemoryModule(nn.Module):
             rest, prefix, local_metadata, strict, missing, unexpected_keys, error_msgs
         )  # a subclass's
         missing_keys.extend(name for name in missing if not given or name[len(prefix) :] not in (*NAMES, EXTRA))
-
-    def _content_of(self, given: dict[str, Any], assign: bool) -> MemoryState | None:
-        """The buffers that entries of a state_dict make, all checked; None if neither they nor the memory have any content."""
-        self._check_entries(given)
-        tensors = MemoryState(*(plain(given[name]) for name in NAMES))
-        if all(tensor.is_meta for tensor in tensors) and self.keys.is_meta:
-            return None
-        if any(tensor.is_meta for tensor in tensors) or (self.keys.is_meta and not assign):
-            raise LoadError(
-                f"the {'memory' if self.keys.is_meta else 'state_dict'} is on meta; expected content. Load what has content "
-                "with assign=True, or after memory.to_empty(device=...)."
-            )
-        if len({tensor.device for tensor in tensors}) > 1:
-            raise LoadError("the state_dict's tensors are on several devices; expected one. Load it with map_location.")
-        whole = MemoryState(*map(uncast, NAMES, tensors))
-        self._check_content(MemoryState(*map(in_numpy, whole)))
-        return whole
-
-    def _check_content(self, arrays: MemoryState) -> None:
-        """Check NumPy's arrays of buffers by the rules of a portable state."""
-        here = self._slots()
-        of_slots = MemoryState(arrays.keys, arrays.values[here], arrays.last_used[here], arrays.hits[here], arrays.step)
-        config = dataclasses.replace(self.config, slots=len(arrays.keys)) if len(arrays.keys) else None
-        for name, array in (("values", arrays.values), ("hits", arrays.hits)):
-            low, high = (NO_SLOT, MAX_INT32) if name == "values" else (0, MAX_HITS)
-            if array.min() < low or array.max() > high:
-                raise LoadError(f"{name} reach from {array.min()} to {array.max()}; expected [{low}, {high}].")
-        if config is not None:
-            check_portable(config, to_portable(*of_slots[:4], int(of_slots.step)))
-
-    def _check_entries(self, given: dict[str, Any]) -> None:
-        """Check that entries of a state_dict are those of this memory, all of them, of its shapes and of its config."""
-        own = {**self._own._asdict(), **dict(self.named_parameters())}
-        there = {name for name in given if name != EXTRA}
-        missing = [name for name in NAMES if name not in there]
-        if self.projection is not None and not any(name.startswith("projection.") for name in there):
-            missing.append("projection.weight")
-        unexpected = sorted(
-            name for name in there if name.partition(".")[0] not in {*self._parameters, *self._buffers, *self._modules}
-        )
-        unexpected += sorted(name for name in there if name.startswith("projection.") and self.projection is None)
-        if missing or unexpected:
-            arrived = f"no {', '.join(missing)}" if missing else f"also {', '.join(dict.fromkeys(unexpected))}"
-            expected = ", ".join(NAMES if self.projection is None else (*NAMES, "projection.weight"))
-            raise LoadError(
-                f"the state_dict has {arrived}; expected {expected}: all of them, or none. "
-                "Make the memory as the saved one was (query_dim), or take its content alone with memory.fill."
-            )
-        if EXTRA in given:
-            self.set_extra_state(given[EXTRA])
-        elif self._is_part:
-            raise LoadError(
-                f"the state_dict has no {EXTRA!r}, and so does not say whose part it is; expected this rank's. If so, give it "
-                f"one: state_dict[{EXTRA!r}] = memory.get_extra_state()."
-            )
-        for name in (name for name in own if name in there):
-            if not isinstance(given[name], Tensor) or given[name].shape != own[name].shape:
-                found = list(given[name].shape) if isinstance(given[name], Tensor) else type(given[name]).__name__
-                raise LoadError(
-                    f"{name} in the state_dict is {found}; expected {list(own[name].shape)} for this memory's config. "
-                    "Make the memory with the config it was saved with."
-                )
 
     # Used beside other processes and copies.
 
