@@ -13,6 +13,7 @@ import raremem
 from raremem.benchmarks.data.downloads import DATA_SETS, DOWNLOAD, fetch
 from raremem.benchmarks.registry import TASKS, find
 from raremem.benchmarks.report.pages import need_report
+from raremem.benchmarks.report.provenance import provenance
 from raremem.benchmarks.report.results import INDEX, result_files, stem, write_index, write_result
 from raremem.benchmarks.report.tables import as_text
 from raremem.benchmarks.task import Findings, Setting, Task
@@ -70,6 +71,7 @@ def _result(name: str, setting: Setting, findings: Findings, wall_seconds: float
         "seed": setting.seed,
         "minutes": setting.minutes,
         "wall_seconds": wall_seconds,
+        **provenance(name, setting),
         "headline": findings.headline,
         "figures": findings.figures,
     }

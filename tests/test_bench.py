@@ -1,5 +1,6 @@
 """The command `raremem bench`: what it says it needs, what it refuses, what it fetches, and the report over several runs."""
 
+import datetime
 import hashlib
 import importlib.util
 import json
@@ -15,6 +16,7 @@ import pytest
 from raremem.benchmarks import registry, runner
 from raremem.benchmarks.data import downloads
 from raremem.benchmarks.data.errors import DataError
+from raremem.benchmarks.report.claims import PROVENANCE
 from raremem.benchmarks.task import Findings, Setting
 from raremem.command import cli
 
@@ -74,6 +76,10 @@ def test_the_report_takes_seeds_together_and_says_what_was_not_run(found, tmp_pa
     result = json.loads((tmp_path / "symbols-torch-2.json").read_text())
     assert result["headline"] == {"accuracy, %": 92.0}
     assert {"versions", "device", "threads", "seed", "minutes", "wall_seconds", "figures"} <= set(result)
+    assert set(PROVENANCE) <= set(result)
+    assert result["date"] == datetime.date.today().isoformat()
+    assert f"raremem bench {result['task']} --backend {result['backend']}" in result["command"]
+    assert str(tmp_path) not in json.dumps(result)
     page = (tmp_path / "symbols-torch-2.html").read_text()
     assert "ours &amp; theirs" in page
     assert "raremem bench symbols --backend torch --minutes 1 --seed 2" in page

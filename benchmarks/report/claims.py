@@ -2,8 +2,8 @@
 
     python -m raremem.benchmarks.report.claims
 
-writes `docs/benchmarks.md` from `docs/benchmarks.md.jinja`. A result file is what `raremem bench --out` writes, and the keys of
-`PROVENANCE`; a key that is missing or null is shown as "not recorded".
+writes `docs/benchmarks.md` from `docs/benchmarks.md.jinja`. A result file is what `raremem bench --out` writes;
+a key of `PROVENANCE` that is missing or null is shown as "not recorded".
 """
 
 from __future__ import annotations
