@@ -71,6 +71,11 @@ class JaxBackend(ArrayBackend):
         lookup = None if lookup is None else usable_lookup(lookup)
         return super().update(config, usable_state(state), queries, targets, mask, lookup, strict=strict)
 
+    def _placed(self, state: MemoryState) -> MemoryState:
+        """On a CPU JAX may take NumPy's memory, where it begins at a multiple of 64 bytes, for an array; and that cannot be
+        donated. So all is copied once more."""
+        return MemoryState(*(self.primitives.copy(own(array)) for array in state))
+
     def to_numpy(self, state: MemoryState) -> PortableState:
         return super().to_numpy(usable_state(state))
 
