@@ -4,6 +4,7 @@ Most of the time of a test of JAX is compiling: four such tests took 31 seconds 
 are kept by processor, since a program made for one may crash on another.
 """
 
+import gc
 import os
 import platform
 import sys
@@ -50,3 +51,35 @@ def nothing_stays_set():
     before = _what_is_set()
     yield
     assert before is None or _what_is_set() == before
+
+
+class Small:
+    """Gives up what JAX and PyTorch have compiled when a process has grown much by it: without, each grew to over 5 GB."""
+
+    def __init__(self, most=2**29):
+        self.most, self.before = most, 0
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_teardown(self, item):
+        size = self.size()
+        if size - self.before < self.most:
+            return
+        if "jax" in sys.modules:
+            sys.modules["jax"].clear_caches()
+        if "torch._dynamo" in sys.modules:
+            sys.modules["torch"].compiler.reset()
+        gc.collect()
+        self.before = self.size()
+
+    @staticmethod
+    def size():
+        """Bytes of this process in memory, where the system tells."""
+        try:
+            return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except (OSError, AttributeError):
+            return 0
+
+
+def pytest_configure(config):
+    """For the laws in reference/conformance too."""
+    config.pluginmanager.register(Small())
