@@ -40,9 +40,9 @@ DOCTESTS = (
     "raremem",
     "raremem.config",
     "raremem.registry",
-    "raremem.adapters.torch",
+    "raremem.adapters.torch.memory",
     "raremem.adapters.jax",
-    "raremem.adapters.flax",
+    "raremem.adapters.jax.flax",
 )
 
 
