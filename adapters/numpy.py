@@ -10,11 +10,20 @@ from numpy.typing import NDArray
 from raremem import ranks
 from raremem.backend import ArrayBackend
 from raremem.config import MAX_INT32
-from raremem.primitives import Primitives, is_product_cheaper, set_all
+from raremem.primitives import Primitives, set_all
+from raremem.rules.work import CUT, Work
+from raremem.search.contract import Searcher
 from raremem.search.shortlist import Shortlist
 from raremem.state import MemoryState, mean_of_rows, means_of_rows, quietly
 
 Array = NDArray[Any]
+
+
+def is_product_cheaper(gathered: int, array: Any, rows: Any) -> bool:
+    """Whether to score rows [m, n] of `array` [slots, d] by a product with all of it, on a processor with a cache: where rows
+    are too many for the cache (more numbers than `gathered`), and a product of m queries holds at most half as many."""
+    (batch, n), (slots, dim) = rows.shape, array.shape
+    return batch * n * dim >= gathered and 2 * batch * slots <= batch * n * dim
 
 
 class NumpyPrimitives(Primitives):
@@ -120,6 +129,17 @@ class NumpyBackend(ArrayBackend):
     errors would be of what is right.
     """
 
+    def __init__(
+        self,
+        primitives: Primitives | None = None,
+        searcher: Searcher | None = None,
+        *,
+        compiled: bool = False,
+        work: Work = CUT,
+    ) -> None:
+        primitives = NumpyPrimitives() if primitives is None else primitives
+        super().__init__(primitives, NumpyShortlist() if searcher is None else searcher, compiled=compiled, work=work)
+
     query = quietly(ArrayBackend.query)
     update = quietly(ArrayBackend.update)
     to_numpy = quietly(ArrayBackend.to_numpy)
@@ -133,5 +153,5 @@ def default_device() -> str:
     return "cpu"
 
 
-backend = NumpyBackend(NumpyPrimitives(), NumpyShortlist())
+backend = NumpyBackend()
 BACKENDS = {None: backend, False: backend}

@@ -42,13 +42,6 @@ def set_all(arrays: Iterable[Any], places: Iterable[Any], contents: Iterable[Any
     deque(map(operator.setitem, arrays, places, contents), maxlen=0)
 
 
-def is_product_cheaper(gathered: int, array: Array, rows: Array) -> bool:
-    """Whether to score rows [m, n] of `array` [slots, d] by a product with all of it, on a processor with a cache: where rows
-    are too many for the cache (more numbers than `gathered`), and a product of m queries holds at most half as many."""
-    (batch, n), (slots, dim) = rows.shape, array.shape
-    return batch * n * dim >= gathered and 2 * batch * slots <= batch * n * dim
-
-
 class Primitives(ABC):
     """One framework's operations. Arrays are [rows, columns] unless a method says otherwise."""
 

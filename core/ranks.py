@@ -26,6 +26,6 @@ def rank(scores: Array, slots: Array) -> Array:
 
     Args:
         scores: whole numbers, i64: `order` of f32, or priorities in the range of i32.
-        slots: i32 or i64 in the range of i32, -1 or above.
+        slots: i32 or i64 in the range of i32, -1 or above; beside a score of -2**31, 0 or above.
     """
     return (scores << 32) + (slots ^ MAX_INT32)

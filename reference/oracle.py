@@ -1,7 +1,7 @@
 """The specification of the memory, to be read beside the paper: one row at a time, plain loops, nothing clever.
 
-It shares no algorithm with `raremem.algorithm`; the two are two readings of one text. Each function cites its rule. Numbers
-are f64 inside and rounded to f32 where the specification stores or returns f32.
+It shares no algorithm with `raremem.rules` and `raremem.search`; the two are two readings of one text. Each function cites its
+rule. Numbers are f64 inside and rounded to f32 where the specification stores or returns f32.
 
     rule 1  queries are normalised; a row without a direction is rejected
     rule 2  lookup: the k most similar filled slots

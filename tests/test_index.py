@@ -343,3 +343,8 @@ def test_an_index_begins_anew_whatever_has_written_to_the_keys(write):
     write(memory)
     found = memory(torch.from_numpy(keys[::10]))
     assert (found.values[:, 0].numpy() == CONFIG.slots - 1 - np.arange(CONFIG.slots)[::10]).mean() > 0.95
+
+
+def test_a_backend_with_an_index_is_pickled():
+    backend = pickle.loads(pickle.dumps(raremem.get_backend("numpy", index=live(Everything))))
+    check_newest(backend)

@@ -16,6 +16,7 @@ from raremem.reference.tolerance import gamma
 from raremem.rules.work import Work
 from raremem.search import shortlist
 from raremem.search.coarse import CoarseKeys
+from raremem.search.portable import PortableScan, ScanPlan
 from raremem.search.shortlist import ShortlistPlan
 from raremem.state import NO_SLOT, MemoryState
 
@@ -198,3 +199,16 @@ def test_a_search_takes_less_than_64_mb():
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 64e6
+
+
+@pytest.mark.parametrize("held", [1, 100, 2**21])
+def test_a_scan_holds_at_least_one_row(held):
+    keys, queries = spread(np.random.default_rng(0), 300, 8), spread(np.random.default_rng(1), 5, 8)
+    state = MemoryState(keys, *(np.zeros(300, np.int32),) * 3, np.array(1, np.int32))
+    found = PortableScan(ScanPlan(held=held, whole=64, chunk=64)).find(NumpyPrimitives(), state, queries, None, 1)
+    np.testing.assert_array_equal(found.slots[:, 0], (queries @ keys.T).argmax(1))
+
+
+def test_backends_by_their_classes_search_as_those_by_their_names():
+    assert type(NumpyBackend().searcher) is type(raremem.get_backend("numpy").searcher)
+    assert type(TorchBackend().searcher) is type(raremem.get_backend("torch").searcher)

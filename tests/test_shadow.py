@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import pickle
 import weakref
 
 import numpy as np
@@ -13,6 +14,7 @@ from raremem.adapters.torch import Memory, TorchBackend, functional, low_keys
 from raremem.adapters.torch.search import TorchSearch
 from raremem.adapters.torch.shortlist import SHORTLIST, TorchShortlist
 from raremem.rules.write import update
+from raremem.search.live import LiveIndex, LivePlan
 from raremem.search.shortlist import ShortlistPlan
 from raremem.state import NO_SLOT
 
@@ -275,3 +277,19 @@ def test_what_is_kept_goes_with_the_keys():
     del memory
     gc.collect()
     assert low() is None
+
+
+def test_keys_are_kept_while_no_index_is_ready():
+    memory = Memory(CONFIG, index=LiveIndex(None, plan=LivePlan(smallest=2**30)))
+    memory.keys[:, 0], memory.values[:] = 1, 0
+    for _ in range(2):
+        memory.update(memory(rows(1)[:8], torch.arange(8)))
+    low = memory.backend.searcher.exact.eager.low_keys.kept[memory.keys].low
+    assert torch.equal(low, memory.keys.bfloat16())
+
+
+def test_a_copy_of_a_module_keeps_its_keys_where_all_do(memory):
+    copied = pickle.loads(pickle.dumps(memory))
+    ask_twice(copied)
+    assert kept(copied) is SHORTLIST.low_keys.kept[copied.keys].low
+    assert b"raremem.adapters.torch.search" not in pickle.dumps(memory)

@@ -107,7 +107,9 @@ class MeshBackend(JaxBackend):
         """Keys are padded to as many rows as every device can have alike."""
         keys = np.pad(state.keys, ((0, -len(state.keys) % self.mesh.shape[self.axis]), (0, 0)))
         everywhere, spread = NamedSharding(self.mesh, spec()), NamedSharding(self.mesh, spec(self.axis, None))
-        return MemoryState(jax.device_put(keys, spread), *(jax.device_put(np.array(array), everywhere) for array in state[1:]))
+        placed = jax.device_put(keys, spread), *(jax.device_put(np.array(array), everywhere) for array in state[1:])
+        with self._around():
+            return MemoryState(*map(self.primitives.copy, placed))  # see `JaxBackend._placed`
 
     def to_numpy(self, state: MemoryState) -> PortableState:
         state = usable_state(state)

@@ -35,7 +35,7 @@ HELD = 2**25
 
 @triton.jit
 def _rank(scores, ids):
-    """See `raremem.ranks.rank`. A sum that begins with 0.0 is never -0.0."""
+    """In the order of `raremem.ranks.rank`, but another number. A sum that begins with 0.0 is never -0.0."""
     bits = scores.to(tl.int32, bitcast=True)
     bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)
     return (bits.to(tl.int64) << 32) | (LOW_BITS - ids.to(tl.int64))

@@ -88,14 +88,14 @@ def without_autocast(array: Tensor) -> AbstractContextManager[object]:
 def rounded(array: Tensor) -> bool:
     """Whether a product with this f32 array would be of rounded numbers: `torch.set_float32_matmul_precision` allows that.
 
-    While compiling it is not tried whether they are.
+    Whether they are is not tried while compiling, nor on CUDA, where that would wait for the device.
     """
     if array.dtype != torch.float32 or array.is_meta:
         return False
     precision = _precision(array.device.type)
     if precision in ("highest", "ieee", "none"):
         return False
-    return traced() or _is_rounded(array.device.type, precision)
+    return traced() or array.is_cuda or _is_rounded(array.device.type, precision)
 
 
 def _precision(device: str) -> str:

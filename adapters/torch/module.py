@@ -88,6 +88,10 @@ class MemoryModule(nn.Module):
     _has_warned: bool = False
     """Whether it was said that an update writes the rows of one rank alone."""
 
+    def _backend(self) -> ArrayBackend:
+        """The backend of this kind of module."""
+        raise NotImplementedError
+
     @property
     def state(self) -> MemoryState:
         """The buffers, as the functional interface takes them. They are shared, not copied."""
@@ -251,12 +255,16 @@ class MemoryModule(nn.Module):
         parts: dict[str, Any] = self._parts(self.backend.copy(self.state))._asdict()
         if get_spawning_popen() is not None:
             parts = {name: Sent(part) for name, part in parts.items()}
-        return {**self.__dict__, "_known": None, "_buffers": {**self._buffers, **parts}}
+        return {**self._without_backend(), "_buffers": {**self._buffers, **parts}}
+
+    def _without_backend(self) -> dict[str, Any]:
+        """What a copy is made of. The backend is made anew: its classes are no part of a file."""
+        return {name: value for name, value in {**self.__dict__, "_known": None}.items() if name != "backend"}
 
     def __deepcopy__(self: Self, memo: dict[int, Any]) -> Self:
         """A module of its own, all of one time."""
         copied = memo[id(self)] = type(self).__new__(type(self))
-        content = self._in_turn(False, copy.deepcopy, {**self.__dict__, "_known": None}, memo)
+        content = self._in_turn(False, copy.deepcopy, self._without_backend(), memo)
         copied.__setstate__(content)
         return copied
 
@@ -264,6 +272,7 @@ class MemoryModule(nn.Module):
         """What `copy` and `pickle` make."""
         buffers = {name: part.tensor() if isinstance(part, Sent) else part for name, part in state["_buffers"].items()}
         super().__setstate__({**state, "_buffers": buffers})  # type: ignore[no-untyped-call]
+        self.backend = self._backend()
         self._keep_normal()
         self._note(trusted=False)
 

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raremem import ranks
-from raremem.adapters.numpy import NumpyPrimitives
+from raremem.adapters.numpy import NumpyPrimitives, is_product_cheaper
 from raremem.adapters.torch import modes, operators
 from raremem.config import MAX_INT32
 from raremem.errors import DeviceError
-from raremem.primitives import Primitives, is_product_cheaper, set_all
+from raremem.primitives import Primitives, set_all
 from raremem.state import MemoryState
 
 
@@ -90,7 +90,7 @@ class TorchPrimitives(Primitives):
             return left @ right.T
 
     def score(self, queries: Tensor, keys: Tensor) -> Tensor:
-        if keys.is_cuda or modes.rounded(keys):  # on CUDA as if always: nothing waits for a product to be tried
+        if keys.is_cuda or modes.rounded(keys):
             return (keys * queries[:, None, :]).sum(2)
         with modes.without_autocast(keys):  # MKL takes six times as long for keys times a column
             return torch.matmul(queries[:, None, :], keys.transpose(1, 2))[:, 0]

@@ -1,4 +1,5 @@
-"""The eager search as an operator: for programs into which a compiler should not look, and for transforms of `torch.func`.
+"""The search of plain tensors as an operator: for programs into which a compiler should not look, and for transforms of
+`torch.func`.
 
 It is registered with PyTorch once a process: a module that registers it again, reloaded say, takes it away from every function
 that holds the first.
@@ -6,6 +7,7 @@ that holds the first.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -15,8 +17,25 @@ from raremem.adapters.torch.primitives import TorchPrimitives
 from raremem.adapters.torch.shortlist import SHORTLIST
 from raremem.primitives import Primitives
 from raremem.search.contract import Found, Searcher
-from raremem.search.portable import PortableScan
+from raremem.search.portable import PortableScan, ScanPlan
 from raremem.state import MemoryState
+
+KERNELS: Searcher | None = None
+"""The search by kernels of our own, where there is a GPU, and Triton."""
+if torch.cuda.is_available() and find_spec("triton") is not None:
+    from raremem.adapters.torch.kernels import KernelSearch
+
+    KERNELS = KernelSearch()
+ON_CUDA = PortableScan(ScanPlan(held=2**26))
+"""The search on a GPU without them."""
+PORTABLE = PortableScan()
+
+
+def search_of(p: Primitives, queries: Tensor) -> Searcher:
+    """The search for plain tensors on this device, which nothing traces."""
+    if p.eager(queries):
+        return SHORTLIST
+    return PORTABLE if not queries.is_cuda else ON_CUDA if KERNELS is None else KERNELS
 
 
 @torch.library.custom_op(
@@ -25,11 +44,10 @@ from raremem.state import MemoryState
     schema="(Tensor[] state, Tensor queries, Tensor? targets, SymInt k) -> (Tensor, Tensor)",
 )
 def nearest(state: list[Tensor], queries: Tensor, targets: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
-    """The eager search; without targets the second is [B, 0]. The compiler may not look into it: shapes depend on content
-    there."""
+    """The search of plain tensors; without targets the second is [B, 0]. The compiler may not look into it: shapes depend on
+    content there."""
     p = TorchPrimitives()
-    search = SHORTLIST if p.eager(queries) else PortableScan()
-    slots, best = search.find(p, MemoryState(*state), queries, targets, k)
+    slots, best = search_of(p, queries).find(p, MemoryState(*state), queries, targets, k)
     return slots, slots.new_empty((queries.shape[0], 0)) if best is None else best
 
 

@@ -97,11 +97,6 @@ class _KeysInNumpy:
 class _ShardedInNumpy(NumpyBesideTorch):
     """NumPy's table, where the keys may be `_KeysInNumpy`."""
 
-    def score_rows(self, queries: NDArray[Any], array: Any, rows: NDArray[Any]) -> NDArray[Any]:
-        if isinstance(array, _KeysInNumpy):
-            return self.score(queries, array[rows])
-        return super().score_rows(queries, array, rows)
-
     def write(self, state: MemoryState, slots: NDArray[np.int32], content: MemoryState) -> MemoryState:
         keys: ShardedKeys = state.keys.keys
         there, places = (array.numpy() for array in keys.own_places(torch.as_tensor(slots)))

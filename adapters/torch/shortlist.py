@@ -17,15 +17,19 @@ BF16_ROUNDOFF = 2.0**-8
 """bf16 has 8 significant bits."""
 
 
+LOW_KEYS = LowKeys()
+"""Of all memories: by their key tables."""
+
+
 class TorchShortlist(Shortlist):
     """The search of a short list, whose coarse scan is in bf16 where the processor has products of it."""
 
     def __init__(self, plan: ShortlistPlan | None = None) -> None:
         super().__init__(plan)
-        self.low_keys = LowKeys()
+        self.low_keys = LOW_KEYS
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A copy keeps nothing of any memory yet."""
+        """A copy shares what is kept beside key tables."""
         return type(self), (self.plan,)
 
     def coarse_keys(self, p: Primitives, state: MemoryState, batch: int) -> CoarseKeys:
@@ -64,4 +68,4 @@ class TorchShortlist(Shortlist):
 
 
 SHORTLIST = TorchShortlist()
-"""The one that all backends share: what it keeps is kept by the key table."""
+"""The one by the measured plan."""

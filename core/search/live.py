@@ -254,6 +254,11 @@ def _build(build: Build, keys: Rows, values: NDArray[np.int32], seed: int) -> _B
     return _Built(build(keys[slots], slots, seed), _ByValue(values, slots), _ByValue(values, slots[:0]))
 
 
+def _not_counted(array: Array) -> int | None:
+    """Of a framework that does not count writes."""
+    return None
+
+
 class IndexedSearch(Searcher):
     """The search with a live index, and exactly where that does not answer.
 
@@ -273,7 +278,7 @@ class IndexedSearch(Searcher):
         index: LiveIndex,
         exact: Searcher,
         host: tuple[Primitives, Searcher] | None = None,
-        writes: Callable[[Array], int | None] = lambda array: None,
+        writes: Callable[[Array], int | None] = _not_counted,
     ) -> None:
         self.index, self.exact, self._host, self._writes = index, exact, host, writes
 
@@ -296,13 +301,18 @@ class IndexedSearch(Searcher):
         slots, best = self._found(here, seen, p.peek(queries), None if targets is None else p.peek(targets), k)
         return Found(p.asarray(slots, state.values), None if best is None else p.asarray(best, state.values))
 
-    def take(self, p: Primitives, state: MemoryState) -> LiveIndex | None:
-        """See `Searcher.take`."""
-        return self.index if p.eager(state.keys) and self.index.is_of(state.keys, self._stamp(state)) else None
+    def take(self, p: Primitives, state: MemoryState) -> tuple[LiveIndex | None, Any]:
+        """See `Searcher.take`: the index, and what the exact search has kept."""
+        follows = p.eager(state.keys) and self.index.is_of(state.keys, self._stamp(state))
+        return self.index if follows else None, self.exact.take(p, state)
 
-    def written(self, p: Primitives, state: MemoryState, slots: Array, taken: LiveIndex) -> None:
+    def written(self, p: Primitives, state: MemoryState, slots: Array, taken: tuple[LiveIndex | None, Any]) -> None:
         """See `Searcher.written`: what was written is found from the next query on."""
-        taken.note(state.keys, self._stamp(state), p.to_numpy(slots))
+        index, of_exact = taken
+        if index is not None:
+            index.note(state.keys, self._stamp(state), p.to_numpy(slots))
+        if of_exact is not None:
+            self.exact.written(p, state, slots, of_exact)
 
     def _stamp(self, state: MemoryState) -> Stamp:
         """What changes when the framework writes to the keys, or an update does."""

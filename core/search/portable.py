@@ -36,9 +36,9 @@ class ScanPlan:
     def cut(self, batch: int, slots: int) -> tuple[int, int]:
         """The slots in a chunk, and the rows in a group."""
         if slots <= max(self.whole, self.held // max(batch, self.few)):
-            return slots, self.held // slots
+            return slots, max(1, self.held // slots)
         chunk = max(self.chunk, self.held // max(batch, self.many))
-        return chunk, self.held // chunk
+        return chunk, max(1, self.held // chunk)
 
 
 class PortableScan(Searcher):

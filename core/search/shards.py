@@ -19,7 +19,7 @@ class Shards(Searcher):
     mode = "sharded"
 
     def __init__(self, own: Searcher) -> None:
-        self.own = own
+        self.own, self.alone = own, own.alone
 
     @abstractmethod
     def gather(self, state: MemoryState, scores: Array, slots: Array, k: int) -> tuple[Array, Array]:

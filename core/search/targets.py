@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..index import Slots
 from ..primitives import Primitives
 from ..ranks import NOTHING
 from ..state import NO_SLOT, Array, MemoryState
@@ -19,7 +20,7 @@ class TargetPlan:
     """The sizes that the search of positives is cut by; answers do not depend on them.
 
     Attributes:
-        gathered: numbers of keys gathered at a time.
+        gathered: numbers of keys gathered, and similarities worked out, at a time.
         gather_cost: a slot that is gathered for one row and scored costs as much as so many in a product with all rows.
     """
 
@@ -27,8 +28,7 @@ class TargetPlan:
     gather_cost: int = 16
 
 
-Whole = NDArray[np.int32]
-Having = Callable[[Whole], Whole]
+Having = Callable[[Slots], Slots]
 """From values [n], ascending: all slots that have one of them, ascending; others among them do no harm."""
 
 
@@ -71,7 +71,7 @@ def _best_by_row(
     p: Primitives,
     state: MemoryState,
     queries: Array,
-    by_value: Whole,
+    by_value: Slots,
     first: NDArray[np.intp],
     count: NDArray[np.intp],
     plan: TargetPlan,
@@ -100,7 +100,7 @@ def _best_by_product(
     xp = p.xp
     best = xp.full_like(targets, NO_SLOT)
     score = xp.full_like(queries[:, 0], NOTHING)
-    size = max(1, plan.gathered // len(queries))
+    size = max(1, plan.gathered // max(queries.shape))
     for start in range(0, len(slots), size):
         some = slots[start : start + size]
         scores = p.inner(queries, state.keys[some])
