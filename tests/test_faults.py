@@ -71,8 +71,9 @@ UNSEEN = {
     "torch": Fault(
         "keys in bf16 are taken whoever has written",
         "raremem.adapters.torch.low_keys",
-        "if kept is None or not kept.watch.holds(",
-        "if kept is None or 0 * bool(",
+        "if kept is None or not kept.watch.holds("
+        "state.keys.detach().numpy(), _stamp(state.keys, state.step)):\n            return None\n        return kept",
+        "return kept",
     ),
     "numpy": Fault(
         "an index is taken whoever has written",

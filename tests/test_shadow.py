@@ -283,7 +283,7 @@ def test_keys_are_kept_while_no_index_is_ready():
     memory = Memory(CONFIG, index=LiveIndex(None, plan=LivePlan(smallest=2**30)))
     memory.keys[:, 0], memory.values[:] = 1, 0
     for _ in range(2):
-        memory.update(memory(rows(1)[:8], torch.arange(8)))
+        memory.update(memory(rows(1), torch.arange(ROWS)))
     low = memory.backend.searcher.exact.eager.low_keys.kept[memory.keys].low
     assert torch.equal(low, memory.keys.bfloat16())
 
