@@ -83,6 +83,7 @@ def test_a_module_goes_on_after_an_interrupt(interrupts):
         except Interrupted:
             pass
         interrupts(0)
+        assert torch.is_grad_enabled(), "an interrupt has left gradients off"
         right = before if torch.equal(memory.step, before[-1]) else expected.state
         assert all(map(torch.equal, memory.state, right))
 

@@ -89,8 +89,7 @@ class TorchBackend(ArrayBackend):
         self, config: MemoryConfig, state: MemoryState, *arguments: Any, **options: Any
     ) -> tuple[MemoryState, UpdateReport]:
         modes.check_may_write(state)
-        with torch.no_grad():
-            return super().update(config, state, *arguments, **options)
+        return modes.without_gradients(super().update, config, state, *arguments, **options)
 
     def _write(
         self, config: MemoryConfig, state: MemoryState, found: Lookup, targets: Tensor, mask: Tensor

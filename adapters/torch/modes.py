@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from raremem.errors import StateError
 from raremem.state import MemoryState
+
+Result = TypeVar("Result")
 
 _TRACERS = (
     torch._C._TorchDispatchModeKey.FAKE,
@@ -80,9 +83,28 @@ def writes(tensor: Tensor) -> int | None:
     return None if tensor.is_inference() else tensor._version
 
 
+def without_gradients(call: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
+    """`call(*arguments, **options)`, of which autograd keeps nothing.
+
+    Unlike `torch.no_grad`, which is written in Python, this leaves gradients as they were wherever an exception from a signal
+    falls: both are set by a single call into C, inside the `try`.
+    """
+    if torch.compiler.is_compiling():
+        with torch.no_grad():
+            return call(*arguments, **options)
+    before = torch.is_grad_enabled()
+    try:
+        torch._C._set_grad_enabled(False)
+        return call(*arguments, **options)
+    finally:
+        torch._C._set_grad_enabled(before)
+
+
 def without_autocast(array: Tensor) -> AbstractContextManager[object]:
     """In which products keep the dtype of what is multiplied. Meta, which autocast does not know, has none."""
-    return nullcontext() if array.is_meta else torch.autocast(array.device.type, enabled=False)
+    if array.is_meta or not torch.is_autocast_enabled(array.device.type):
+        return nullcontext()
+    return torch.autocast(array.device.type, enabled=False)
 
 
 def rounded(array: Tensor) -> bool:

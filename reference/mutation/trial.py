@@ -142,8 +142,7 @@ def _try(tell: _Teller, module: str, source: str, tries: Sequence[Try], limits: 
             for (player, law), limit in zip(tries, limits, strict=True):
                 tell.say([player, law])
                 _limit_processor(limit)
-                with players[player][0]() as backend:
-                    laws.run(laws.LAWS[law], backend, examples, shrink=False)
+                laws.run(laws.LAWS[law], players[player][0](), examples, shrink=False)
     except Exception:
         tell.say("killed")
     else:
