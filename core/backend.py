@@ -231,6 +231,11 @@ class ArrayBackend(Backend):
     def mode(self) -> str:
         return self.searcher.mode or super().mode
 
+    @property
+    def index(self) -> LiveIndex | None:
+        """The live index that it searches with; None if its search is exact."""
+        return self.searcher.index if isinstance(self.searcher, IndexedSearch) else None
+
     def compile(self, query: Callable[..., Any], update: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """Both functions as the framework's compiler gives them; `config`, the first argument, is static.
 

@@ -154,7 +154,7 @@ def test_what_was_just_written_is_found(name, background):
 def test_what_was_just_written_is_found_whatever_the_index_finds():
     backend = raremem.get_backend("numpy", index=live(Blind))
     check_newest(backend)
-    assert backend.searcher.index.ready
+    assert backend.index.ready
 
 
 def test_an_index_that_takes_nothing_more_in_raises_and_loses_nothing(monkeypatch):
@@ -189,7 +189,7 @@ def test_most_neighbors_are_found_and_similarities_are_true(name):
     state, keys = filled(backend)
     queries = unit(keys[::10] + 0.02)
     found, truth = (some.query(CONFIG, state, queries) for some in (backend, exact))
-    assert backend.searcher.index.ready
+    assert backend.index.ready
     assert (found.slots[:, 0] == truth.slots[:, 0]).mean() >= 0.99
     shared = [len(set(a) & set(b)) / len(b) for a, b in zip(found.slots, truth.slots, strict=True)]
     assert np.mean(shared) >= 0.95
