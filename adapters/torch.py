@@ -205,24 +205,31 @@ class TorchPrimitives(Primitives):
         return self.take_rows(array, rows)
 
     def compiled(self, query: Callable[..., Any], update: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        return _compiled_for_each_config(query), torch.no_grad()(_compiled_for_each_config(update))
+        return _compiled_for_each_kind(query), torch.no_grad()(_compiled_for_each_kind(update))
 
 
-def _compiled_for_each_config(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function(config, ...)` compiled, a program of its own for each config.
+def _compiled_for_each_kind(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function(config, ...)` compiled, a program of its own for each config and each kind of arguments.
 
-    The compiler counts recompilations by code object and gives up after a few; a copy for each config has a count of its own.
+    The compiler counts recompilations by code object and gives up after eight; a copy has a count of its own.
     """
 
     @cache
-    def compiled(config: MemoryConfig) -> Callable[..., Any]:
+    def compiled(config: MemoryConfig, kinds: tuple[Any, ...]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
             return function(config, *arguments)
 
         call.__code__ = call.__code__.replace()
         return torch.compile(call, fullgraph=True)
 
-    return lambda config, *arguments: compiled(config)(*arguments)
+    return lambda config, *arguments: compiled(config, tuple(map(_kind, arguments)))(*arguments)
+
+
+def _kind(argument: Any) -> Any:
+    """What a compiler makes another program for, beside shapes."""
+    if not isinstance(argument, Tensor):
+        return type(argument)
+    return argument.dtype, argument.requires_grad, argument.is_contiguous()
 
 
 def _searched_by_an_operator(state: MemoryState, queries: Tensor) -> bool:

@@ -164,6 +164,19 @@ def test_compiled_backend_takes_any_batch_size():
         takes_any_batch_size()
 
 
+def test_compiled_backend_takes_inputs_of_any_kind():
+    """More kinds of rows and targets than the compiler makes programs of one function."""
+    compiled, rows, targets = raremem.get_backend("torch", compiled=True), *batch(3, 6)[:2]
+    state, expected = compiled.init(CONFIG), BACKEND.init(CONFIG)
+    kinds = [(dtype, torch.int64) for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16)]
+    kinds += [(dtype, None) for dtype, _ in kinds] + [(torch.float32, torch.int32)]
+    for dtype, of_targets in kinds:
+        for asked in (rows.to(dtype), rows.to(dtype).T.contiguous().T, rows.to(dtype).requires_grad_()):
+            given = None if of_targets is None else targets.to(of_targets)
+            same = [backend.query(CONFIG, at, asked, given).slots for backend, at in ((compiled, state), (BACKEND, expected))]
+            assert torch.equal(*same)
+
+
 def takes_any_batch_size():
     compiled = raremem.get_backend("torch", compiled=True)
     states = [compiled.init(CONFIG), BACKEND.init(CONFIG)]
