@@ -11,8 +11,6 @@ from raremem import ranks
 from raremem.backend import ArrayBackend
 from raremem.config import MAX_INT32
 from raremem.primitives import Primitives, set_all
-from raremem.rules.work import CUT, Work
-from raremem.search.contract import Searcher
 from raremem.search.shortlist import Shortlist
 from raremem.state import MemoryState, mean_of_rows, means_of_rows, quietly
 
@@ -129,16 +127,8 @@ class NumpyBackend(ArrayBackend):
     errors would be of what is right.
     """
 
-    def __init__(
-        self,
-        primitives: Primitives | None = None,
-        searcher: Searcher | None = None,
-        *,
-        compiled: bool = False,
-        work: Work = CUT,
-    ) -> None:
-        primitives = NumpyPrimitives() if primitives is None else primitives
-        super().__init__(primitives, NumpyShortlist() if searcher is None else searcher, compiled=compiled, work=work)
+    table = NumpyPrimitives
+    search = NumpyShortlist
 
     query = quietly(ArrayBackend.query)
     update = quietly(ArrayBackend.update)

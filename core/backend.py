@@ -208,18 +208,28 @@ class ArrayBackend(Backend):
     """The rules (`raremem.rules`) over one framework's primitives.
 
     Args:
-        primitives: the framework's table.
-        searcher: how the nearest slots are found; by default as any compiler can.
+        primitives: the framework's table; by default a `table`.
+        searcher: how the nearest slots are found; by default a `search`.
         compiled: run `query` and `update` through the framework's compiler.
         work: how much of an update is worked out at a time.
     """
 
+    table: Callable[[], Primitives] = Primitives
+    """Makes the table of a backend that is given none."""
+    search: Callable[[], Searcher] = PortableScan
+    """Makes its searcher; by default one for any compiler."""
+
     def __init__(
-        self, primitives: Primitives, searcher: Searcher | None = None, *, compiled: bool = False, work: Work = CUT
+        self,
+        primitives: Primitives | None = None,
+        searcher: Searcher | None = None,
+        *,
+        compiled: bool = False,
+        work: Work = CUT,
     ) -> None:
-        self.name = primitives.name
-        self.primitives = primitives
-        self.searcher = PortableScan() if searcher is None else searcher
+        self.primitives = self.table() if primitives is None else primitives
+        self.searcher = self.search() if searcher is None else searcher
+        self.name = self.primitives.name
         self.compiled = compiled
         self.work = work
         self._query: Callable[..., Lookup] = self._answer

@@ -25,6 +25,8 @@ from raremem.state import Lookup, MemoryState, PortableState, UpdateReport, mean
 class JaxBackend(ArrayBackend):
     """`ArrayBackend` with gradients and vmap, whose arrays may be NumPy's, or on a mesh whose axes are explicit."""
 
+    table = JaxPrimitives
+    search = JaxSearch
     capabilities = frozenset({"gradients", "vmap", "bfloat16"})
 
     def __init__(
@@ -35,8 +37,7 @@ class JaxBackend(ArrayBackend):
         compiled: bool = False,
         work: Work = CUT,
     ) -> None:
-        primitives = JaxPrimitives() if primitives is None else primitives
-        super().__init__(primitives, JaxSearch() if searcher is None else searcher, work=work)
+        super().__init__(primitives, searcher, work=work)
         self.compiled = compiled
         self._query, self._update = explicit.query(self._query), explicit.update(self._update)
         if compiled:

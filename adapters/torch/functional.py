@@ -17,9 +17,8 @@ from raremem.adapters.torch.search import TorchSearch
 from raremem.backend import ArrayBackend
 from raremem.config import MemoryConfig
 from raremem.primitives import Primitives
-from raremem.rules.work import AT_ONCE, CUT, Work
+from raremem.rules.work import AT_ONCE
 from raremem.rules.write import update
-from raremem.search.contract import Searcher
 from raremem.search.live import IndexedSearch, LiveIndex
 from raremem.state import Lookup, MemoryState, UpdateReport, means_of_rows, quietly
 
@@ -28,19 +27,10 @@ class TorchBackend(ArrayBackend):
     """`ArrayBackend` whose writes leave no trace in the autograd graph, and are NumPy's, in the same memory, on the CPU: its
     many calls on a few numbers each take a third of the time."""
 
+    table = TorchPrimitives
+    search = TorchSearch
     host: Primitives = NumpyBesideTorch()
     """The table for views of tensors in NumPy."""
-
-    def __init__(
-        self,
-        primitives: Primitives | None = None,
-        searcher: Searcher | None = None,
-        *,
-        compiled: bool = False,
-        work: Work = CUT,
-    ) -> None:
-        primitives = TorchPrimitives() if primitives is None else primitives
-        super().__init__(primitives, TorchSearch() if searcher is None else searcher, compiled=compiled, work=work)
 
     @property
     def capabilities(self) -> frozenset[str]:  # type: ignore[override]
