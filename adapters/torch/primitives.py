@@ -177,7 +177,7 @@ class EagerPrimitives(TorchPrimitives):
             )  # an update may write to it before the gradient is taken
             return self.take_along(self.inner(queries, kept), rows)
         found = torch.index_select(array, 0, rows.reshape(-1))  # `array[rows]` copies number by number, and this row by row
-        return self.score(queries, found.view(*rows.shape, -1))
+        return self.score(queries, found.view(*rows.shape, array.shape[1]))
 
 
 EAGER = EagerPrimitives()
