@@ -218,9 +218,9 @@ FAULTS = (
           "np.matmul(keys[:, :, :16], queries[:, :16, None])[:, :, 0]"),
     Fault("rows beyond the twentieth are lost", _WRITE, "accepted = found.accepted & in_range & mask",
           "accepted = found.accepted & in_range & mask & (p.arange(mask.shape[0], mask) < 20)"),
-    Fault("one row sees the first 200 slots", _SHORTLIST, "        coarse, blocks = self.scan(",
+    Fault("one row sees the first 200 slots", _SHORTLIST, "        coarse = self.scan(",
           "        if len(queries) == 1:\n            first = p.arange(len(state.values), queries) < 200\n"
-          "            state = state._replace(values=p.xp.where(first, state.values, NO_SLOT))\n        coarse, blocks = self.scan("),
+          "            state = state._replace(values=p.xp.where(first, state.values, NO_SLOT))\n        coarse = self.scan("),
     Fault("slots to evict are counted from the chunk", _EVICTION, "found.append((places + start, priority[places]))",
           "found.append((places, priority[places]))"),
     Fault("columns are read as rows", _NUMPY, "    def asarray(self, array: Any, like: Array | None = None) -> Array:\n        return np.asarray(array)",
@@ -242,7 +242,7 @@ FAULTS = (
     Fault("no gradient through the sum of weights", _LOSS, "powers / xp.where(present[:, :1], total, 1.0)",
           "powers / p.constant(xp.where(present[:, :1], total, 1.0))", "torch"),
     Fault("a gradient to the keys", _QUERY, "p.score_rows(unit, p.constant(state.keys), ", "p.score_rows(unit, state.keys, ", "jax"),
-    Fault("a gradient of keys as they are now", _TORCH, "kept = array.clone() if needs_gradient else array",
+    Fault("a gradient of keys as they are now", _TORCH, "kept = array.clone() if _needs_gradient(queries) else array",
           "kept = array", "torch"),
     # Of the positive beyond the neighbors.
     Fault("places beyond a row's own slots are the last slot", _TARGETS, "np.where(places >= 0, by_value[places], NO_SLOT)",

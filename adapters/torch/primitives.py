@@ -172,9 +172,8 @@ class EagerPrimitives(TorchPrimitives):
 
     def score_rows(self, queries: Tensor, array: Tensor, rows: Tensor) -> Tensor:
         if is_product_cheaper(self.gathered, array, rows):
-            kept = (
-                array.clone() if _needs_gradient(queries) else array
-            )  # an update may write to it before the gradient is taken
+            # An update may write to it before the gradient is taken.
+            kept = array.clone() if _needs_gradient(queries) else array
             return self.take_along(self.inner(queries, kept), rows)
         found = torch.index_select(array, 0, rows.reshape(-1))  # `array[rows]` copies number by number, and this row by row
         return self.score(queries, found.view(*rows.shape, array.shape[1]))

@@ -30,8 +30,8 @@ LOW_KEYS = LowKeys()
 class TorchShortlist(Shortlist):
     """The search of a short list, whose coarse scan is in bf16 where the processor has products of it.
 
-    A memory so small that it is compared in f32 is searched in NumPy, in the same memory: its calls on a few numbers take a
-    third of the time of PyTorch's.
+    What is compared in f32 at once is searched in NumPy, in the same memory: its calls on a few numbers take a third of the
+    time of PyTorch's, and it sorts faster.
     """
 
     def __init__(self, plan: ShortlistPlan | None = None) -> None:
@@ -45,7 +45,7 @@ class TorchShortlist(Shortlist):
 
     def find(self, p: Primitives, state: MemoryState, queries: Tensor, targets: Tensor | None, k: int) -> Found:
         """See `Searcher.find`."""
-        if len(state.values) * len(queries) > self.plan.scores:
+        if self.plan.cut(len(state.values), k, *queries.shape).width > 1:
             return super().find(p, state, queries, targets, k)
         seen, wanted = MemoryState(*map(p.peek, state)), None if targets is None else p.peek(targets)
         slots, best = _find_quietly(self.in_numpy, HOST, seen, p.peek(queries), wanted, k)
