@@ -17,7 +17,8 @@ from raremem.config import MemoryConfig
 from raremem.reference import tolerance
 from raremem.reference.comparison import as_numpy, close, same
 from raremem.reference.laws.registry import full, general, law
-from raremem.reference.oracle import (
+from raremem.reference.oracle import backend as oracle
+from raremem.reference.rules import (
     Neighbor,
     OracleState,
     gradient,
@@ -26,7 +27,6 @@ from raremem.reference.oracle import (
     pulls_of_similarities,
     pulls_of_weights,
 )
-from raremem.reference.oracle import backend as oracle
 from raremem.reference.strategies import Case, Size, cases
 from raremem.state import Lookup
 
