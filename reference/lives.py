@@ -76,6 +76,7 @@ MANY_WORLDS = (
     World(MemoryConfig(5, 4, neighbors=1, margin=0.25, softmax_temperature=1.0, age_noise=0), (3, 1)),
     World(MemoryConfig(23, 20, neighbors=99, softmax_temperature=100.0, loss="nll", evict="least_hit", seed=9), (2, 6)),
     World(MemoryConfig(210, 33, neighbors=5, margin=0.5, softmax_temperature=8.0, age_noise=0), (1,)),
+    World(MemoryConfig(11, 6, neighbors=4, softmax_temperature=10.0, evict="least_hit", write="keep", age_noise=1), (3, 7)),
 )
 GENERAL = World(
     MemoryConfig(24, 19, neighbors=4, softmax_temperature=50.0, age_noise=3, seed=11), (5,), ("float32", "float64"), ("int64",)

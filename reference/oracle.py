@@ -1,8 +1,13 @@
-"""The specification as a memory: a batch of rows over the rules of one row (`raremem.reference.rules`), in plain loops.
+"""The specification as a memory: batches of rows, over the rules of one row in `raremem.reference.rules`, in plain loops.
 
-rule 6  age
-rule 8  a masked row is not there
-rule 12 a lookup belongs to the memory that it was made on
+What is stated here:
+
+    rule 6  age
+    rule 8  a masked row is not there
+    rule 12 a lookup belongs to the memory that it was made on
+    rule 13 keep: a row that hits takes a slot of its own, too
+
+A state is never changed in place.
 """
 
 from __future__ import annotations
@@ -28,7 +33,7 @@ from raremem.reference.rules import (
     slots_for_misses,
     softmax,
 )
-from raremem.state import Lookup, PortableState, UpdateReport, check_portable, empty_portable, wrap_int32
+from raremem.state import NO_SLOT, Lookup, PortableState, UpdateReport, check_portable, empty_portable, wrap_int32
 from raremem.validation import (
     TARGET_DTYPES,
     check_column,
@@ -111,25 +116,27 @@ class Oracle(Backend):
         units, accepted, rejected = _units(queries, mask, strict)
         if lookup is not None:
             units, accepted, rejected = _of_lookup(state, lookup, mask)
+        keep = config.write == "keep"
         hits: dict[int, list[Vector]] = {}
-        misses: list[int] = []
+        waiting: list[int] = []
         report_slots = np.full(len(queries), -1, np.int32)
         hit = np.zeros(len(queries), np.bool_)
         for row in np.flatnonzero(accepted).tolist():
             nearest = nearest_first(units[row], state)[:1]
             if nearest and nearest[0].value == targets[row]:
                 hit[row] = True
-                report_slots[row] = nearest[0].slot
+                report_slots[row] = NO_SLOT if keep else nearest[0].slot
                 hits.setdefault(nearest[0].slot, []).append(units[row])
-            else:
-                misses.append(row)
+            if keep or not hit[row]:
+                waiting.append(row)
 
         written: dict[int, Slot] = {}
         for number, queries_of_slot in hits.items():
             old = state.slots[number]
             assert old is not None
-            written[number] = Slot(merge(old.key, queries_of_slot), old.value, 0, min(old.hits + len(queries_of_slot), 127))
-        takers = list(zip(misses, slots_for_misses(config, state, set(hits)), strict=False))
+            key = old.key if keep else merge(old.key, queries_of_slot)
+            written[number] = Slot(key, old.value, 0, min(old.hits + len(queries_of_slot), 127))
+        takers = list(zip(waiting, slots_for_misses(config, state, set(hits)), strict=False))
         for row, number in takers:
             report_slots[row] = number
             written[number] = Slot(units[row], int(targets[row]), 0, 0)
@@ -139,7 +146,7 @@ class Oracle(Backend):
             hit=hit,
             written=report_slots >= 0,
             rejected=np.int32(rejected.sum()),
-            dropped=np.int32(len(misses) - len(takers)),
+            dropped=np.int32(len(waiting) - len(takers)),
             evicted=np.int32(sum(state.slots[number] is not None for _, number in takers)),
         )
         return _after(state, written), report
