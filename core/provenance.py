@@ -24,7 +24,8 @@ F32 = 2.0**-24
 
 @dataclass(eq=False)
 class Lineage:
-    """One memory through all its states, copies included; `updates` counts those made outside traced code."""
+    """One memory through all its states, copies included; `updates` counts those made outside traced code, and what was
+    forgotten."""
 
     updates: int = 0
 
@@ -60,6 +61,14 @@ def _forget(key: int, gone: weakref.ref[Any]) -> None:
         del _lineages[key]
 
 
+def pass_on_changed(array: Any, other: Any) -> None:
+    """Remember of `other` that it is of the lineage of `array`, one change later: lookups of `array` are not current on it."""
+    lineage = None if array is None else lineage_of(array)
+    if lineage is not None:
+        lineage.updates += 1
+        note(other, lineage)
+
+
 def lineage_of(array: Any) -> Lineage | None:
     """The lineage that this array was noted for, or None."""
     return _noted(array)[0]
@@ -92,7 +101,7 @@ def is_current(p: Primitives, config: MemoryConfig, state: MemoryState, lookup: 
         return False
     if _holds(p, state, lookup, accepted):
         return True
-    if known:
+    if known or _found_what_is_empty(p, state, lookup, accepted):
         return False
     raise _another_memory()
 
@@ -117,6 +126,15 @@ def _holds(p: Primitives, state: MemoryState, lookup: Lookup, accepted: NDArray[
         return True
     off = np.abs(np.einsum("bd,bd->b", keys[nearest], queries[rows]) - similarities[rows, 0])
     return bool((off <= 4 * (keys.shape[1] + 4) * F32).all())
+
+
+def _found_what_is_empty(p: Primitives, state: MemoryState, lookup: Lookup, accepted: NDArray[np.bool_]) -> bool:
+    """Whether a nearest slot is empty, as it is in the same memory once it has forgotten it."""
+    slots, values = p.peek(lookup.slots), p.peek(state.values)
+    if slots is None or values is None:
+        return False
+    nearest = slots[accepted & (slots[:, 0] != NO_SLOT), 0]
+    return bool((values[nearest[nearest < len(values)]] == NO_SLOT).any())
 
 
 def _another_memory() -> StateError:

@@ -6,6 +6,7 @@ What is stated here:
     rule 8  a masked row is not there
     rule 12 a lookup belongs to the memory that it was made on
     rule 13 keep: a row that hits takes a slot of its own, too
+    rule 14 forget: slots that are named become as never filled, and no time passes
 
 A state is never changed in place.
 """
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raremem.backend import Backend
-from raremem.config import MemoryConfig
+from raremem.config import MAX_INT32, MemoryConfig
 from raremem.errors import StateError
 from raremem.reference.rules import (
     OracleState,
@@ -33,11 +34,13 @@ from raremem.reference.rules import (
     slots_for_misses,
     softmax,
 )
-from raremem.state import NO_SLOT, Lookup, PortableState, UpdateReport, check_portable, empty_portable, wrap_int32
+from raremem.state import NO_SLOT, ForgetReport, Lookup, PortableState, UpdateReport, check_portable, empty_portable, wrap_int32
 from raremem.validation import (
     TARGET_DTYPES,
     check_column,
     check_kinds,
+    check_named,
+    check_named_numbers,
     check_no_rejects,
     check_queries,
     check_state,
@@ -151,6 +154,28 @@ class Oracle(Backend):
         )
         return _after(state, written), report
 
+    def forget(
+        self,
+        config: MemoryConfig,
+        state: OracleState,
+        *,
+        slots: Any = None,
+        values: Any = None,
+        older_than: int | None = None,
+    ) -> tuple[OracleState, ForgetReport]:
+        check_kinds(config, state, OracleState)
+        check_state(config, (len(state.slots), state.key_dim))
+        slots, values = check_named(config, slots, values, older_than)
+        check_named_numbers("slots", None if slots is None else np.asarray(slots), NO_SLOT, config.slots - 1)
+        check_named_numbers("values", None if values is None else np.asarray(values), 0, MAX_INT32)
+        numbers, gone = _numbers(slots), _numbers(values)
+        forgotten = [
+            slot is not None and (number in numbers or slot.value in gone or (older_than is not None and slot.age > older_than))
+            for number, slot in enumerate(state.slots)
+        ]
+        left = tuple(None if goes else slot for goes, slot in zip(forgotten, state.slots, strict=True))
+        return replace(state, slots=left), ForgetReport(np.array(forgotten), np.int32(sum(forgotten)))
+
     def to_numpy(self, state: OracleState) -> PortableState:
         empty = Slot(np.zeros(state.key_dim, np.float32), -1, 0, 0)
         slots = [slot or empty for slot in state.slots]
@@ -175,6 +200,14 @@ class Oracle(Backend):
 
     def copy(self, state: OracleState) -> OracleState:
         return state
+
+
+def _numbers(column: Any) -> set[int]:
+    """The whole numbers that name what is forgotten: those in an array, or where a mask is True."""
+    if column is None:
+        return set()
+    array = np.asarray(column)
+    return set((np.flatnonzero(array) if array.dtype == np.bool_ else array).tolist())
 
 
 def _units(

@@ -10,6 +10,7 @@ a memory of these functions.
     rule 4  hit: the key moves towards the query
     rule 5  miss: the row takes the oldest slot
     rule 7  noise on the age
+    rule 15 the scores of classes
 """
 
 from __future__ import annotations
@@ -184,6 +185,15 @@ def recall(config: MemoryConfig, neighbors: list[Neighbor], embedding: NDArray[A
     total = np.zeros(embedding.shape[1])
     for neighbor, weight in zip(neighbors, softmax(config, neighbors), strict=True):
         total += weight * embedding[neighbor.value].astype(np.float64)
+    return total
+
+
+def scores(config: MemoryConfig, neighbors: list[Neighbor], classes: int) -> NDArray[np.float64]:
+    """Rule 15: for each class the sum of the weights of the neighbors with that value; other values count for none."""
+    total = np.zeros(classes)
+    for neighbor, weight in zip(neighbors, softmax(config, neighbors), strict=True):
+        if neighbor.value < classes:
+            total[neighbor.value] += weight
     return total
 
 
