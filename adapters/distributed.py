@@ -1,5 +1,5 @@
 """The short name of `raremem.adapters.torch.distributed`: data-parallel training over `torch.distributed`."""
 
-from raremem.adapters.torch.distributed import update
+from raremem.adapters.torch.distributed import forget, update
 
-__all__ = ["update"]
+__all__ = ["forget", "update"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,9 @@ from raremem import ranks
 from raremem.backend import ArrayBackend
 from raremem.config import MAX_INT32
 from raremem.primitives import Primitives, set_all
+from raremem.rules.scores import scores
 from raremem.search.shortlist import Shortlist
-from raremem.state import MemoryState, mean_of_rows, means_of_rows, quietly
+from raremem.state import MemoryState, mean_of_rows, means_of_rows, quietly, sums_by_value
 
 Array = NDArray[Any]
 
@@ -88,6 +90,11 @@ class NumpyPrimitives(Primitives):
     def take_along(self, array: Array, columns: Array) -> Array:
         return array[np.arange(len(array))[:, None], columns]  # `take_along_axis` takes twice as long for a few
 
+    def sum_by_column(self, array: Array, columns: Array, count: int) -> Array:
+        places = columns + count * np.arange(len(columns))[:, None]
+        sums = np.bincount(places.reshape(-1), array.reshape(-1), count * len(columns))
+        return sums.astype(np.float32).reshape(-1, count)
+
     def slice_rows(self, array: Array, start: int, count: int) -> Array:
         return array[start : start + count]
 
@@ -130,10 +137,12 @@ class NumpyBackend(ArrayBackend):
 
     query = quietly(ArrayBackend.query)
     update = quietly(ArrayBackend.update)
+    forget = quietly(ArrayBackend.forget)
     to_numpy = quietly(ArrayBackend.to_numpy)
 
 
 means_of_rows[np.ndarray] = quietly(mean_of_rows)
+sums_by_value[np.ndarray] = quietly(partial(scores, NumpyPrimitives()))
 
 
 def default_device() -> str:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         ConfigError,
         DeviceError,
         DTypeError,
+        ForgetError,
         MissingPackageError,
         RarememError,
         RejectedRowsError,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from .guard import waiting
     from .registry import BackendInfo, backends, get_backend, get_index
     from .search.live import LiveIndex
-    from .state import Lookup, MemoryState, UpdateReport
+    from .state import ForgetReport, Lookup, MemoryState, UpdateReport
     from .version import __version__
 
 __all__ = [
@@ -48,6 +49,8 @@ __all__ = [
     "ConfigError",
     "DTypeError",
     "DeviceError",
+    "ForgetError",
+    "ForgetReport",
     "LiveIndex",
     "Lookup",
     "MemoryConfig",

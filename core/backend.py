@@ -1,18 +1,21 @@
-"""What a backend is, and how one is made from a table of primitives."""
+"""How a backend is made from a table of primitives. What one is, says `raremem.interface`."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from . import guard
-from .config import MemoryConfig
+from .config import MAX_INT32, MemoryConfig
 from .errors import UnknownBackendError
+from .interface import Backend
 from .primitives import Primitives
-from .provenance import Lineage, is_current, lineage_of, note, pass_on
+from .provenance import Lineage, is_current, lineage_of, note, pass_on, pass_on_changed
+from .rules.forget import forget
 from .rules.query import query, sound_rows
 from .rules.work import CUT, Work
 from .rules.write import update
@@ -20,12 +23,15 @@ from .search.contract import Searcher
 from .search.live import IndexedSearch, LiveIndex
 from .search.portable import PortableScan
 from .state import (
+    NO_SLOT,
     Array,
+    ForgetReport,
     Lookup,
     MemoryState,
     PortableState,
     UpdateReport,
     check_portable,
+    count_values,
     empty_portable,
     from_portable,
     to_portable,
@@ -34,6 +40,8 @@ from .validation import (
     TARGET_DTYPES,
     check_column,
     check_kinds,
+    check_named,
+    check_named_numbers,
     check_no_rejects,
     check_queries,
     check_state,
@@ -42,166 +50,7 @@ from .validation import (
     dtype_name,
 )
 
-
-class Backend(ABC):
-    """The functional interface of a memory: what every framework's adapter offers, and the oracle too.
-
-    A state belongs to the backend that made it. `update` consumes the state it is given, so that nothing the size of the
-    memory is ever copied: go on with the one it returns, and `copy` a state that you want to keep.
-    """
-
-    name: str
-    """What `raremem.get_backend` calls it."""
-    compiled: bool = False
-    """Whether it runs through the framework's compiler."""
-    capabilities: frozenset[str] = frozenset()
-    """What it can beside queries and updates: "gradients" (`gradient`), "vmap" (`query_many`), "bfloat16" (rows in it)."""
-
-    @property
-    def mode(self) -> str:
-        """How it runs: "eager", "compiled", "index" (with approximate search), or "sharded" (over several devices)."""
-        return "compiled" if self.compiled else "eager"
-
-    @abstractmethod
-    def init(self, config: MemoryConfig) -> Any:
-        """A memory that has seen nothing."""
-
-    @abstractmethod
-    def query(
-        self,
-        config: MemoryConfig,
-        state: Any,
-        queries: Array,
-        targets: Array | None = None,
-        mask: Array | None = None,
-        *,
-        strict: bool = False,
-    ) -> Lookup:
-        """Look a batch up (paper, section 2). The state is only read.
-
-        Args:
-            config: the memory's config.
-            state: the memory.
-            queries: [B, key_dim] of any float dtype; they need not be normalised.
-            targets: [B] of an integer dtype, in [0, 2**31 - 1]: the right values, for the loss.
-            mask: [B] bool; False: as if the row were not there.
-            strict: raise for rows that would be rejected, instead of counting them.
-
-        Raises:
-            ShapeError, DTypeError, DeviceError: the arrays do not fit the config or each other.
-            TargetError: a target is out of range (where contents can be seen; else the row is rejected).
-            RejectedRowsError: `strict`, and a row is not finite or has no direction.
-            StateError: the state is one of another config.
-            ConcurrencyError: another thread is updating the state.
-        """
-
-    @abstractmethod
-    def update(
-        self,
-        config: MemoryConfig,
-        state: Any,
-        queries: Array,
-        targets: Array,
-        mask: Array | None = None,
-        lookup: Lookup | None = None,
-        *,
-        strict: bool = False,
-    ) -> tuple[Any, UpdateReport]:
-        """Write a batch to the memory (paper, section 2.2), each row read in the memory as it was before the batch.
-
-        Args:
-            config: the memory's config.
-            state: the memory. It is consumed.
-            queries: [B, key_dim], as for `query`.
-            targets: [B], as for `query`.
-            mask: [B] bool, as for `query`.
-            lookup: what `query` answered for the same queries on this memory; saves a second search. What it left out (rows
-                masked then, or rejected) is left out. If the memory has changed since, as where a label comes late, the rows
-                are looked up again; in traced code, which cannot tell, a row is a hit only if its slot still holds its value.
-            strict: as for `query`.
-
-        Raises:
-            StateError: the lookup was made on another memory, wherever that can be told. The state is then as it was.
-            RarememError: whatever `query` raises.
-        """
-
-    @abstractmethod
-    def to_numpy(self, state: Any) -> PortableState:
-        """The state as NumPy arrays of its own: keys, values, ages, filled, hits, and the step."""
-
-    @abstractmethod
-    def from_numpy(self, config: MemoryConfig, portable: Mapping[str, Any]) -> Any:
-        """The state of what `to_numpy` of any backend gave.
-
-        Raises:
-            StateError: it does not fit `config` or breaks an invariant.
-        """
-
-    @abstractmethod
-    def copy(self, state: Any) -> Any:
-        """A state of the same content that no update of the other will change."""
-
-    def own(self, array: NDArray[Any], state: Any, dtype: str | None = None) -> Array:
-        """A NumPy array as one of the backend's own framework, beside `state`: with these too the kit calls the backend.
-
-        Args:
-            array: of any shape.
-            state: a memory; the array comes to lie where it does.
-            dtype: to cast to, by NumPy's name, or "bfloat16" where that is declared.
-        """
-        return array if dtype is None else array.astype(dtype)
-
-    def random_state(self) -> Any:
-        """What the framework's global random generator holds, in a form that `==` compares; None: it has none."""
-        return None
-
-    def gradient(
-        self,
-        config: MemoryConfig,
-        state: Any,
-        queries: Array,
-        targets: Array | None,
-        mask: Array | None,
-        of: Callable[[Lookup], Array],
-        by: str = "queries",
-    ) -> tuple[Lookup, Callable[[], Array]]:
-        """A lookup, and the way back through it: what the conformance kit checks.
-
-        Args:
-            config, state, targets, mask: as for `query`.
-            queries: [B, key_dim], of NumPy or of the framework; gradients have their dtype.
-            of: what is differentiated: the sum of the array that it makes of the lookup.
-            by: "queries" or "keys", the keys of the memory.
-
-        Returns:
-            The lookup, and a function that gives the gradient [B, key_dim] or [slots, key_dim]. It is called once, perhaps
-            after updates of the memory, and gives what it would have given before them.
-
-        Raises:
-            NotImplementedError: the backend has no gradients.
-        """
-        raise NotImplementedError(f"backend {self.name!r} has no gradients.")
-
-    def loss_gradient(
-        self, config: MemoryConfig, state: Any, queries: Array, targets: Array, mask: Array | None = None
-    ) -> Array:
-        """The gradient [B, key_dim] of the summed loss by the queries.
-
-        Raises:
-            NotImplementedError: the backend has no gradients.
-        """
-        return self.gradient(config, state, queries, targets, mask, lambda found: found.loss)[1]()
-
-    def query_many(self, config: MemoryConfig, states: Sequence[Any], queries: Array, targets: Array, mask: Array) -> Lookup:
-        """Queries [M, B, key_dim] of M memories in one call, through the framework's vmap: what the conformance kit checks.
-
-        Returns:
-            A lookup whose arrays have a first dimension of M.
-
-        Raises:
-            NotImplementedError: the backend has no vmap.
-        """
-        raise NotImplementedError(f"backend {self.name!r} has no vmap.")
+__all__ = ["ArrayBackend", "Backend"]
 
 
 class ArrayBackend(Backend):
@@ -234,6 +83,7 @@ class ArrayBackend(Backend):
         self.work = work
         self._query: Callable[..., Lookup] = self._answer
         self._update: Callable[..., tuple[MemoryState, UpdateReport]] = self._search_and_write
+        self._forget: Callable[..., tuple[MemoryState, ForgetReport]] = partial(forget, self.primitives)
         if compiled:
             self._query, self._update = self.compile(self._query, self._update)
 
@@ -318,6 +168,31 @@ class ArrayBackend(Backend):
         """The table for a call with these arrays; a framework that has several asks here, and once, which of them it is."""
         return self.primitives
 
+    def forget(
+        self,
+        config: MemoryConfig,
+        state: MemoryState,
+        *,
+        slots: Array | Sequence[int] | int | None = None,
+        values: Array | Sequence[int] | int | None = None,
+        older_than: int | None = None,
+    ) -> tuple[MemoryState, ForgetReport]:
+        named = self._named(config, state, slots, values, older_than)
+        return self.in_turn(state, True, self._forgotten, config, state, *named)
+
+    def _forgotten(self, config: MemoryConfig, state: MemoryState, *named: Array | None) -> tuple[MemoryState, ForgetReport]:
+        """`forget` of what was checked, when it is its turn. An index is dropped first: it has keys of its own."""
+        p = self.table_for(state.values)
+        if self.index is not None:
+            self.index.drop()
+        keys, taken = p.identity(state.keys), self.searcher.take(p, state)
+        state, report = self._forget(config, state, *named)
+        gone = None if taken is None else p.peek(report.forgotten)
+        if gone is not None:
+            self.searcher.written(p, state, p.asarray(np.flatnonzero(gone).astype(np.int32), state.values), taken)
+        pass_on_changed(keys, p.identity(state.keys))
+        return state, report
+
     def _answer(self, config: MemoryConfig, state: MemoryState, queries: Array, targets: Array | None, mask: Array) -> Lookup:
         """`rules.query.query`: what is compiled."""
         p = self.table_for(state.values, queries, targets, mask)
@@ -339,6 +214,9 @@ class ArrayBackend(Backend):
         self, p: Primitives, config: MemoryConfig, state: MemoryState, found: Lookup, targets: Array, mask: Array
     ) -> tuple[MemoryState, UpdateReport]:
         return update(p, config, state, found, targets, mask, self.work)
+
+    def counts(self, state: MemoryState) -> dict[int, int]:
+        return count_values(self.in_turn(state, False, lambda: self.primitives.to_numpy(state.values)))
 
     def to_numpy(self, state: MemoryState) -> PortableState:
         arrays = self.in_turn(state, False, lambda: [self.primitives.to_numpy(array) for array in state])
@@ -367,6 +245,26 @@ class ArrayBackend(Backend):
     def own(self, array: NDArray[Any], state: MemoryState, dtype: str | None = None) -> Array:
         own = self.primitives.asarray(array, state.keys)
         return own if dtype is None else self.primitives.cast(own, dtype)
+
+    def _named(
+        self, config: MemoryConfig, state: MemoryState, slots: Any, values: Any, older_than: int | None
+    ) -> tuple[Array | None, Array | None, Array | None]:
+        """What is to be forgotten as this framework's arrays, after every check that can be made here; None for none."""
+        p = self.primitives
+        check_kinds(config, state, MemoryState)
+        check_state(config, (len(state.values), state.keys.shape[1]))
+        columns: list[Array | None] = []
+        checked = zip(("slots", "values"), check_named(config, slots, values, older_than), strict=True)
+        for (name, column), (least, most) in zip(checked, ((NO_SLOT, config.slots - 1), (0, MAX_INT32)), strict=True):
+            if column is None or not column.shape[0]:
+                columns.append(None)
+                continue
+            check_named_numbers(name, p.peek(column), least, most)
+            column = p.asarray(column, state.values)
+            if dtype_name(column) != "bool":
+                column = p.cast(p.xp.where((column >= least) & (column <= most), column, NO_SLOT), "int32")
+            columns.append(column)
+        return columns[0], columns[1], None if older_than is None else p.asarray(np.asarray(older_than, np.int32), state.values)
 
     def _checked(
         self, config: MemoryConfig, state: MemoryState, queries: Array, targets: Any, mask: Any, strict: bool, least: int = 1

@@ -24,8 +24,9 @@ from .files import replace_file
 from .registry import get_backend
 from .state import check_portable, resized
 
-SCHEMA = 3
-"""1 had no hits: a file of it is read as one of slots that were never hit. 1 and 2 had no checksum."""
+SCHEMA = 4
+"""1 had no hits: a file of it is read as one of slots that were never hit. 1 and 2 had no checksum, 1 to 3 no `write`: they are
+of memories that merge."""
 
 ARRAYS = {"keys": "F32", "values": "I32", "ages": "I32", "filled": "BOOL", "hits": "I32"}
 """What is in a file beside the step, with its dtype there."""

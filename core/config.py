@@ -15,6 +15,7 @@ MAX_FLOAT32 = (2 - 2.0**-23) * 2.0**127
 
 LOSSES = ("margin", "nll")
 EVICTIONS = ("oldest", "least_hit")
+WRITES = ("merge", "keep")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,9 @@ class MemoryConfig:
         evict: which slot a miss takes when none is empty: the "oldest" (paper, section 2.2), or the "least_hit", of those hit
             equally often the oldest (our choice, rule 5: what was confirmed once is kept through a long absence, where
             age alone forgets it; `raremem bench lifelong` measures it).
+        write: what a hit does: "merge" (paper, section 2.2) moves the key of its slot towards the row; "keep" leaves that key
+            as it is, counts the hit, and gives the row a slot of its own, as a miss gets one (our choice, rule 13: every row
+            that is accepted is kept, as nearest neighbors of all examples need it).
 
     Raises:
         ConfigError: a field has the wrong type or is out of range.
@@ -53,6 +57,7 @@ class MemoryConfig:
     seed: int = 0
     loss: str = "margin"
     evict: str = "oldest"
+    write: str = "merge"
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -65,7 +70,7 @@ class MemoryConfig:
             self._set_number(name, int, numbers.Integral, low, high, "a whole number")
         for name in ("margin", "softmax_temperature"):
             self._set_number(name, float, numbers.Real, 0.0, MAX_FLOAT32, "a number")
-        for name, choices in (("loss", LOSSES), ("evict", EVICTIONS)):
+        for name, choices in (("loss", LOSSES), ("evict", EVICTIONS), ("write", WRITES)):
             value = getattr(self, name)
             if not isinstance(value, str) or value not in choices:
                 raise ConfigError(f"{name}={shown(value)}: expected one of {', '.join(choices)}.")

@@ -36,6 +36,10 @@ class StateError(RarememError, ValueError):
     """A state does not fit its config, or breaks an invariant of the specification."""
 
 
+class ForgetError(RarememError, ValueError):
+    """What is to be forgotten is not named, or by a slot, a value or an age that cannot be."""
+
+
 class ConcurrencyError(RarememError, RuntimeError):
     """Another thread is using a memory that is updated."""
 

@@ -59,8 +59,8 @@ class Primitives(ABC):
     @abstractmethod
     def xp(self) -> Any:
         """A namespace that follows NumPy, for arrays and Python numbers: where, sum, amax, any, cumsum, argmax, abs, sqrt, exp,
-        log, concatenate, full_like, zeros_like, bitwise_xor, bitwise_and, bitwise_right_shift (of i32; it repeats the sign).
-        Where the table is `eager`, also amin, maximum, searchsorted, broadcast_to, empty_like. An attribute will do."""
+        log, concatenate, broadcast_to, full_like, zeros_like, bitwise_xor, bitwise_and, bitwise_right_shift (of i32; it repeats
+        the sign). Where the table is `eager`, also amin, maximum, searchsorted, empty_like. An attribute will do."""
 
     # Arrays and the host.
 
@@ -141,6 +141,11 @@ class Primitives(ABC):
     @abstractmethod
     def take_along(self, array: Array, columns: Array) -> Array:
         """Entries [m, k] of `array` [m, n], chosen row by row."""
+
+    @abstractmethod
+    def sum_by_column(self, array: Array, columns: Array, count: int) -> Array:
+        """[m, n] x [m, n] -> [m, count]: in each row the sums of the entries of `array`, f32, that have the same column, of
+        `columns`, i32, in [0, count). On a CPU the same to the bit every time. Differentiable by `array`."""
 
     @abstractmethod
     def slice_rows(self, array: Array, start: Array | int, count: int) -> Array:

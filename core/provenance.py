@@ -25,7 +25,8 @@ F32 = 2.0**-24
 
 @dataclass(eq=False)
 class Lineage:
-    """One memory through all its states, copies included; `updates` counts those made outside traced code."""
+    """One memory through all its states, copies included; `updates` counts those made outside traced code, and what was
+    forgotten."""
 
     updates: int = 0
 
@@ -54,6 +55,14 @@ def _remember(array: Any, lineage: Lineage, updates: int) -> None:
     except TypeError:  # some frameworks' arrays allow no weak reference
         return
     _lineages[key] = reference, lineage, updates
+
+
+def pass_on_changed(array: Any, other: Any) -> None:
+    """Remember of `other` that it is of the lineage of `array`, one change later: lookups of `array` are not current on it."""
+    lineage = None if array is None else lineage_of(array)
+    if lineage is not None:
+        lineage.updates += 1
+        note(other, lineage)
 
 
 def lineage_of(array: Any) -> Lineage | None:
@@ -88,7 +97,7 @@ def is_current(p: Primitives, config: MemoryConfig, state: MemoryState, lookup: 
         return False
     if _holds(p, state, lookup, accepted):
         return True
-    if known:
+    if known or _found_what_is_empty(p, state, lookup, accepted):
         return False
     raise _another_memory()
 
@@ -113,6 +122,15 @@ def _holds(p: Primitives, state: MemoryState, lookup: Lookup, accepted: NDArray[
         return True
     off = np.abs((keys[nearest] * queries[rows]).sum(1) - similarities[rows, 0])
     return bool((off <= 4 * (keys.shape[1] + 4) * F32).all())
+
+
+def _found_what_is_empty(p: Primitives, state: MemoryState, lookup: Lookup, accepted: NDArray[np.bool_]) -> bool:
+    """Whether a nearest slot is empty, as it is in the same memory once it has forgotten it."""
+    slots, values = p.peek(lookup.slots), p.peek(state.values)
+    if slots is None or values is None:
+        return False
+    nearest = slots[accepted & (slots[:, 0] != NO_SLOT), 0]
+    return bool((values[nearest[nearest < len(values)]] == NO_SLOT).any())
 
 
 def _another_memory() -> StateError:

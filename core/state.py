@@ -14,14 +14,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .config import MAX_INT32, MemoryConfig
-from .errors import StateError
+from .config import MAX_INT32, MemoryConfig, shown
+from .errors import DTypeError, ShapeError, StateError
 
 Array = Any
 """An array of whichever framework the backend is made of."""
 
 means_of_rows: dict[type, Callable[[Array, Array, Array], Array]] = {}
 """What `Lookup.recall` does with weights, values and an embedding where a framework has better: by the type of its arrays."""
+
+sums_by_value: dict[type, Callable[[Array, Array, int], Array]] = {}
+"""What `Lookup.scores` does with weights, values and a number of classes, by the type of its arrays: `raremem.rules.scores`
+over a framework's table."""
 
 quietly = np.errstate(all="ignore")
 """Decorates what works in NumPy: its errors and warnings of numbers that wrap, vanish or are not finite are left out there,
@@ -105,6 +109,31 @@ class Lookup(NamedTuple):
         own = (mean for arrays, mean in means_of_rows.items() if isinstance(embedding, arrays))
         return next(own, mean_of_rows)(self.weights, self.values, embedding)
 
+    def scores(self, classes: int) -> Array:
+        """How much weight the neighbors of each class have: the sums of the weights by their values. Differentiable.
+
+        For more than a memory's own answer, `values[:, 0]`: class probabilities, and how sure they are.
+
+        Args:
+            classes: how many there are: values 0 to classes - 1. Others are left out.
+
+        Returns:
+            [B, classes] f32. A row sums to 1, less what lies in other values; it is zero where nothing was found.
+
+        Raises:
+            ShapeError: `classes` is no whole number, or less than 1.
+            DTypeError: the arrays are of a framework that nobody has entered in `raremem.state.sums_by_value`.
+        """
+        if isinstance(classes, bool) or not isinstance(classes, (int, np.integer)) or classes < 1:
+            raise ShapeError(f"classes={shown(classes)}: expected a whole number, 1 or more.")
+        for arrays, sums in sums_by_value.items():
+            if isinstance(self.weights, arrays):
+                return sums(self.weights, self.values, int(classes))
+        raise DTypeError(
+            f"the lookup's arrays are of {type(self.weights).__name__}; expected a type in raremem.state.sums_by_value. Enter "
+            "yours there: sums_by_value[type] = functools.partial(raremem.rules.scores.scores, table)."
+        )
+
 
 def mean_of_rows(weights: Array, values: Array, embedding: Array) -> Array:
     """The means [B, dim] of rows of an embedding [values, dim]: those of values [B, k], by their weights [B, k]."""
@@ -116,8 +145,8 @@ class UpdateReport(NamedTuple):
 
     Attributes:
         slots: [B] i32, the slot that took the row; -1 if none did.
-        hit: [B] bool, the nearest neighbor already had the row's value, and its key moved towards the query.
-        written: [B] bool, the row is in the memory now, by a hit or in a slot of its own.
+        hit: [B] bool, the nearest neighbor already had the row's value; its key moved towards the query (`write="merge"`).
+        written: [B] bool, the row is in the memory now: in a slot of its own, or merged into the one that it hit.
         rejected: [] i32, rows refused by rule 1.
         dropped: [] i32, rows for which no slot was left.
         evicted: [] i32, filled slots that were overwritten.
@@ -129,6 +158,18 @@ class UpdateReport(NamedTuple):
     rejected: Array
     dropped: Array
     evicted: Array
+
+
+class ForgetReport(NamedTuple):
+    """What a memory has forgotten.
+
+    Attributes:
+        forgotten: [slots] bool, the slot was filled, and is empty now.
+        count: [] i32, how many these are.
+    """
+
+    forgotten: Array
+    count: Array
 
 
 PortableState = dict[str, Any]
@@ -230,6 +271,12 @@ def resized(config: MemoryConfig, portable: PortableState, slots: int) -> Portab
     first_to_go = np.lexsort((-portable["ages"], hits, portable["filled"]))
     kept = np.sort(first_to_go[config.slots - slots :])
     return {**portable, **{name: array[kept] for name, array in arrays.items()}}
+
+
+def count_values(values: NDArray[np.int32]) -> dict[int, int]:
+    """How many slots each value has, of the values [slots] of a memory, by value, ascending."""
+    found, counts = np.unique(values[values != NO_SLOT], return_counts=True)
+    return dict(zip(found.tolist(), counts.tolist(), strict=True))
 
 
 def empty_portable(config: MemoryConfig) -> PortableState:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .config import MAX_INT32, MemoryConfig
-from .errors import ConfigError, DTypeError, RejectedRowsError, ShapeError, StateError, TargetError
+from .config import MAX_INT32, MemoryConfig, shown
+from .errors import ConfigError, DTypeError, ForgetError, RejectedRowsError, ShapeError, StateError, TargetError
 from .state import Array
 
 TARGET_DTYPES = ("int8", "int16", "int32", "int64", "uint8")
@@ -97,6 +97,49 @@ def check_targets(targets: NDArray[Any], mask: NDArray[np.bool_] | None) -> None
             f"target {targets[row]} in row {row}; expected [0, {MAX_INT32}]. "
             "Map labels into that range, or mask rows that have none."
         )
+
+
+def check_named(config: MemoryConfig, slots: Any, values: Any, older_than: Any) -> tuple[Any, Any]:
+    """Slots and values as they name what is to be forgotten: each None or an array [n], a number and a list taken for one."""
+    if slots is None and values is None and older_than is None:
+        raise ForgetError("nothing is named; expected slots=, values= or older_than=. To forget all, call clear.")
+    if older_than is not None:
+        whole = isinstance(older_than, (int, np.integer)) and not isinstance(older_than, bool)
+        if not whole or not 0 <= older_than <= MAX_INT32:
+            raise ForgetError(
+                f"older_than={shown(older_than)}: expected a whole number in [0, {MAX_INT32}], an age in updates."
+            )
+    slots, values = _as_column("slots", slots), _as_column("values", values)
+    if slots is not None and dtype_name(slots) == "bool" and tuple(slots.shape) != (config.slots,):
+        raise ShapeError(
+            f"the mask of slots has shape {tuple(slots.shape)}; expected [{config.slots}], one entry for each slot. "
+            "Give such a mask, or the numbers of slots."
+        )
+    for name, column, dtypes in (("slots", slots, (*TARGET_DTYPES, "bool")), ("values", values, TARGET_DTYPES)):
+        if column is not None and dtype_name(column) not in dtypes:
+            raise DTypeError(f"{name} are {dtype_name(column)}; expected one of {', '.join(dtypes)}. Cast them first.")
+    return slots, values
+
+
+def _as_column(name: str, given: Any) -> Any:
+    """[n] of what is an array of any framework, a number, or a list."""
+    if given is None:
+        return None
+    array = given if hasattr(given, "shape") and hasattr(given, "dtype") else np.asarray(given)
+    if len(array.shape) > 1:
+        raise ShapeError(f"{name} have shape {tuple(array.shape)}; expected [n]. Flatten them.")
+    if array is not given and not array.size:
+        array = array.astype(np.int32)
+    return array.reshape(-1)
+
+
+def check_named_numbers(name: str, seen: NDArray[Any] | None, least: int, most: int) -> None:
+    """Check that numbers that name what is to be forgotten are in a range, where they can be seen."""
+    if seen is None or seen.dtype == np.bool_:
+        return
+    bad = (seen < least) | (seen.astype(np.int64) > most)
+    if bad.any():
+        raise ForgetError(f"{name} have {seen[np.argmax(bad)]}; expected [{least}, {most}]. Leave out what is not there.")
 
 
 def check_no_rejects(rejected: NDArray[np.bool_] | None) -> None:

@@ -34,6 +34,7 @@ DTYPES = {
 REPORT_DTYPES = {
     "slots": "int32", "hit": "bool", "written": "bool", "rejected": "int32", "dropped": "int32", "evicted": "int32",
 }  # fmt: skip
+FORGET_DTYPES = {"forgotten": "bool", "count": "int32"}
 PORTABLE_DTYPES = {"keys": "float32", "values": "int32", "ages": "int32", "filled": "bool", "hits": "int32"}
 
 
@@ -160,6 +161,25 @@ class Companion:
             self.state, copied = copied, self.state
         self.copies.append((copied, oracle.to_numpy(self.expected)))
         self.asked, self.of_others = [], []
+
+    def forget(self, step: Step, turn: int) -> None:
+        """Forget some slots, some of the values that are there, or what is old; all of it, now and then."""
+        generator = np.random.default_rng([step.seed, turn])
+        values = oracle.to_numpy(self.expected)["values"]
+        ways: list[dict[str, Any]] = [
+            {"slots": generator.integers(-1, self.config.slots, 2)},
+            {"values": generator.choice(values[values >= 0], 2) if (values >= 0).any() else []},
+            {"older_than": int(generator.integers(0, 6))},
+            {"slots": np.ones(self.config.slots, np.bool_)},
+        ]
+        named = ways[generator.choice(4, p=(0.4, 0.3, 0.2, 0.1))]
+        for name, given in named.items():
+            self._note(f"state, report = backend.forget(config, state, {name}={as_code(given)})")
+        self.state, report = self.backend.forget(self.config, self.state, **named)
+        self.expected, expected = oracle.forget(self.config, self.expected, **named)
+        self._keep("report of what was forgotten", report, FORGET_DTYPES)
+        for name in FORGET_DTYPES:
+            same(name, getattr(report, name), getattr(expected, name))
 
     def look(self, step: Step, turn: int) -> PortableState:
         """The whole memory is as the oracle's."""
@@ -324,6 +344,7 @@ _ACTIONS: dict[str, Callable[[Companion, Step, int], Any]] = {
     "save and load": Companion.save_and_load,
     "copy": Companion.copy,
     "look": Companion.look,
+    "forget": Companion.forget,
 }
 
 

@@ -147,7 +147,7 @@ def check_write_closely(
     for name in UpdateReport._fields:
         same(name, getattr(report, name), getattr(right, name))
     bounds = np.where(np.isin(np.arange(config.slots), right.slots), tolerance.unit_row(config.key_dim), 0.0)
-    for slot in set(right.slots[right.hit].tolist()):
+    for slot in merged(config, right):
         rows = queries[right.hit & (right.slots == slot)].astype(np.float64)
         norm = float(np.linalg.norm(before["keys"][slot] + (rows / np.linalg.norm(rows, axis=1, keepdims=True)).sum(axis=0)))
         bounds[slot] = tolerance.merged_key(config.key_dim, len(rows), norm)
@@ -170,10 +170,15 @@ def check_update(backend: Backend, case: Case, reuse: bool = False) -> None:
     close("keys", state["keys"], portable["keys"], bound[:, None])
 
 
+def merged(config: MemoryConfig, report: UpdateReport) -> set[int]:
+    """The slots whose keys hits have moved: none where rows are kept."""
+    return set(report.slots[report.hit].tolist()) if config.write == "merge" else set()
+
+
 def merge_bounds(case: Case, report: UpdateReport) -> NDArray[np.float64]:
     """The tolerance of each slot's key [slots] after an exact update: 0 where no hit was merged."""
     bounds = np.zeros(case.config.slots)
-    for slot in set(report.slots[report.hit].tolist()):
+    for slot in merged(case.config, report):
         rows = case.queries[report.hit & (report.slots == slot)].astype(np.float64)
         units = rows / np.linalg.norm(rows, axis=1, keepdims=True)
         old = case.state["keys"][slot].astype(np.float64)

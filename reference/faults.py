@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from types import CodeType, FunctionType, ModuleType
 
 from raremem.backend import Backend
+from raremem.reference.later_faults import LATER
 from raremem.reference.laws import LAWS, Law, run
 from raremem.reference.mutation.players import PLAYERS
 
@@ -72,20 +73,21 @@ FAULTS = (
           "p.score_rows(constant, p.constant", "torch"),
     Fault("the gradient skips the normalisation", _QUERY, "/ xp.sqrt(xp.sum(rows * rows, axis=1))[:, None]",
           "/ p.constant(xp.sqrt(xp.sum(rows * rows, axis=1)))[:, None]", "torch"),
-    Fault("mean instead of sum", _WRITE, "total = old + sums", "total = old + sums / counts[:, None]"),
+    Fault("mean instead of sum", _WRITE, "else (counts, first, p.inner(together, unit.T))",
+          "else (counts, first, p.inner(together, unit.T) / counts[:, None])"),
     Fault("the key is replaced by the queries", _WRITE, "total = old + sums", "total = sums"),
     Fault("keys are not normalised again", _WRITE, "total / xp.where(sound, norm, 1.0)[:, None], old)", "total, old)"),
-    Fault("only the first hit counts", _WRITE, "return p.inner(together, unit.T), counts",
-          "return unit[p.cast(xp.argmax(together, axis=1), \"int32\")], counts"),
+    Fault("only the first hit counts", _WRITE, "else (counts, first, p.inner(together, unit.T))",
+          "else (counts, first, unit[first])"),
     Fault("a cancelled key is divided by zero", _WRITE, "sound = norm >= SMALLEST_SUM", "sound = norm >= -1.0"),
     Fault("any value is a hit", _WRITE, "& (found.values[:, 0] == targets) & still", ""),
     Fault("a slot just hit is evicted", _EVICTION, "p.xp.full_like(slot, TAKEN_PRIORITY)", "p.xp.full_like(slot, EMPTY_PRIORITY - 1)"),
     Fault("filled slots go before empty ones", _EVICTION, "NO_SLOT, EMPTY_PRIORITY, priority)",
           "NO_SLOT, 0, priority)"),
-    Fault("rows beyond the slots overwrite the first", _WRITE, "placed = miss & (rank < free.shape[0]) & usable[rank_in_reach]",
-          "placed = miss"),
-    Fault("duplicates share a slot", _WRITE, "p.cast(xp.cumsum(p.cast(miss, \"int32\"), axis=0), \"int32\") - 1",
-          "p.cast(miss, \"int32\") - 1"),
+    Fault("rows beyond the slots overwrite the first", _WRITE, "placed = asks & (rank < free.shape[0]) & usable[rank_in_reach]",
+          "placed = asks"),
+    Fault("duplicates share a slot", _WRITE, "p.cast(xp.cumsum(p.cast(asks, \"int32\"), axis=0), \"int32\") - 1",
+          "p.cast(asks, \"int32\") - 1"),
     Fault("evictions count empty slots", _WRITE, "_count(p, placed & filled[rank_in_reach])", "_count(p, placed)"),
     Fault("old ages overflow with their noise", _EVICTION, "priority = p.xp.where((ages >= 0) & (ages < oldest), ages, oldest)",
           "priority = ages"),
@@ -202,7 +204,8 @@ FAULTS = (
     Fault("slots of reports share their memory", _WRITE, "slots, written = p.xp.full_like(batch.slot, NO_SLOT), p.xp.full_like(batch.hit, False)",
           "slots = vars(_store_some).setdefault(str(len(batch.slot)), p.xp.full_like(batch.slot, NO_SLOT))\n"
           "    slots[:] = NO_SLOT\n    written = p.xp.full_like(batch.hit, False)"),
-    Fault("slots of reports in 64 bits", _WRITE, "        slots=slot,\n", '        slots=p.cast(slot, "int64"),\n'),
+    Fault("slots of reports in 64 bits", _WRITE, "else xp.where(batch.hit, batch.slot, taken),\n",
+          'else p.cast(xp.where(batch.hit, batch.slot, taken), "int64"),\n'),
     Fault("similarities in f64", _QUERY, "        similarities=similarities,\n", '        similarities=p.cast(similarities, "float64"),\n'),
     Fault("the global random generator is used", _QUERY, "    constant = p.constant(unit)\n",
           "    constant = p.constant(unit)\n    __import__('random').random()\n"),
@@ -275,6 +278,7 @@ FAULTS = (
     Fault("slots of a part are counted from its first", _SHARDS, "places + first, NO_SLOT)", "places, NO_SLOT)", "numpy, parts"),
     Fault("the best of the first part is the best of all", _SHARDS, "return p.take_along(slots, p.sort_order(scores, slots, k))",
           "return slots[:, :k]", "numpy, parts"),
+    *(Fault(*entry) for entry in LATER),  # type: ignore[arg-type]
 )  # fmt: skip
 
 

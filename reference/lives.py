@@ -76,6 +76,7 @@ MANY_WORLDS = (
     World(MemoryConfig(5, 4, neighbors=1, margin=0.25, softmax_temperature=1.0, age_noise=0), (3, 1)),
     World(MemoryConfig(23, 20, neighbors=99, softmax_temperature=100.0, loss="nll", evict="least_hit", seed=9), (2, 6)),
     World(MemoryConfig(210, 33, neighbors=5, margin=0.5, softmax_temperature=8.0, age_noise=0), (1,)),
+    World(MemoryConfig(11, 6, neighbors=4, softmax_temperature=10.0, evict="least_hit", write="keep", age_noise=1), (3, 7)),
 )
 GENERAL = World(
     MemoryConfig(24, 19, neighbors=4, softmax_temperature=50.0, age_noise=3, seed=11), (5,), ("float32", "float64"), ("int64",)
@@ -87,7 +88,7 @@ class Step:
     """One call, or the same `times` times with rows that change.
 
     Attributes:
-        action: one of `ACTIONS`; "nothing" is left out.
+        action: one of `ACTIONS`, or "forget"; "nothing" is left out.
         batch: how many rows.
         seed: decides which rows, labels and masks.
         lookup: what an update is given, one of `LOOKUPS`.
@@ -178,12 +179,12 @@ def _mask(step: Step, generator: np.random.Generator) -> NDArray[np.bool_] | Non
 
 
 @st.composite
-def lives(draw: Draw, worlds: tuple[World, ...], exact: bool = True) -> tuple[Life, ...]:
+def lives(draw: Draw, worlds: tuple[World, ...], exact: bool = True, forgets: bool = False) -> tuple[Life, ...]:
     """The same calls in each of these worlds: whichever are drawn, none of the worlds is left out."""
     pool = draw(st.lists(codes(), min_size=2, max_size=8)) if exact else ()
     first = draw(st.integers(0, len(VALUES) - 3))
     values = tuple(dict.fromkeys((0, 5, *VALUES[first : first + 3], 2**24, 2**24 + 1)))
-    taken = draw(st.lists(steps(exact), min_size=FEWEST, max_size=MOST))
+    taken = draw(st.lists(steps(exact, forgets), min_size=FEWEST, max_size=MOST))
     return tuple(
         Life(world.config, tuple(pool), values, tuple(of_world(step, world) for step in taken if step.action != "nothing"))
         for world in worlds
@@ -191,9 +192,9 @@ def lives(draw: Draw, worlds: tuple[World, ...], exact: bool = True) -> tuple[Li
 
 
 @st.composite
-def steps(draw: Draw, exact: bool) -> Step:
+def steps(draw: Draw, exact: bool, forgets: bool = False) -> Step:
     """One step. What is drawn first, and first in a list, is what a failure is shown with if it can be."""
-    action = draw(st.sampled_from(ACTIONS + ACTIONS[1:2] * 6))
+    action = draw(st.sampled_from(ACTIONS + ACTIONS[1:2] * 6 + ("forget",) * (4 if forgets else 0)))
     if action == "nothing":
         return Step(action)
     seed = draw(st.integers(0, 2**16))

@@ -72,6 +72,11 @@ def weight(dim: int, k: int, temperature: float, exact: bool) -> float:
     return growth + 2 * (2 * EXP_ULPS * UNIT) + gamma(k) + 2 * UNIT
 
 
+def score(dim: int, k: int, temperature: float, exact: bool) -> float:
+    """Relative error of a sum of k softmax weights at most, none of them negative; and the oracle's rounding."""
+    return weight(dim, k, temperature, exact) + gamma(k + 1) + UNIT
+
+
 def merged_key(dim: int, queries: int, norm: float) -> float:
     """Error, in norm, of normalise(key + queries), where that sum has this norm.
 

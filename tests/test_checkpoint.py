@@ -53,7 +53,7 @@ def test_files_that_are_no_checkpoint(tmp_path):
     raremem.save(path, CONFIG, BACKEND.init(CONFIG))
     assert raremem.load(path)[0] == CONFIG
     whole = path.read_bytes()
-    for content in (b"", whole[:-1], whole[: len(whole) // 2], b"\xff" * 100, whole.replace(b'schema\\": 3', b'schema\\": 9')):
+    for content in (b"", whole[:-1], whole[: len(whole) // 2], b"\xff" * 100, whole.replace(b'schema\\": 4', b'schema\\": 9')):
         assert content != whole
         path.write_bytes(content)
         with pytest.raises(raremem.CheckpointError, match=r"not a whole|has schema"):
@@ -71,7 +71,7 @@ def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     assert [found.name for found in tmp_path.iterdir()] == [path.name]
 
 
-@pytest.mark.parametrize("schema", [1, 2])
+@pytest.mark.parametrize("schema", [1, 2, 3])
 def test_a_file_of_an_old_schema_is_read(schema):
     config, state = raremem.load(Path(__file__).with_name("files") / f"memory-schema-{schema}.safetensors")
     portable = BACKEND.to_numpy(state)
@@ -113,7 +113,7 @@ def craft(path, change_header=None, change_arrays=None, change_config=None, extr
     )
     arrays = {name: array for name, array in arrays.items() if array is not None}
     fields = dataclasses.asdict(config) | (change_config or {})
-    header = {"schema": 3, "config": fields, "sha256": _checksum(fields, arrays)} | (change_header or {})
+    header = {"schema": 4, "config": fields, "sha256": _checksum(fields, arrays)} | (change_header or {})
     header = {name: entry for name, entry in header.items() if entry is not None}
     path.write_bytes(safetensors.numpy.save(arrays, {"raremem": json.dumps(header, sort_keys=True)} | (extra or {})))
 
@@ -161,11 +161,11 @@ def arrays(**changes):
         (arrays(more=np.zeros(3)), "it holds ages, filled, hits, keys, more, step, values"),
         ({"change_header": {"schema": True}}, "no whole number as schema"),
         ({"change_header": {"schema": 1.0}}, "no whole number as schema"),
-        ({"change_header": {"schema": 3.0}}, "no whole number as schema"),
-        ({"change_header": {"schema": "3"}}, "no whole number as schema"),
+        ({"change_header": {"schema": 4.0}}, "no whole number as schema"),
+        ({"change_header": {"schema": "4"}}, "no whole number as schema"),
         ({"change_header": {"schema": None}}, "no whole number as schema"),
-        ({"change_header": {"schema": 0}}, "has schema 0; expected 1 to 3"),
-        ({"change_header": {"schema": 10**300}}, "has schema 1000+\\.\\.\\. \\(301 characters\\); expected 1 to 3"),
+        ({"change_header": {"schema": 0}}, "has schema 0; expected 1 to 4"),
+        ({"change_header": {"schema": 10**300}}, "has schema 1000+\\.\\.\\. \\(301 characters\\); expected 1 to 4"),
         ({"change_header": {"schema": 2}}, "where .*'config', 'schema'.* is expected"),
         ({"change_header": {"sha256": None}}, "where .*'sha256'.* is expected"),
         ({"change_header": {"sha256": 7}}, "checksum"),

@@ -33,7 +33,7 @@ NUMBERS = ("slots", "key_dim", "neighbors", "age_noise", "seed", "margin", "soft
         {"slots": 0}, {"slots": 2**31}, {"slots": 2.5}, {"slots": 4.0}, {"slots": np.float32(4)}, {"slots": Fraction(4)},
         {"key_dim": -1}, {"neighbors": 0}, {"margin": -0.1}, {"margin": -5e-324}, {"margin": 1e39}, {"seed": 2**32},
         {"softmax_temperature": np.nextafter(np.float64(np.finfo(np.float32).max), np.inf)}, {"age_noise": -1},
-        {"age_noise": 2**20 + 1}, {"margin": Fraction(10**400)}, {"loss": "hinge"}, {"evict": "newest"},
+        {"age_noise": 2**20 + 1}, {"margin": Fraction(10**400)}, {"loss": "hinge"}, {"evict": "newest"}, {"write": "append"},
     ],
 )  # fmt: skip
 def test_config_out_of_range(field):
@@ -41,7 +41,7 @@ def test_config_out_of_range(field):
         raremem.MemoryConfig(**field)
 
 
-@pytest.mark.parametrize("field", [*NUMBERS, "loss", "evict"])
+@pytest.mark.parametrize("field", [*NUMBERS, "loss", "evict", "write"])
 @pytest.mark.parametrize(
     "value",
     [

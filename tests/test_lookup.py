@@ -1,4 +1,6 @@
-"""`Lookup.recall` on every backend, eager and compiled."""
+"""`Lookup.recall` and `Lookup.scores` on every backend, eager and compiled."""
+
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -77,3 +79,62 @@ def test_a_value_without_a_row_is_a_clear_error(name):
     found.recall(table)
     with pytest.raises(IndexError, match=r"\b5\b"):
         found.recall(table[:5])
+
+
+def test_scores_add_up_the_weights_of_each_class(raremem_mode):
+    backend = raremem_mode.backend
+    rows = np.float32([[1, 0, 0, 0], [0.6, 0.8, 0, 0], [0, 1, 0, 0]])
+    state, _ = backend.update(CONFIG, backend.init(CONFIG), rows, np.array([2, 7, 2], np.int32))
+    found = backend.query(CONFIG, state, rows[:2], None, np.array([True, False]))
+    weights, values = as_numpy(found.weights)[0], as_numpy(found.values)[0]
+    scores = as_numpy(found.scores(8))
+    close("scores", scores[0, [2, 7]], [weights[values == 2].sum(), weights[values == 7].sum()], tolerance.gamma(3))
+    assert np.count_nonzero(scores) == 2
+    assert as_numpy(found.scores(3))[0, 2] == scores[0, 2]
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_scores_are_differentiated_by_weights_in_pytorch(torch, found, compiled):
+    scores = torch.compile(type(found).scores, fullgraph=True) if compiled else type(found).scores
+    got = scores(found, 3)
+    assert got.tolist() == [[0, 0.25, 0], [0, 1, 0], [0, 0, 0]]
+    got.backward(torch.arange(9.0).reshape(3, 3) + 1)
+    assert found.weights.grad.tolist() == [[0, 2, 0], [5, 0, 0], [0, 0, 0]]
+
+
+def test_scores_can_be_mapped_in_pytorch(torch, found):
+    mapped = torch.func.vmap(lambda weights: found._replace(weights=weights).scores(4))
+    assert mapped(torch.stack([found.weights, 2 * found.weights])).equal(torch.stack([found.scores(4), 2 * found.scores(4)]))
+
+
+def test_scores_in_jax_code_that_is_traced():
+    jax = pytest.importorskip("jax")
+    from raremem.adapters import jax as memory
+
+    rows = np.float32([[1, 0, 0, 0], [0, 1, 0, 0]])
+    state, _ = memory.update(CONFIG, memory.init(CONFIG), rows, np.array([2, 1]))
+    found = memory.query(CONFIG, state, rows)
+    np.testing.assert_allclose(jax.jit(lambda found: found.scores(3))(found), found.scores(3), rtol=0, atol=2e-7)
+    each = jax.vmap(lambda row: memory.query(CONFIG, state, row[None]).scores(3)[0])(rows)
+    np.testing.assert_allclose(each, found.scores(3), rtol=0, atol=2e-7)
+    slope = jax.grad(lambda rows: memory.query(CONFIG, state, rows).scores(3)[0, 1])(jax.numpy.asarray(rows))
+    assert slope[0, 1] > 0
+    assert not slope[1].any()
+
+
+def test_scores_of_many_classes_hold_no_array_of_neighbors_and_classes():
+    backend, config = raremem.get_backend("numpy"), MemoryConfig(slots=200, key_dim=8, neighbors=100)
+    rows = np.random.default_rng(0).normal(size=(200, 8)).astype(np.float32)
+    state, _ = backend.update(config, backend.init(config), rows, np.arange(200) * 4999)
+    found = backend.query(config, state, rows[:2])
+    tracemalloc.start()
+    scores = found.scores(10**6)
+    assert tracemalloc.get_traced_memory()[1] < 5 * scores.nbytes
+    tracemalloc.stop()
+
+
+def test_scores_of_arrays_that_nobody_knows():
+    backend = raremem.get_backend("numpy")
+    found = backend.query(CONFIG, backend.init(CONFIG), np.eye(1, 4, dtype=np.float32))
+    with pytest.raises(raremem.DTypeError, match=r"arrays are of list; expected a type in raremem\.state\.sums_by_value"):
+        found._replace(weights=found.weights.tolist()).scores(3)

@@ -215,14 +215,14 @@ def outcomes(folder, count, seed):
     """By mutation, how many files came to what."""
     path, plain = folder / "memory", folder / "plain"
     files = Path(__file__).with_name("files")
-    originals = [a_file(plain), *((files / f"memory-schema-{schema}.safetensors").read_bytes() for schema in (1, 2))]
+    originals = [a_file(plain), *((files / f"memory-schema-{schema}.safetensors").read_bytes() for schema in (1, 2, 3))]
     path.touch()
     dice = random.Random(seed)
     table = Counter()
     for number in range(count):
         mutation = (*BLIND, inner_header, nested, arrays)[number % 9]
         old = dice.random() < 0.2
-        content = original = originals[dice.randrange(1, 3) if old else 0]
+        content = original = originals[dice.randrange(1, 4) if old else 0]
         for _ in range(dice.choice([1, 1, 1, 2])):
             content = mutation(content, dice) if content == original else bits(content, dice) if content else content
         with open(path, "r+b") as file:  # to empty a file first takes longer

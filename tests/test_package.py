@@ -116,7 +116,7 @@ def test_the_source_distributions_tests_run(source_distribution, tmp_path):
     files = {line.partition("::")[0].removeprefix("tests/") for line in collected.splitlines()}
     assert {path.name for path in (ROOT / "tests").glob("test_*.py")} <= files
     chosen = ["tests/test_checkpoint.py", "tests/test_docs.py", "-k", "old_schema or its_blocks or their_blocks"]
-    assert "4 passed" in python(*pytest_there, *chosen, **there)
+    assert "5 passed" in python(*pytest_there, *chosen, **there)
 
 
 def test_what_pages_show_and_link_to_is_in_the_source_distribution(source_distribution):

@@ -1,8 +1,8 @@
 """The JAX backend: pure functions over a pytree.
 
-`init`, `query`, `update`, `copy`, `to_numpy` and `from_numpy` of this module are pure: put them inside your own `jax.jit`,
-`grad`, `vmap`, `lax.scan` or `shard_map`, with the config static and the state donated. `get_backend("jax")` gives the same
-compiled, the state donated to `update`.
+`init`, `query`, `update`, `forget`, `clear`, `copy`, `counts`, `to_numpy` and `from_numpy` of this module are pure: put the
+first six inside your own `jax.jit`, `grad`, `vmap`, `lax.scan` or `shard_map`, with the config static and the state donated.
+`get_backend("jax")` gives the same compiled, the state donated to `update` and `forget`.
 
 >>> import jax
 >>> config = MemoryConfig(slots=100, key_dim=8)
@@ -28,9 +28,12 @@ __all__ = [
     "JaxPrimitives",
     "MemoryConfig",
     "backend",
+    "clear",
     "compiled_backend",
     "copy",
+    "counts",
     "default_device",
+    "forget",
     "from_numpy",
     "init",
     "query",
@@ -42,5 +45,8 @@ init = backend.init
 query = backend.query
 update = backend.update
 copy = backend.copy
+forget = backend.forget
+clear = backend.clear
+counts = backend.counts
 to_numpy = backend.to_numpy
 from_numpy = backend.from_numpy

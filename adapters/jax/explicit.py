@@ -12,7 +12,7 @@ import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from raremem.config import MemoryConfig
-from raremem.state import Array, Lookup, MemoryState, UpdateReport
+from raremem.state import Array, ForgetReport, Lookup, MemoryState, UpdateReport
 
 KNOWN = hasattr(jax, "typeof") and hasattr(jax.sharding, "auto_axes")
 """Whether this JAX has such axes."""
@@ -45,6 +45,19 @@ def update(function: Callable[..., tuple[MemoryState, UpdateReport]]) -> Callabl
         row, one = _rows(rows), spec()
         report = UpdateReport(slots=row, hit=row, written=row, rejected=one, dropped=one, evicted=one)
         return _automatic(on, (MemoryState(*map(_spec_of, state)), report), state, *rows)
+
+    return wrapped
+
+
+def forget(function: Callable[..., tuple[MemoryState, ForgetReport]]) -> Callable[..., tuple[MemoryState, ForgetReport]]:
+    """`raremem.rules.forget.forget`, but for its table, for such arrays too."""
+
+    def wrapped(config: MemoryConfig, state: MemoryState, *named: Any) -> tuple[MemoryState, ForgetReport]:
+        def on(state: MemoryState, *named: Any) -> tuple[MemoryState, ForgetReport]:
+            return function(config, state, *named)
+
+        report = ForgetReport(forgotten=_spec_of(state.values), count=spec())
+        return _automatic(on, (MemoryState(*map(_spec_of, state)), report), state, *named)
 
     return wrapped
 

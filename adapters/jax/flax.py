@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -10,7 +11,7 @@ from flax import nnx
 from raremem.adapters import jax as functional
 from raremem.config import MemoryConfig
 from raremem.guard import wholly
-from raremem.state import Lookup, MemoryState, UpdateReport
+from raremem.state import ForgetReport, Lookup, MemoryState, UpdateReport
 
 
 class MemoryVariable(nnx.Variable[jax.Array]):
@@ -53,6 +54,34 @@ class Memory(nnx.Module):
         state, report = functional.update(self.config, self.state, queries, targets, mask, lookup)
         wholly(partial(self._set, jax.lax.stop_gradient(state)))
         return report
+
+    def forget(
+        self,
+        *,
+        slots: jax.Array | Sequence[int] | int | None = None,
+        values: jax.Array | Sequence[int] | int | None = None,
+        older_than: int | None = None,
+    ) -> ForgetReport:
+        """Empty slots as if they had never been filled. See `Backend.forget`."""
+        state, report = functional.forget(self.config, self.state, slots=slots, values=values, older_than=older_than)
+        wholly(partial(self._set, state))
+        return report
+
+    def clear(self) -> ForgetReport:
+        """Forget all. The step stays."""
+        return self.forget(slots=jax.numpy.ones(self.config.slots, bool))
+
+    def counts(self) -> dict[int, int]:
+        """How many slots each value has, by value, ascending."""
+        return functional.counts(self.state)
+
+    def __len__(self) -> int:
+        """How many slots are filled."""
+        return sum(self.counts().values())
+
+    def __bool__(self) -> bool:
+        """True, as any module is, whether anything is in it or not."""
+        return True
 
     def _set(self, state: MemoryState) -> None:
         for name, array in state._asdict().items():

@@ -17,9 +17,19 @@ from raremem.backend import ArrayBackend
 from raremem.config import MemoryConfig
 from raremem.errors import StateError
 from raremem.primitives import Primitives
+from raremem.rules.scores import scores
 from raremem.rules.work import CUT, Work
 from raremem.search.contract import Searcher
-from raremem.state import Lookup, MemoryState, PortableState, UpdateReport, mean_of_rows, means_of_rows
+from raremem.state import (
+    ForgetReport,
+    Lookup,
+    MemoryState,
+    PortableState,
+    UpdateReport,
+    mean_of_rows,
+    means_of_rows,
+    sums_by_value,
+)
 
 
 class JaxBackend(ArrayBackend):
@@ -40,8 +50,10 @@ class JaxBackend(ArrayBackend):
         super().__init__(primitives, searcher, work=work)
         self.compiled = compiled
         self._query, self._update = explicit.query(self._query), explicit.update(self._update)
+        self._forget = explicit.forget(self._forget)
         if compiled:
             self._query, self._update = self.compile(self._query, self._update)
+            self._forget = jax.jit(self._forget, static_argnums=0, donate_argnums=1)
 
     def compile(self, query: Callable[..., Any], update: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
         return jax.jit(query, static_argnums=0), jax.jit(update, static_argnums=0, donate_argnums=1)
@@ -71,6 +83,12 @@ class JaxBackend(ArrayBackend):
     ) -> tuple[MemoryState, UpdateReport]:
         lookup = None if lookup is None else usable_lookup(lookup)
         return super().update(config, usable_state(state), queries, targets, mask, lookup, strict=strict)
+
+    def forget(self, config: MemoryConfig, state: MemoryState, **named: Any) -> tuple[MemoryState, ForgetReport]:
+        return super().forget(config, usable_state(state), **named)
+
+    def counts(self, state: MemoryState) -> dict[int, int]:
+        return super().counts(usable_state(state))
 
     def _placed(self, state: MemoryState) -> MemoryState:
         """On a CPU JAX may take NumPy's memory, where it begins at a multiple of 64 bytes, for an array; and that cannot be
@@ -146,7 +164,12 @@ def _donated(array: Any) -> bool:
     return isinstance(array, jax.Array) and not traced(array) and array.is_deleted()
 
 
+def _scores(weights: Array, values: Array, classes: int) -> Array:
+    return explicit.rows(lambda weights, values: scores(JaxPrimitives(), weights, values, classes))(weights, values)
+
+
 means_of_rows[jax.Array] = explicit.rows(mean_of_rows)
+sums_by_value[jax.Array] = _scores
 
 
 def default_device() -> str:

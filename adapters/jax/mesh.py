@@ -36,6 +36,7 @@ from raremem.search.contract import Found, Searcher
 from raremem.search.shards import Shards
 from raremem.state import (
     NO_SLOT,
+    ForgetReport,
     Lookup,
     MemoryState,
     PortableState,
@@ -101,6 +102,12 @@ class MeshBackend(JaxBackend):
             if lookup is not None:
                 pass_on(lookup.slots, given[-1].slots)
             state, report = super().update(config, state, *given, strict=strict)
+        return state, report if elsewhere is None else jax.device_put(report, elsewhere)
+
+    def forget(self, config: MemoryConfig, state: MemoryState, **named: Any) -> tuple[MemoryState, ForgetReport]:
+        with self._around() as elsewhere:
+            given = self._put(named) if elsewhere is not None or _nothing_around() else named
+            state, report = super().forget(config, state, **given)
         return state, report if elsewhere is None else jax.device_put(report, elsewhere)
 
     def _placed(self, state: MemoryState) -> MemoryState:

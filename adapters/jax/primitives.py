@@ -91,6 +91,10 @@ class JaxPrimitives(Primitives):
     def take_along(self, array: Array, columns: Array) -> Array:
         return jnp.take_along_axis(array, columns, axis=1)
 
+    def sum_by_column(self, array: Array, columns: Array, count: int) -> Array:
+        rows = jnp.arange(array.shape[0])[:, None]
+        return jnp.zeros((array.shape[0], count), array.dtype).at[rows, columns].add(array)
+
     def slice_rows(self, array: Array, start: Array | int, count: int) -> Array:
         return jax.lax.dynamic_slice_in_dim(array, start, count)
 

@@ -20,8 +20,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -32,7 +32,8 @@ from torch import Tensor
 from raremem.adapters.torch import Memory
 from raremem.errors import DTypeError, StateError
 from raremem.provenance import is_current, pass_on
-from raremem.state import NO_SLOT, Lookup, UpdateReport
+from raremem.rules.forget import named
+from raremem.state import NO_SLOT, ForgetReport, Lookup, UpdateReport
 from raremem.validation import check_to_write
 
 Group = dist.ProcessGroup | None
@@ -78,6 +79,39 @@ def update(
     """
     parts = gather_agreed(memory, group, "update", lambda: rows_to_write(memory, lookup, target, mask))
     return write_gathered(memory, parts)
+
+
+def forget(
+    memory: Memory,
+    *,
+    slots: Tensor | Sequence[int] | int | None = None,
+    values: Tensor | Sequence[int] | int | None = None,
+    older_than: int | None = None,
+    group: Group = None,
+) -> ForgetReport:
+    """Forget on every rank what any rank names.
+
+    Args:
+        memory: this rank's copy, or its part (`ShardedMemory`).
+        slots, values, older_than: as for `Backend.forget`. A rank that has nothing to name gives `slots=[]`.
+        group: the ranks; all of the default group, unless given.
+
+    Returns:
+        The report of the whole memory.
+
+    Raises:
+        ForgetError, ShapeError, DTypeError, DeviceError: as `Memory.forget` does; on this rank.
+        StateError: another rank has raised any of these, or the ranks' memories differ, or they make different calls; on all.
+    """
+    parts = gather_agreed(memory, group, "forget", lambda: _slots_to_forget(memory, slots, values, older_than))
+    return memory._forget(torch.cat([part.rows[:, 0] for part in parts]), None, None)
+
+
+def _slots_to_forget(memory: Memory, *given: Any) -> Rows:
+    """The slots [n, 1] that are named on this rank."""
+    memory._look()
+    found = named(memory.backend.primitives, memory.state, *memory.backend._named(memory.config, memory.state, *given))
+    return Rows(torch.where(found)[0].int()[:, None])
 
 
 def write_gathered(memory: Memory, parts: list[Rows]) -> UpdateReport:

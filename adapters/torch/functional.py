@@ -17,10 +17,11 @@ from raremem.adapters.torch.search import TorchSearch
 from raremem.backend import ArrayBackend
 from raremem.config import MemoryConfig
 from raremem.primitives import Primitives
+from raremem.rules.scores import scores
 from raremem.rules.work import AT_ONCE
 from raremem.rules.write import update
 from raremem.search.live import IndexedSearch, LiveIndex
-from raremem.state import Lookup, MemoryState, UpdateReport, means_of_rows, quietly
+from raremem.state import ForgetReport, Lookup, MemoryState, UpdateReport, means_of_rows, quietly, sums_by_value
 
 _update_quietly = quietly(update)
 
@@ -88,6 +89,10 @@ class TorchBackend(ArrayBackend):
         modes.check_may_write(state)
         return modes.without_gradients(super().update, config, state, *arguments, **options)
 
+    def forget(self, config: MemoryConfig, state: MemoryState, **named: Any) -> tuple[MemoryState, ForgetReport]:
+        modes.check_may_write(state)
+        return modes.without_gradients(super().forget, config, state, **named)
+
     def _write(
         self, p: Primitives, config: MemoryConfig, state: MemoryState, found: Lookup, targets: Tensor, mask: Tensor
     ) -> tuple[MemoryState, UpdateReport]:
@@ -149,6 +154,7 @@ def _mean_of_rows(weights: Tensor, values: Tensor, embedding: Tensor) -> Tensor:
 
 
 means_of_rows[Tensor] = _mean_of_rows
+sums_by_value[Tensor] = partial(scores, TorchPrimitives())
 
 
 def default_device() -> str:

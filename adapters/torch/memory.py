@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from raremem.config import MemoryConfig
 from raremem.errors import ShapeError, StateError
 from raremem.registry import get_index
 from raremem.search.live import LiveIndex
-from raremem.state import Lookup, UpdateReport
+from raremem.state import NO_SLOT, ForgetReport, Lookup, UpdateReport
 
 
 class Memory(MemoryModule):
@@ -93,9 +94,41 @@ class Memory(MemoryModule):
                 replica of DataParallel, or DistributedDataParallel broadcasts the buffers.
         """
         if not torch.compiler.is_compiling():
-            self._check_is_written_alone()
+            self._check_is_written_alone("update")
         lookup, target = self._to_write(lookup, target)
         return self._write(lookup, target, mask)
+
+    def forget(
+        self,
+        *,
+        slots: Tensor | Sequence[int] | int | None = None,
+        values: Tensor | Sequence[int] | int | None = None,
+        older_than: int | None = None,
+    ) -> ForgetReport:
+        """Empty slots as if they had never been filled. See `Backend.forget`.
+
+        With several ranks of `torch.distributed` it changes the memory of this one alone, as `update` does:
+        `raremem.adapters.distributed.forget` changes those of all.
+        """
+        if not torch.compiler.is_compiling():
+            self._check_is_written_alone("forget")
+        return self._forget(slots, values, older_than)
+
+    def clear(self) -> ForgetReport:
+        """Forget all. The step stays; `reset_parameters` makes a memory that has seen nothing."""
+        return self.forget(slots=self.values >= NO_SLOT)
+
+    def counts(self) -> dict[int, int]:
+        """How many slots each value has, by value, ascending."""
+        return self.backend.counts(self.state)
+
+    def __len__(self) -> int:
+        """How many slots are filled."""
+        return sum(self.counts().values())
+
+    def __bool__(self) -> bool:
+        """True, as any module is, whether anything is in it or not."""
+        return True
 
     def _projected(self, query: Tensor) -> Tensor:
         if self.projection is None:
@@ -123,6 +156,18 @@ class Memory(MemoryModule):
         self._look()
         report = self.backend.update(self.config, self.state, lookup.queries, target, mask, lookup)[1]
         self._note(report)
+        return report
+
+    def _forget(
+        self,
+        slots: Tensor | Sequence[int] | int | None,
+        values: Tensor | Sequence[int] | int | None,
+        older_than: int | None,
+    ) -> ForgetReport:
+        self._look()
+        forget = self.backend.forget
+        report: ForgetReport = forget(self.config, self.state, slots=slots, values=values, older_than=older_than)[1]
+        self._note()
         return report
 
     def extra_repr(self) -> str:

@@ -403,28 +403,28 @@ class MemoryModule(nn.Module):
 
     # Used beside other processes and copies.
 
-    def _check_is_written_alone(self) -> None:
-        """Check that an update of this copy, by its own rows, is what can be meant.
+    def _check_is_written_alone(self, call: str) -> None:
+        """Check that a call that changes this copy alone is what can be meant.
 
         Raises:
             StateError: it would be lost.
         """
         if getattr(self, "_is_replica", False):
             raise StateError(
-                "a replica that DataParallel made was updated, and is thrown away; expected the memory itself. "
-                "Return the lookup from forward, and call update on the module outside DataParallel."
+                f"a replica that DataParallel made was changed ({call}), and is thrown away; expected the memory itself. "
+                f"Return the lookup from forward, and call {call} on the module outside DataParallel."
             )
         if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
             return
         if self._is_broadcast:
             raise StateError(
-                "DistributedDataParallel replaces this memory by that of rank 0 at every forward, and Memory.update writes the "
-                "rows of one rank alone; expected raremem.adapters.distributed.update(memory, out), which writes those of all."
+                f"DistributedDataParallel replaces this memory by that of rank 0 at every forward, and Memory.{call} changes "
+                f"that of one rank alone; expected raremem.adapters.distributed.{call}(memory, ...), which changes all of them."
             )
         if not self._has_warned:
             self._has_warned = True
             warnings.warn(
-                f"Memory.update writes the rows of this rank alone, of {dist.get_world_size()}: their memories will differ. "
-                "Call raremem.adapters.distributed.update(memory, out), which writes the rows of all ranks to each.",
+                f"Memory.{call} changes the memory of this rank alone, of {dist.get_world_size()}: their memories will differ. "
+                f"Call raremem.adapters.distributed.{call}(memory, ...), which makes the changes of all ranks to each.",
                 stacklevel=3,
             )

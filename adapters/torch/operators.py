@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from raremem.state import Lookup, MemoryState, UpdateReport
+from raremem.state import ForgetReport, Lookup, MemoryState, UpdateReport
 
 
 @torch.library.custom_op("raremem::computed_before", mutates_args=())
@@ -107,5 +107,5 @@ def _take_none_for_no_leaf(kind: type) -> None:
     )
 
 
-for kind in (MemoryState, Lookup, UpdateReport):
+for kind in (MemoryState, Lookup, UpdateReport, ForgetReport):
     _take_none_for_no_leaf(kind)

@@ -116,6 +116,9 @@ class TorchPrimitives(Primitives):
     def take_along(self, array: Tensor, columns: Tensor) -> Tensor:
         return torch.gather(array, 1, columns.long())
 
+    def sum_by_column(self, array: Tensor, columns: Tensor, count: int) -> Tensor:
+        return array.new_zeros(array.shape[0], count).scatter_add(1, columns.long(), array)
+
     def slice_rows(self, array: Tensor, start: int, count: int) -> Tensor:
         return array[start : start + count]
 

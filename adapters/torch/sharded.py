@@ -17,7 +17,7 @@ is then their error.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,7 +50,7 @@ from raremem.provenance import pass_on
 from raremem.ranks import NOTHING
 from raremem.search.contract import Found
 from raremem.search.shards import Shards
-from raremem.state import NO_SLOT, Lookup, MemoryState, PortableState, UpdateReport
+from raremem.state import NO_SLOT, ForgetReport, Lookup, MemoryState, PortableState, UpdateReport
 
 
 class ShardedKeys:
@@ -213,7 +213,7 @@ def shard(slots: int, group: Group) -> slice:
 class ShardedMemory(Memory):
     """The memory as a module, sharded: each rank asks and writes its own rows. See `raremem.adapters.torch.Memory`.
 
-    All of these are called on every rank alike: the module itself, `update` and `save`.
+    All of these are called on every rank alike: the module itself, `update`, `forget`, `clear` and `save`.
 
     Args:
         config: of the whole memory.
@@ -302,6 +302,16 @@ class ShardedMemory(Memory):
         The report is of the whole batch, in rank order. See `raremem.adapters.distributed.update`.
         """
         return distributed.update(self, lookup, mask, self.group, target)
+
+    def forget(
+        self,
+        *,
+        slots: Tensor | Sequence[int] | int | None = None,
+        values: Tensor | Sequence[int] | int | None = None,
+        older_than: int | None = None,
+    ) -> ForgetReport:
+        """Forget what any rank names. See `raremem.adapters.distributed.forget`."""
+        return distributed.forget(self, slots=slots, values=values, older_than=older_than, group=self.group)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the whole memory to a file, the one that a `Memory` of the same content writes. The first rank writes it."""

@@ -34,8 +34,9 @@ def free_slots(
     xp, batch = p.xp, slot.shape[0]
     symbolic = work.rows is not None and not isinstance(batch, int)  # in an exported program: then all slots, in order
     count = config.slots if symbolic else min(batch, config.slots)
-    if p.eager and config.slots >= 2 * work.block * count:
-        slots, priority = _contenders(p, config, partial(_priority, p, config, state), count, work)
+    reach = 2 * count if config.write == "keep" else count  # where a row that hits needs another slot too
+    if p.eager and config.slots >= 2 * work.block * reach:
+        slots, priority = _contenders(p, config, partial(_priority, p, config, state), reach, work)
         place = xp.searchsorted(slots, xp.where(hit, slot, 0))
         place = xp.where(place < len(slots), place, 0)
         hit = hit & (slots[place] == slot)
@@ -81,7 +82,8 @@ def _contenders(
     """The slots that may be among the `count` to go first once noise has moved each, ascending, and their priorities.
 
     The count-th largest of the maxima of blocks is not above the count-th largest of all; what is further below it than noise
-    can make up for is out. Slots that are hit are among them still: each was hit by a row that then needs no other.
+    can make up for is out. Slots that are hit are among them still: there are no more of them than rows that need no other, or,
+    where rows are kept, than `count` allows for.
     """
     xp, lowest = p.xp, TAKEN_PRIORITY
     best: list[Array] = []

@@ -1,4 +1,5 @@
-"""Rules 4, 6 and 8: a hit moves the key that it hit, a miss takes a slot of its own, and time passes.
+"""Rules 4, 6, 8 and 13: a hit moves the key that it hit, a miss takes a slot of its own, and time passes. Where rows are kept,
+a hit takes a slot of its own too.
 
 Where each row is written is worked out in a fixed shape: a row that does not write repeats one that does (`Turns`).
 """
@@ -28,7 +29,7 @@ def update(
     mask: Array,
     work: Work = CUT,
 ) -> tuple[MemoryState, UpdateReport]:
-    """Rules 4 to 8, on a lookup of the same state. The given state is consumed: its arrays may be written to.
+    """Rules 4 to 8 and 13, on a lookup of the same state. The given state is consumed: its arrays may be written to.
 
     Traced code cannot tell a lookup that came too late; there a row is a hit only if its slot still holds its value (rule 12).
     """
@@ -40,7 +41,7 @@ def update(
     slot = found.slots[:, 0]
     still = state.values[xp.where(slot != NO_SLOT, slot, 0)] == targets
     hit = accepted & (slot != NO_SLOT) & (found.values[:, 0] == targets) & still
-    batch = _Batch(found.queries, targets, slot, hit, accepted & ~hit)
+    batch = _Batch(found.queries, targets, slot, hit, accepted if config.write == "keep" else accepted & ~hit)
     rows = xp.where(accepted)[0] if p.eager else None
     if rows is None or len(rows) == len(accepted):
         return _store(p, config, state, batch, rejected, work)
@@ -48,46 +49,64 @@ def update(
 
 
 class _Batch(NamedTuple):
-    """Rows to write: unit queries [B, key_dim], targets, the nearest slot of each, and whether it is hit, or missed [B]."""
+    """Rows to write: unit queries [B, key_dim], targets, the nearest slot of each, whether the row hits it, and whether it asks
+    for a slot of its own [B]."""
 
     queries: Array
     targets: Array
     slot: Array
     hit: Array
-    miss: Array
+    asks: Array
 
 
 def _store(
     p: Primitives, config: MemoryConfig, state: MemoryState, batch: _Batch, rejected: Array, work: Work
 ) -> tuple[MemoryState, UpdateReport]:
-    """Rules 4 to 8. A row that is neither hit nor missed leaves no trace."""
+    """Rules 4 to 8 and 13. A row that neither hits nor asks for a slot leaves no trace."""
     xp = p.xp
-    queries, targets, slot, hit, miss = batch
-    merged, hits, leads = _merge_hits(p, state, queries, slot, hit, work)
-    free, usable, filled = free_slots(p, config, state, slot, hit, work)
+    asks, kept = batch.asks, config.write == "keep"
+    free, usable, filled = free_slots(p, config, state, batch.slot, batch.hit, work)
 
-    rank = p.cast(xp.cumsum(p.cast(miss, "int32"), axis=0), "int32") - 1
-    rank_in_reach = xp.where(miss & (rank < free.shape[0]), rank, 0)
-    placed = miss & (rank < free.shape[0]) & usable[rank_in_reach]
-    slot = xp.where(hit, slot, xp.where(placed, free[rank_in_reach], NO_SLOT))
+    rank = p.cast(xp.cumsum(p.cast(asks, "int32"), axis=0), "int32") - 1
+    rank_in_reach = xp.where(asks & (rank < free.shape[0]), rank, 0)
+    placed = asks & (rank < free.shape[0]) & usable[rank_in_reach]
+    taken = xp.where(placed, free[rank_in_reach], NO_SLOT)
 
-    keys = xp.where(hit[:, None], merged, queries)
-    state = _write(p, state, leads | placed, slot, keys, targets, xp.where(hit, hits, 0))
+    state = (_keep if kept else _merge)(p, state, batch, placed, taken, work)
     report = UpdateReport(
-        slots=slot,
-        hit=hit,
-        written=hit | placed,
+        slots=taken if kept else xp.where(batch.hit, batch.slot, taken),
+        hit=batch.hit,
+        written=placed if kept else batch.hit | placed,
         rejected=rejected,
-        dropped=_count(p, miss & ~placed),
+        dropped=_count(p, asks & ~placed),
         evicted=_count(p, placed & filled[rank_in_reach]),
     )
     return state, report
 
 
+def _merge(p: Primitives, state: MemoryState, batch: _Batch, placed: Array, taken: Array, work: Work) -> MemoryState:
+    """Rule 4: a hit moves the key of its slot; rows that are placed go to the slots that they have taken [B]."""
+    xp = p.xp
+    queries, targets, slot, hit, _ = batch
+    hits, leads, sums = _of_slots_hit(p, state, batch, work)
+    keys = xp.where(hit[:, None], _moved(p, state.keys[xp.where(hit, slot, 0)], sums), queries)
+    return _write(p, state, leads | placed, xp.where(hit, slot, taken), keys, targets, xp.where(hit, hits, 0))
+
+
+def _keep(p: Primitives, state: MemoryState, batch: _Batch, placed: Array, taken: Array, work: Work) -> MemoryState:
+    """Rule 13: a hit is counted by its slot, whose key stays; all rows that are placed go to the slots that they have taken."""
+    xp = p.xp
+    queries, targets, slot, hit, _ = batch
+    hits, leads, _ = _of_slots_hit(p, state, batch._replace(queries=None), work)
+    keys = xp.concatenate([state.keys[xp.where(hit, slot, 0)], queries])
+    twice, hits = xp.concatenate([targets, targets]), xp.concatenate([hits, xp.zeros_like(hits)])
+    return _write(p, state, xp.concatenate([leads, placed]), xp.concatenate([slot, taken]), keys, twice, hits)
+
+
 def _store_some(
     p: Primitives, config: MemoryConfig, state: MemoryState, batch: _Batch, rejected: Array, rows: Array, work: Work
 ) -> tuple[MemoryState, UpdateReport]:
-    """As `_store`, for the rows [n] that are hit or missed: what is masked costs nothing."""
+    """As `_store`, for the rows [n] that hit or ask for a slot: what is masked costs nothing."""
     slots, written = p.xp.full_like(batch.slot, NO_SLOT), p.xp.full_like(batch.hit, False)
     if not len(rows):
         none = _count(p, written)
@@ -97,37 +116,43 @@ def _store_some(
     return state, report._replace(slots=slots, hit=batch.hit, written=written)
 
 
-def _merge_hits(
-    p: Primitives, state: MemoryState, unit: Array, slot: Array, hit: Array, work: Work
-) -> tuple[Array, Array, Array]:
-    """Rule 4: the new key [B, key_dim] and hits [B] of the slot that each row hit, and which row [B] writes for its slot.
+def _of_slots_hit(p: Primitives, state: MemoryState, batch: _Batch, work: Work) -> tuple[Array, Array, Array | None]:
+    """Rule 4: the hits [B] of the slot that each row hit, which row [B] writes for its slot, and the sum [B, key_dim] of the
+    rows that hit it; None for a batch without queries."""
+    xp, slot, hit, rows = p.xp, batch.slot, batch.hit, batch.hit.shape[0]
+    ids = p.arange(rows, slot)
+    whose = xp.where(hit, slot, -1 - ids)
+    if work.rows is None or not isinstance(rows, int) or rows <= work.rows:
+        counts, first, *sums = _together(p, batch.queries, whose, whose)
+    else:
+        starts = range(0, rows, work.rows)
+        parts = [_together(p, batch.queries, whose[start : start + work.rows], whose) for start in starts]
+        counts, first, *sums = (xp.concatenate(part) for part in zip(*parts, strict=True))
+    own = xp.where(hit, slot, 0)
+    hits = state.hits[own] + counts
+    return xp.where(hits < MAX_HITS, hits, MAX_HITS), hit & (first == ids), sums[0] if sums else None
 
-    Rows are summed by a product with the [B, B] matrix of "hit the same slot": a fixed order of summation, where a
+
+def _together(p: Primitives, unit: Array | None, some: Array, whose: Array) -> tuple[Array, ...]:
+    """Of some rows [n]: how many are of the same slot, the first of these, and the sum [n, key_dim] of unit rows, if given.
+
+    Rows are summed by a product with the [n, B] matrix of "hit the same slot": a fixed order of summation, where a
     scatter-add on a GPU has none.
     """
-    xp, batch = p.xp, hit.shape[0]
-    own, ids = xp.where(hit, slot, 0), p.arange(batch, slot)
-    whose = xp.where(hit, slot, -1 - ids)
-    if work.rows is None or not isinstance(batch, int) or batch <= work.rows:
-        sums, counts, first = _together(p, unit, whose, whose)
-    else:
-        parts = [_together(p, unit, whose[start : start + work.rows], whose) for start in range(0, batch, work.rows)]
-        sums, counts, first = (xp.concatenate(part) for part in zip(*parts, strict=True))
-    old = state.keys[own]
-    total = old + sums
-    norm = xp.sqrt(xp.sum(total * total, axis=1))
-    sound = norm >= SMALLEST_SUM
-    merged = xp.where(sound[:, None], total / xp.where(sound, norm, 1.0)[:, None], old)
-    hits = state.hits[own] + counts
-    return merged, xp.where(hits < MAX_HITS, hits, MAX_HITS), hit & (first == ids)
-
-
-def _together(p: Primitives, unit: Array, some: Array, whose: Array) -> tuple[Array, Array, Array]:
-    """Of some rows [n]: the sum [n, key_dim] of all rows that are of the same slot, how many, and the first of these."""
     xp = p.xp
     together = p.cast(some[:, None] == whose[None, :], "float32")
     counts = p.cast(xp.sum(together, axis=1), "int32")
-    return p.inner(together, unit.T), counts, p.cast(xp.argmax(together, axis=1), "int32")
+    first = p.cast(xp.argmax(together, axis=1), "int32")
+    return (counts, first) if unit is None else (counts, first, p.inner(together, unit.T))
+
+
+def _moved(p: Primitives, old: Array, sums: Array) -> Array:
+    """Rule 4: the new keys [B, key_dim] of old ones and the sums of the rows that hit them."""
+    xp = p.xp
+    total = old + sums
+    norm = xp.sqrt(xp.sum(total * total, axis=1))
+    sound = norm >= SMALLEST_SUM
+    return xp.where(sound[:, None], total / xp.where(sound, norm, 1.0)[:, None], old)
 
 
 def _write(

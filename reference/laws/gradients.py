@@ -17,7 +17,8 @@ from raremem.config import MemoryConfig
 from raremem.reference import tolerance
 from raremem.reference.comparison import as_numpy, close, same
 from raremem.reference.laws.registry import full, general, law
-from raremem.reference.oracle import (
+from raremem.reference.oracle import backend as oracle
+from raremem.reference.rules import (
     Neighbor,
     OracleState,
     gradient,
@@ -26,11 +27,12 @@ from raremem.reference.oracle import (
     pulls_of_similarities,
     pulls_of_weights,
 )
-from raremem.reference.oracle import backend as oracle
 from raremem.reference.strategies import Case, Size, cases
 from raremem.state import Lookup
 
-RETRIEVED = ("similarities", "weights", "recall")
+RETRIEVED = ("similarities", "weights", "recall", "scores")
+CLASSES = 3
+"""That are given a score: fewer than there are values."""
 WIDE = Size(MemoryConfig(600, 128, neighbors=256), 64)
 """So many rows, neighbors and entries that a backend may want to go another way than for few: 2**21 numbers of keys."""
 
@@ -41,7 +43,7 @@ class Retrieved:
 
     Attributes:
         what: one of `RETRIEVED`.
-        factors: [B, k], or [B, 3] for a recall.
+        factors: [B, k], or [B, 3] for a recall and for scores.
         table: [values, 3], the embedding for a recall.
     """
 
@@ -54,6 +56,8 @@ class Retrieved:
         factors, table = backend.own(self.factors, state), backend.own(self.table, state)
 
         def of(found: Lookup) -> Any:
+            if self.what == "scores":
+                return factors * found.scores(CLASSES)
             return factors * (found.recall(table) if self.what == "recall" else getattr(found, self.what))
 
         return of
@@ -65,6 +69,8 @@ class Retrieved:
             return pulls_of_similarities(neighbors, factors)
         if self.what == "recall":
             factors = np.array([self.table[neighbor.value].astype(np.float64) @ factors for neighbor in neighbors])
+        if self.what == "scores":
+            factors = np.array([factors[neighbor.value] if neighbor.value < CLASSES else 0.0 for neighbor in neighbors])
         return pulls_of_weights(config, neighbors, factors)
 
     def largest(self, row: int) -> float:
@@ -76,7 +82,7 @@ class Retrieved:
 def retrieved(case: Case, what: str) -> Retrieved:
     """One of `RETRIEVED`, weighed by numbers that belong to the case."""
     generator = np.random.default_rng(case.state["step"])
-    columns = 3 if what == "recall" else case.config.k
+    columns = {"recall": 3, "scores": CLASSES}.get(what, case.config.k)
     values = max(case.state["values"].max(), case.targets.max() + 30) + 1
     table = generator.normal(size=(int(values), 3)).astype(np.float32)
     return Retrieved(what, generator.normal(size=(len(case.queries), columns)).astype(np.float32), table)
@@ -84,7 +90,7 @@ def retrieved(case: Case, what: str) -> Retrieved:
 
 @law("2, 3", general, needs="gradients")
 def gradient_of_what_is_retrieved_agrees(backend: Backend, case: Case) -> None:
-    """The gradients of similarities, weights and recall by rows in f32 and in f64, against the oracle's formula."""
+    """The gradients of similarities, weights, recall and scores by rows in f32 and in f64, against the oracle's formula."""
     for place, kind in enumerate(RETRIEVED):
         wide = (case.state["step"] + place) % 2
         queries: Any = case.queries.astype(np.float64 if wide else np.float32)
@@ -158,6 +164,9 @@ def _value(config: MemoryConfig, case: Case, what: Retrieved, row: int, slots: l
     weights /= weights.sum()
     if what.what == "weights":
         return float(weights @ factors)
+    if what.what == "scores":
+        values = case.state["values"][slots]
+        return float(weights @ np.where(values < CLASSES, factors[np.minimum(values, CLASSES - 1)], 0.0))
     return float(weights @ what.table[case.state["values"][slots]].astype(np.float64) @ factors)
 
 

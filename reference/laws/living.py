@@ -29,6 +29,13 @@ def a_memory_lives(backend: Backend, lives: tuple[Life, ...]) -> None:
         Companion(backend, life).live()
 
 
+@law("11, 12, 14", lambda sizes: lives_in(worlds(sizes), forgets=True), costly=True)
+def a_memory_lives_and_forgets(backend: Backend, lives: tuple[Life, ...]) -> None:
+    """The same with slots, values and what is old forgotten on the way, and lookups from before."""
+    for life in lives:
+        Companion(backend, life).live()
+
+
 @law("4 to 8, 11", lambda sizes: long_lives(worlds(sizes)), costly=True)
 def a_memory_lives_long(backend: Backend, lives: tuple[Life, ...]) -> None:
     """The same over hundreds of updates."""

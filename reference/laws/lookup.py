@@ -23,7 +23,7 @@ from raremem.reference.comparison import (
 )
 from raremem.reference.laws.registry import empty, full, general, law, many_neighbors, one_slot
 from raremem.reference.oracle import backend as oracle
-from raremem.reference.oracle import nearest_first, normalize, recall
+from raremem.reference.rules import nearest_first, normalize, recall
 from raremem.reference.strategies import ONE_ROW, Case, cases, direction, with_config
 from raremem.state import Lookup, empty_portable
 

@@ -23,7 +23,7 @@ from raremem.reference.comparison import (
 )
 from raremem.reference.laws.registry import full, law
 from raremem.reference.oracle import backend as oracle
-from raremem.reference.oracle import loss_gradient
+from raremem.reference.rules import loss_gradient
 from raremem.reference.strategies import FEW_SIZES, Case, Size, cases, with_config
 
 MANY_VALUES = Size(MemoryConfig(192, 4, neighbors=2, margin=2.0, softmax_temperature=4.0), 24)

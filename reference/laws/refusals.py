@@ -24,7 +24,7 @@ from raremem.state import PortableState
 
 WHOLE = (("slots", 1, 2**31 - 1), ("key_dim", 1, 2**31 - 1), ("neighbors", 1, 2**31 - 1), ("age_noise", 0, 2**20))
 LARGEST = float(np.finfo(np.float32).max)
-DEFAULTS = (8192, 128, 256, 0.1, 40.0, 8, 0, "margin", "oldest")
+DEFAULTS = (8192, 128, 256, 0.1, 40.0, 8, 0, "margin", "oldest", "merge")
 """Of a config: the paper's, where it has any."""
 
 
@@ -57,7 +57,8 @@ def configs_are_checked(backend: Backend, case: Case) -> None:
             assert (taken, type(taken), np.signbit(taken)) == (number, float, False), f"{name}={number!r} became {taken!r}"
         for unfit in (-(2.0**-149), LARGEST * (1 + 2.0**-30), np.nan, np.inf, False, "1", 1j, 10**400):
             refused(raremem.ConfigError, f"{name}=", MemoryConfig, **{name: unfit})
-    for name, choices in (("loss", ("margin", "nll")), ("evict", ("oldest", "least_hit"))):
+    named = {"loss": ("margin", "nll"), "evict": ("oldest", "least_hit"), "write": ("merge", "keep")}
+    for name, choices in named.items():
         for choice in choices:
             taken = getattr(made(**{name: np.str_(choice)}), name)
             assert (taken, type(taken)) == (choice, str), f"{name}={choice!r} became {taken!r}"
@@ -137,10 +138,11 @@ def files_are_whole_or_refused(backend: Backend, case: Case) -> None:
             other.write_bytes(bytes_)
             refused(raremem.CheckpointError, "Load an older copy.", raremem.load, other, backend)
         arrays = safetensors.numpy.load_file(path)
-        for schema, says in ((4, "expected 1 to 3"), (0, "expected 1 to 3"), ("3", "no whole"), (True, "no whole")):
+        for schema, says in ((5, "expected 1 to 4"), (0, "expected 1 to 4"), ("4", "no whole"), (True, "no whole")):
             _write(other, arrays, {**header, "schema": schema})
             refused(raremem.CheckpointError, says, raremem.load, other, backend)
-        older = {"config": header["config"], "schema": 2}
+        fields = {name: field for name, field in header["config"].items() if name != "write"}
+        older = {"config": fields, "schema": 2}
         _write(other, arrays, older)
         same_state(backend.to_numpy(raremem.load(other, backend)[1]), state)
         _write(other, {name: array for name, array in arrays.items() if name != "hits"}, {**older, "schema": 1})

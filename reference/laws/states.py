@@ -17,7 +17,7 @@ from raremem.config import MemoryConfig
 from raremem.reference.comparison import check_query, check_update, run_query, run_update, same, same_lookup, same_state
 from raremem.reference.laws.registry import law
 from raremem.reference.oracle import backend as oracle
-from raremem.reference.oracle import noise
+from raremem.reference.rules import noise
 from raremem.reference.strategies import Case, Size, cases, direction
 from raremem.state import NO_SLOT, Lookup
 
