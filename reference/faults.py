@@ -187,7 +187,7 @@ FAULTS = (
     Fault("a lookup is used however late", "raremem.provenance", "    if (made_at[accepted] != now).any():\n        return False\n",
           "    return True\n"),
     Fault("a lookup of another memory is taken", "raremem.provenance", "(known and own is not of) or ", ""),
-    Fault("a copy of a lookup of another memory is taken for a late one", "raremem.provenance", "    if known:\n        return False\n",
+    Fault("a copy of a lookup of another memory is taken for a late one", "raremem.provenance", "    if known or _found_what_is_empty(p, state, lookup, accepted):\n        return False\n",
           "    return False\n"),
     Fault("a lookup's step is that of the update to come", _QUERY, "step=xp.where(accepted, state.step, 0),",
           "step=xp.where(accepted, state.step + 1, 0),"),
