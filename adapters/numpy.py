@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,8 @@ from raremem import ranks
 from raremem.backend import ArrayBackend
 from raremem.config import MAX_INT32
 from raremem.primitives import Primitives, set_all
-from raremem.rules.scores import scores
 from raremem.search.shortlist import Shortlist
-from raremem.state import MemoryState, mean_of_rows, means_of_rows, quietly, sums_by_value
+from raremem.state import MemoryState, backends_of, quietly
 
 Array = NDArray[Any]
 
@@ -139,10 +137,8 @@ class NumpyBackend(ArrayBackend):
     update = quietly(ArrayBackend.update)
     forget = quietly(ArrayBackend.forget)
     to_numpy = quietly(ArrayBackend.to_numpy)
-
-
-means_of_rows[np.ndarray] = quietly(mean_of_rows)
-sums_by_value[np.ndarray] = quietly(partial(scores, NumpyPrimitives()))
+    recall = quietly(ArrayBackend.recall)
+    scores = quietly(ArrayBackend.scores)
 
 
 def default_device() -> str:
@@ -151,4 +147,5 @@ def default_device() -> str:
 
 
 backend = NumpyBackend()
+backends_of[np.ndarray] = backend
 BACKENDS = {None: backend, False: backend}

@@ -17,6 +17,7 @@ from .primitives import Primitives
 from .provenance import Lineage, is_current, lineage_of, note, pass_on, pass_on_changed
 from .rules.forget import forget
 from .rules.query import query, sound_rows
+from .rules.scores import scores
 from .rules.work import CUT, Work
 from .rules.write import update
 from .search.contract import Searcher
@@ -214,6 +215,14 @@ class ArrayBackend(Backend):
         self, p: Primitives, config: MemoryConfig, state: MemoryState, found: Lookup, targets: Array, mask: Array
     ) -> tuple[MemoryState, UpdateReport]:
         return update(p, config, state, found, targets, mask, self.work)
+
+    def recall(self, weights: Array, values: Array, embedding: Array) -> Array:
+        """`Lookup.recall`: [B, dim], by weights and values [B, k] and an embedding [values, dim]."""
+        return (weights[:, :, None] * embedding[values]).sum(1)
+
+    def scores(self, weights: Array, values: Array, classes: int) -> Array:
+        """`Lookup.scores`, of weights and values [B, k]: [B, classes]."""
+        return scores(self.table_for(weights, values), weights, values, classes)
 
     def counts(self, state: MemoryState) -> dict[int, int]:
         return count_values(self.in_turn(state, False, lambda: self.primitives.to_numpy(state.values)))

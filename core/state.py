@@ -7,7 +7,7 @@ every framework already knows how to walk them (a JAX pytree, a torch pytree).
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -20,12 +20,8 @@ from .errors import DTypeError, ShapeError, StateError
 Array = Any
 """An array of whichever framework the backend is made of."""
 
-means_of_rows: dict[type, Callable[[Array, Array, Array], Array]] = {}
-"""What `Lookup.recall` does with weights, values and an embedding where a framework has better: by the type of its arrays."""
-
-sums_by_value: dict[type, Callable[[Array, Array, int], Array]] = {}
-"""What `Lookup.scores` does with weights, values and a number of classes, by the type of its arrays: `raremem.rules.scores`
-over a framework's table."""
+backends_of: dict[type, Any] = {}
+"""The backend of each type of arrays, which `Lookup.recall` and `Lookup.scores` ask. An adapter enters its own."""
 
 quietly = np.errstate(all="ignore")
 """Decorates what works in NumPy: its errors and warnings of numbers that wrap, vanish or are not finite are left out there,
@@ -105,9 +101,9 @@ class Lookup(NamedTuple):
 
         Raises:
             IndexError: a value has no row. (JAX, and what is compiled or on a GPU, cannot see that.)
+            DTypeError: as `scores` does.
         """
-        own = (mean for arrays, mean in means_of_rows.items() if isinstance(embedding, arrays))
-        return next(own, mean_of_rows)(self.weights, self.values, embedding)
+        return _backend_of(self.weights).recall(self.weights, self.values, embedding)
 
     def scores(self, classes: int) -> Array:
         """How much weight the neighbors of each class have: the sums of the weights by their values. Differentiable.
@@ -122,22 +118,22 @@ class Lookup(NamedTuple):
 
         Raises:
             ShapeError: `classes` is no whole number, or less than 1.
-            DTypeError: the arrays are of a framework that nobody has entered in `raremem.state.sums_by_value`.
+            DTypeError: the arrays are of a framework that nobody has entered in `raremem.state.backends_of`.
         """
         if isinstance(classes, bool) or not isinstance(classes, (int, np.integer)) or classes < 1:
             raise ShapeError(f"classes={shown(classes)}: expected a whole number, 1 or more.")
-        for arrays, sums in sums_by_value.items():
-            if isinstance(self.weights, arrays):
-                return sums(self.weights, self.values, int(classes))
-        raise DTypeError(
-            f"the lookup's arrays are of {type(self.weights).__name__}; expected a type in raremem.state.sums_by_value. Enter "
-            "yours there: sums_by_value[type] = functools.partial(raremem.rules.scores.scores, table)."
-        )
+        return _backend_of(self.weights).scores(self.weights, self.values, int(classes))
 
 
-def mean_of_rows(weights: Array, values: Array, embedding: Array) -> Array:
-    """The means [B, dim] of rows of an embedding [values, dim]: those of values [B, k], by their weights [B, k]."""
-    return (weights[:, :, None] * embedding[values]).sum(1)
+def _backend_of(array: Array) -> Any:
+    """The backend whose arrays are of this type."""
+    for kind, backend in backends_of.items():
+        if isinstance(array, kind):
+            return backend
+    raise DTypeError(
+        f"the lookup's arrays are of {type(array).__name__}; expected a type in raremem.state.backends_of. "
+        "Enter your backend there: backends_of[type] = backend."
+    )
 
 
 class UpdateReport(NamedTuple):

@@ -1,50 +1,50 @@
-"""Planted faults of the rules that came after the paper's: see `raremem.reference.faults`, which plants them.
+"""Planted faults of the rules that came after the paper's: see `raremem.reference.faults`."""
 
-An entry is the name of a fault, the module, the text that stands there once, the wrong text; and perhaps the backend that shows
-it, and whether compiled.
-"""
+from __future__ import annotations
+
+from raremem.reference.planting import Fault
 
 _WRITE, _EVICTION, _FORGET, _SCORES = (f"raremem.rules.{name}" for name in ("write", "eviction", "forget", "scores"))
 _NUMPY, _TORCH = "raremem.adapters.numpy", "raremem.adapters.torch.primitives"
 
-LATER: tuple[tuple[str | bool, ...], ...] = (
+LATER = (
     # Of rows that are kept (13).
-    ("a row that is kept moves the key that it hit", _WRITE, "keys = xp.concatenate([state.keys[xp.where(hit, slot, 0)], queries])",
-     "keys = xp.concatenate([queries, queries])"),
-    ("a row that hits is not kept", _WRITE, 'accepted if config.write == "keep" else accepted & ~hit', "accepted & ~hit"),
-    ("where rows are kept no hit is counted", _WRITE, "twice, hits = xp.concatenate([targets, targets]), xp.concatenate([hits, xp.zeros_like(hits)])",
-     "twice, hits = xp.concatenate([targets, targets]), xp.concatenate([state.hits[xp.where(hit, slot, 0)], xp.zeros_like(hits)])"),
-    ("a row that is kept takes over the hits", _WRITE, "xp.concatenate([hits, xp.zeros_like(hits)])", "xp.concatenate([hits, hits])"),
-    ("where rows are kept a hit makes no slot younger", _WRITE, "xp.concatenate([leads, placed]), xp.concatenate([slot, taken])",
-     "xp.concatenate([leads & ~leads, placed]), xp.concatenate([slot, taken])"),
-    ("a row that is kept is reported where it hit", _WRITE, "slots=taken if kept else xp.where(batch.hit, batch.slot, taken)",
-     "slots=xp.where(batch.hit, batch.slot, taken)"),
-    ("a row that hits is reported as kept whether it is or not", _WRITE, "written=placed if kept else batch.hit | placed", "written=batch.hit | placed"),
-    ("where rows are kept too few slots are looked at for room", _EVICTION, 'reach = 2 * count if config.write == "keep" else count', "reach = count"),
+    Fault("a row that is kept moves the key that it hit", _WRITE, "keys = xp.concatenate([state.keys[xp.where(hit, slot, 0)], queries])",
+     "keys = xp.concatenate([queries, queries])", law="kept_rows_agree"),
+    Fault("a row that hits is not kept", _WRITE, 'accepted if config.write == "keep" else accepted & ~hit', "accepted & ~hit", law="kept_rows_agree"),
+    Fault("where rows are kept no hit is counted", _WRITE, "twice, hits = xp.concatenate([targets, targets]), xp.concatenate([hits, xp.zeros_like(hits)])",
+     "twice, hits = xp.concatenate([targets, targets]), xp.concatenate([state.hits[xp.where(hit, slot, 0)], xp.zeros_like(hits)])", law="kept_rows_agree"),
+    Fault("a row that is kept takes over the hits", _WRITE, "xp.concatenate([hits, xp.zeros_like(hits)])", "xp.concatenate([hits, hits])", law="kept_rows_agree"),
+    Fault("where rows are kept a hit makes no slot younger", _WRITE, "xp.concatenate([leads, placed]), xp.concatenate([slot, taken])",
+     "xp.concatenate([leads & ~leads, placed]), xp.concatenate([slot, taken])", law="kept_rows_agree"),
+    Fault("a row that is kept is reported where it hit", _WRITE, "slots=taken if kept else xp.where(batch.hit, batch.slot, taken)",
+     "slots=xp.where(batch.hit, batch.slot, taken)", law="kept_rows_agree"),
+    Fault("a row that hits is reported as kept whether it is or not", _WRITE, "written=placed if kept else batch.hit | placed", "written=batch.hit | placed", law="kept_rows_agree"),
+    Fault("where rows are kept too few slots are looked at for room", _EVICTION, 'reach = 2 * count if config.write == "keep" else count', "reach = count", law="there_is_room_beside_the_oldest"),
     # Of what is forgotten (14).
-    ("a slot that is forgotten keeps its key", _FORGET, 'keys = xp.broadcast_to(p.cast(none, "float32")[:, None], (slots.shape[0], config.key_dim))',
-     "keys = state.keys[slots]"),
-    ("a slot that is forgotten keeps its key in what is traced", _FORGET, "keys=xp.where(keys_left[:, None], state.keys, 0.0)",
-     "keys=state.keys", "jax"),
-    ("a slot that is forgotten keeps its value", _FORGET, "none + NO_SLOT, none, none, state.step", "state.values[slots], none, none, state.step"),
-    ("a slot that is forgotten keeps its hits", _FORGET, "none + NO_SLOT, none, none, state.step", "none + NO_SLOT, none, state.hits[slots], state.step"),
-    ("a slot that is forgotten keeps its age", _FORGET, "none + NO_SLOT, none, none, state.step", "none + NO_SLOT, state.last_used[slots], none, state.step"),
-    ("time passes when something is forgotten", _FORGET, "none + NO_SLOT, none, none, state.step", "none + NO_SLOT, none, none, state.step + 1"),
-    ("of many values the first alone are forgotten", _FORGET, "range(0, values.shape[0], COMPARED)", "range(0, 1, COMPARED)"),
-    ("an age that is the bound is forgotten", _FORGET, "xp.where(ages >= 0, ages, MAX_INT32) > older_than", "xp.where(ages >= 0, ages, MAX_INT32) >= older_than"),
-    ("the oldest are taken for new", _FORGET, "xp.where(ages >= 0, ages, MAX_INT32) > older_than", "ages > older_than"),
-    ("a slot of -1 is the last", _FORGET, "(numbers >= 0) & (numbers < none.shape[0])", "(numbers < none.shape[0])"),
-    ("empty slots are forgotten", _FORGET, "return filled & found", "return found"),
-    ("what all name is forgotten", _FORGET, "found = found | (slots if", "found = found & (slots if"),
-    ("a copy of a lookup is of another memory once its slot is forgotten", "raremem.provenance",
-     "if known or _found_what_is_empty(p, state, lookup, accepted):", "if known:"),
-    ("an index outlives what it holds", "raremem.backend", "            self.index.drop()\n", "            pass\n", "numpy, index"),
+    Fault("a slot that is forgotten keeps its key", _FORGET, 'keys = xp.broadcast_to(p.cast(none, "float32")[:, None], (slots.shape[0], config.key_dim))',
+     "keys = state.keys[slots]", law="no_byte_is_left"),
+    Fault("a slot that is forgotten keeps its key in what is traced", _FORGET, "keys=xp.where(keys_left[:, None], state.keys, 0.0)",
+     "keys=state.keys", "jax", law="no_byte_is_left"),
+    Fault("a slot that is forgotten keeps its value", _FORGET, "none + NO_SLOT, none, none, state.step", "state.values[slots], none, none, state.step", law="what_is_named_is_forgotten"),
+    Fault("a slot that is forgotten keeps its hits", _FORGET, "none + NO_SLOT, none, none, state.step", "none + NO_SLOT, none, state.hits[slots], state.step", law="no_byte_is_left"),
+    Fault("a slot that is forgotten keeps its age", _FORGET, "none + NO_SLOT, none, none, state.step", "none + NO_SLOT, state.last_used[slots], none, state.step", law="no_byte_is_left"),
+    Fault("time passes when something is forgotten", _FORGET, "none + NO_SLOT, none, none, state.step", "none + NO_SLOT, none, none, state.step + 1", law="what_is_named_is_forgotten"),
+    Fault("of many values the first alone are forgotten", _FORGET, "range(0, values.shape[0], COMPARED)", "range(0, 1, COMPARED)", law="what_is_named_is_forgotten"),
+    Fault("an age that is the bound is forgotten", _FORGET, "xp.where(ages >= 0, ages, MAX_INT32) > older_than", "xp.where(ages >= 0, ages, MAX_INT32) >= older_than", law="what_is_named_is_forgotten"),
+    Fault("the oldest are taken for new", _FORGET, "xp.where(ages >= 0, ages, MAX_INT32) > older_than", "ages > older_than"),
+    Fault("a slot of -1 is the last", _FORGET, "(numbers >= 0) & (numbers < none.shape[0])", "(numbers < none.shape[0])"),
+    Fault("empty slots are forgotten", _FORGET, "return filled & found", "return found", law="what_is_named_is_forgotten"),
+    Fault("what all name is forgotten", _FORGET, "found = found | (slots if", "found = found & (slots if", law="what_is_named_is_forgotten"),
+    Fault("a copy of a lookup is of another memory once its slot is forgotten", "raremem.provenance",
+     "if known or _found_what_is_empty(p, state, lookup, accepted):", "if known:", law="a_lookup_does_not_outlive_what_it_found"),
+    Fault("an index outlives what it holds", "raremem.backend", "            self.index.drop()\n", "            pass\n", "numpy, index", law="no_byte_is_left"),
     # Of scores (15).
-    ("values of many classes count for the first", _SCORES, "xp.where(counts, weights, 0.0)", "weights"),
-    ("values beyond the classes count for those of other rows", _SCORES, "& (values < classes)", ""),
-    ("the last class has no score", _SCORES, "(values < classes)", "(values < classes - 1)"),
-    ("no gradient to scores", _SCORES, "xp.where(counts, weights, 0.0)", "xp.where(counts, p.constant(weights), 0.0)", "torch"),
-    ("of a class the last neighbor alone counts", _TORCH, ".scatter_add(1, columns.long(), array)", ".scatter(1, columns.long(), array)", "torch"),
-    ("scores of one row are added to the next", _NUMPY, "places = columns + count * np.arange(len(columns))[:, None]",
-     "places = (columns + count * np.arange(len(columns))[:, None] + count) % (count * len(columns))"),
+    Fault("values of many classes count for the first", _SCORES, "xp.where(counts, weights, 0.0)", "weights", law="scores_are_sums_of_weights"),
+    Fault("values beyond the classes count for those of other rows", _SCORES, "& (values < classes)", "", law="scores_are_sums_of_weights"),
+    Fault("the last class has no score", _SCORES, "(values < classes)", "(values < classes - 1)", law="scores_are_sums_of_weights"),
+    Fault("no gradient to scores", _SCORES, "xp.where(counts, weights, 0.0)", "xp.where(counts, p.constant(weights), 0.0)", "torch", law="gradient_of_what_is_retrieved_agrees"),
+    Fault("of a class the last neighbor alone counts", _TORCH, ".scatter_add(1, columns.long(), array)", ".scatter(1, columns.long(), array)", "torch", law="scores_are_sums_of_weights"),
+    Fault("scores of one row are added to the next", _NUMPY, "places = columns + count * np.arange(len(columns))[:, None]",
+     "places = (columns + count * np.arange(len(columns))[:, None] + count) % (count * len(columns))", law="scores_are_sums_of_weights"),
 )  # fmt: skip

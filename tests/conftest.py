@@ -4,7 +4,9 @@ Most of the time of a test of JAX is compiling: four such tests took 31 seconds 
 are kept by processor, since a program made for one may crash on another.
 """
 
+import ctypes
 import gc
+import multiprocessing
 import os
 import platform
 import sys
@@ -28,6 +30,10 @@ os.environ.setdefault("TRITON_INTERPRET", "1")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / "build" / "jax-programs" / _processor()))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+multiprocessing.set_forkserver_preload(["raremem.adapters.torch.sharded", "raremem.reference.laws"])
+"""Ranks that are forks of a process with these imported start in a tenth of a second, and not in two or three."""
+
+C = ctypes.CDLL(None) if os.name == "posix" else None
 
 
 def _what_is_set():
@@ -54,22 +60,29 @@ def nothing_stays_set():
 
 
 class Small:
-    """Gives up what JAX and PyTorch have compiled when a process has grown much by it: without, each grew to over 5 GB."""
+    """Gives up what JAX and PyTorch have compiled when a process has grown large by it."""
 
-    def __init__(self, most=2**29):
-        self.most, self.before = most, 0
+    def __init__(self, most=3 * 2**29, step=2**28):
+        self.most, self.step, self.before = most, step, 0
 
     @pytest.hookimpl(trylast=True)
-    def pytest_runtest_teardown(self, item):
+    def pytest_runtest_teardown(self):
         size = self.size()
-        if size - self.before < self.most:
+        if size < max(self.most, self.before + self.step):
             return
         if "jax" in sys.modules:
             sys.modules["jax"].clear_caches()
         if "torch._dynamo" in sys.modules:
             sys.modules["torch"].compiler.reset()
         gc.collect()
+        self.give_back()
         self.before = self.size()
+
+    @staticmethod
+    def give_back():
+        """What is free goes back to the system. glibc keeps it, so that a process is as large as it ever was."""
+        if hasattr(C, "malloc_trim"):
+            C.malloc_trim(0)
 
     @staticmethod
     def size():
@@ -83,3 +96,24 @@ class Small:
 def pytest_configure(config):
     """For the laws in reference/conformance too."""
     config.pluginmanager.register(Small())
+
+
+LONGEST = "torch-compiled", "test_mesh", "jax-compiled", "jax-eager", "test_faults", "test_sharded", "torch-eager"
+"""They are begun first, so that no process is left with one of them alone."""
+
+
+def _group(item):
+    """The backend and mode of a law, the file of another test: what one of a group has compiled, the next one uses."""
+    mode = getattr(item, "callspec", None) and item.callspec.params.get("raremem_mode")
+    return str(mode or item.path.stem)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Groups for `--dist loadgroup`: a group is run by one process."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    groups = {item: _group(item) for item in items}
+    items.sort(key=lambda item: LONGEST.index(groups[item]) if groups[item] in LONGEST else len(LONGEST))
+    for item, group in groups.items():
+        item.add_marker(pytest.mark.xdist_group(group))

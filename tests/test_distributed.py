@@ -3,6 +3,7 @@
 import datetime
 import os
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ LARGE = MemoryConfig(slots=20_011, key_dim=16, neighbors=4)
 """So large that PyTorch keeps its keys in bf16 too."""
 STEPS = 12
 TIMEOUT = datetime.timedelta(seconds=20)
+spawn = partial(processes.start_processes, start_method="forkserver")
 
 
 def batch(step, ranks):
@@ -52,7 +54,7 @@ def train_on_a_rank(rank, ranks, folder):
 
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_ranks_equal_one_process_with_the_whole_batch(ranks, tmp_path):
-    processes.spawn(train_on_a_rank, (ranks, str(tmp_path)), nprocs=ranks)
+    spawn(train_on_a_rank, (ranks, str(tmp_path)), nprocs=ranks)
     alone = Memory(CONFIG)
     reports = []
     for step in range(STEPS):
@@ -85,7 +87,7 @@ def die_on_a_rank(rank, ranks, folder):
 
 
 def test_a_rank_that_dies_is_an_error_on_the_others(tmp_path):
-    processes.spawn(die_on_a_rank, (2, str(tmp_path)), nprocs=2)
+    spawn(die_on_a_rank, (2, str(tmp_path)), nprocs=2)
 
 
 def test_a_lookup_without_targets_is_a_clear_error():
@@ -132,6 +134,6 @@ def search_under_ddp(rank, folder):
 
 
 def test_search_is_exact_whatever_ddp_writes(tmp_path):
-    processes.spawn(search_under_ddp, (str(tmp_path),), nprocs=2)
+    spawn(search_under_ddp, (str(tmp_path),), nprocs=2)
     for rank in range(2):
         assert torch.load(tmp_path / f"{rank}.pt") == [0] * 8

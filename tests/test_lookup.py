@@ -136,5 +136,5 @@ def test_scores_of_many_classes_hold_no_array_of_neighbors_and_classes():
 def test_scores_of_arrays_that_nobody_knows():
     backend = raremem.get_backend("numpy")
     found = backend.query(CONFIG, backend.init(CONFIG), np.eye(1, 4, dtype=np.float32))
-    with pytest.raises(raremem.DTypeError, match=r"arrays are of list; expected a type in raremem\.state\.sums_by_value"):
+    with pytest.raises(raremem.DTypeError, match=r"arrays are of list; expected a type in raremem\.state\.backends_of"):
         found._replace(weights=found.weights.tolist()).scores(3)

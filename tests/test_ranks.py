@@ -252,7 +252,7 @@ def under_ddp(rank):
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    processes.spawn(try_all, (str(folder),), nprocs=2)
+    processes.start_processes(try_all, (str(folder),), nprocs=2, start_method="forkserver")
     return folder, [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
 
 

@@ -29,7 +29,7 @@ def on_a_rank(rank, ranks, folder, work, *arguments):
 
 
 def spawn(work, ranks, folder, *arguments):
-    processes.spawn(on_a_rank, (ranks, str(folder), work, *arguments), nprocs=ranks)
+    processes.start_processes(on_a_rank, (ranks, str(folder), work, *arguments), nprocs=ranks, start_method="forkserver")
 
 
 def hold_the_laws(rank, ranks, folder, names):

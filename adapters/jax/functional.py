@@ -17,7 +17,6 @@ from raremem.backend import ArrayBackend
 from raremem.config import MemoryConfig
 from raremem.errors import StateError
 from raremem.primitives import Primitives
-from raremem.rules.scores import scores
 from raremem.rules.work import CUT, Work
 from raremem.search.contract import Searcher
 from raremem.state import (
@@ -26,9 +25,7 @@ from raremem.state import (
     MemoryState,
     PortableState,
     UpdateReport,
-    mean_of_rows,
-    means_of_rows,
-    sums_by_value,
+    backends_of,
 )
 
 
@@ -101,6 +98,14 @@ class JaxBackend(ArrayBackend):
     def copy(self, state: MemoryState) -> MemoryState:
         return super().copy(usable_state(state))
 
+    def recall(self, weights: Array, values: Array, embedding: Array) -> Array:
+        mean: Array = explicit.rows(super().recall)(weights, values, embedding)
+        return mean
+
+    def scores(self, weights: Array, values: Array, classes: int) -> Array:
+        of_all = super().scores
+        return explicit.rows(lambda weights, values: of_all(weights, values, classes))(weights, values)
+
     def gradient(
         self,
         config: MemoryConfig,
@@ -164,19 +169,12 @@ def _donated(array: Any) -> bool:
     return isinstance(array, jax.Array) and not traced(array) and array.is_deleted()
 
 
-def _scores(weights: Array, values: Array, classes: int) -> Array:
-    return explicit.rows(lambda weights, values: scores(JaxPrimitives(), weights, values, classes))(weights, values)
-
-
-means_of_rows[jax.Array] = explicit.rows(mean_of_rows)
-sums_by_value[jax.Array] = _scores
-
-
 def default_device() -> str:
     """Where arrays go by default."""
     return str(jax.devices()[0])
 
 
 backend = JaxBackend()
+backends_of[jax.Array] = backend
 compiled_backend = JaxBackend(compiled=True)
 BACKENDS = {None: compiled_backend, False: backend, True: compiled_backend}

@@ -17,11 +17,10 @@ from raremem.adapters.torch.search import TorchSearch
 from raremem.backend import ArrayBackend
 from raremem.config import MemoryConfig
 from raremem.primitives import Primitives
-from raremem.rules.scores import scores
 from raremem.rules.work import AT_ONCE
 from raremem.rules.write import update
 from raremem.search.live import IndexedSearch, LiveIndex
-from raremem.state import ForgetReport, Lookup, MemoryState, UpdateReport, means_of_rows, quietly, sums_by_value
+from raremem.state import ForgetReport, Lookup, MemoryState, UpdateReport, backends_of, quietly
 
 _update_quietly = quietly(update)
 
@@ -93,6 +92,19 @@ class TorchBackend(ArrayBackend):
         modes.check_may_write(state)
         return modes.without_gradients(super().forget, config, state, **named)
 
+    def recall(self, weights: Tensor, values: Tensor, embedding: Tensor) -> Tensor:
+        """See `ArrayBackend.recall`. To differentiate `embedding[values]` takes five times as long on the CPU."""
+        p = self.table_for(weights, values, embedding)
+        if p.eager and values.numel() and (largest := int(values.max())) >= len(embedding):
+            raise IndexError(
+                f"the memory answers the value {largest}, and the embedding has {len(embedding)} rows; "
+                "expected one for each value that the memory may hold."
+            )
+        rows = F.embedding(values.clamp(min=0), embedding)
+        dtype = torch.promote_types(weights.dtype, rows.dtype)
+        mean: Tensor = p.score(weights.to(dtype), rows.to(dtype).transpose(1, 2))
+        return mean
+
     def _write(
         self, p: Primitives, config: MemoryConfig, state: MemoryState, found: Lookup, targets: Tensor, mask: Tensor
     ) -> tuple[MemoryState, UpdateReport]:
@@ -141,22 +153,6 @@ def _view(tensor: Tensor | None) -> Any:
     return None if tensor is None else tensor.detach().numpy()
 
 
-def _mean_of_rows(weights: Tensor, values: Tensor, embedding: Tensor) -> Tensor:
-    """To differentiate `embedding[values]` takes five times as long on the CPU."""
-    if modes.plain((values,)) and values.numel() and (largest := int(values.max())) >= len(embedding):
-        raise IndexError(
-            f"the memory answers the value {largest}, and the embedding has {len(embedding)} rows; "
-            "expected one for each value that the memory may hold."
-        )
-    rows = F.embedding(values.clamp(min=0), embedding)
-    dtype = torch.promote_types(weights.dtype, rows.dtype)
-    return TorchPrimitives().score(weights.to(dtype), rows.to(dtype).transpose(1, 2))
-
-
-means_of_rows[Tensor] = _mean_of_rows
-sums_by_value[Tensor] = partial(scores, TorchPrimitives())
-
-
 def default_device() -> str:
     """Where arrays go by default: the first CUDA device's name beside it, if there is one."""
     device = str(torch.get_default_device())
@@ -164,5 +160,6 @@ def default_device() -> str:
 
 
 backend = TorchBackend()
+backends_of[Tensor] = backend
 compiled_backend = TorchBackend(compiled=True)
 BACKENDS = {None: backend, False: backend, True: compiled_backend}
