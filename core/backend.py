@@ -38,6 +38,7 @@ from .state import (
 )
 from .validation import (
     TARGET_DTYPES,
+    check_batch_size,
     check_column,
     check_kinds,
     check_named,
@@ -206,6 +207,21 @@ class ArrayBackend(Backend):
         self, config: MemoryConfig, state: MemoryState, found: Lookup, targets: Array, mask: Array
     ) -> tuple[MemoryState, UpdateReport]:
         return update(self.primitives, config, state, found, targets, mask, self.work)
+
+    def store(
+        self, config: MemoryConfig, state: MemoryState, queries: Array, targets: Array, *, batch_size: int | None = None
+    ) -> tuple[MemoryState, UpdateReport]:
+        queries, targets, _ = self._checked(config, state, queries, targets, None, False)
+        check_to_write(targets, None, queries.shape[0])
+        size = check_batch_size(batch_size, queries.shape[0])
+        reports: list[UpdateReport] = []
+        for start in range(0, queries.shape[0], size):
+            rows = slice(start, start + size)
+            state, report = self.update(config, state, queries[rows], targets[rows])
+            reports.append(report)
+        joined = self.primitives.xp.concatenate
+        columns = [list(column) for column in zip(*reports, strict=True)]
+        return state, UpdateReport(*map(joined, columns[:3]), *map(sum, columns[3:]))
 
     def counts(self, state: MemoryState) -> dict[int, int]:
         return count_values(self.in_turn(state, False, lambda: self.primitives.to_numpy(state.values)))
