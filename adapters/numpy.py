@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -143,8 +142,13 @@ class NumpyBackend(ArrayBackend):
     to_numpy = quietly(ArrayBackend.to_numpy)
 
 
+@quietly
+def _scores(weights: Array, values: Array, classes: int) -> Array:
+    return scores(NumpyPrimitives(), weights, values, classes)
+
+
 means_of_rows[np.ndarray] = quietly(mean_of_rows)
-sums_by_value[np.ndarray] = quietly(partial(scores, NumpyPrimitives()))
+sums_by_value[np.ndarray] = _scores
 
 
 def default_device() -> str:

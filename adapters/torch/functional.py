@@ -146,8 +146,12 @@ def _mean_of_rows(weights: Tensor, values: Tensor, embedding: Tensor) -> Tensor:
     return TorchPrimitives().score(weights.to(dtype), rows.to(dtype).transpose(1, 2))
 
 
+def _scores(weights: Tensor, values: Tensor, classes: int) -> Tensor:
+    return scores(TorchPrimitives(), weights, values, classes)
+
+
 means_of_rows[Tensor] = _mean_of_rows
-sums_by_value[Tensor] = partial(scores, TorchPrimitives())
+sums_by_value[Tensor] = _scores
 
 
 def default_device() -> str:
