@@ -39,6 +39,7 @@ from .state import (
 )
 from .validation import (
     TARGET_DTYPES,
+    check_batch_size,
     check_column,
     check_kinds,
     check_named,
@@ -223,6 +224,21 @@ class ArrayBackend(Backend):
     def scores(self, weights: Array, values: Array, classes: int) -> Array:
         """`Lookup.scores`, of weights and values [B, k]: [B, classes]."""
         return scores(self.table_for(weights, values), weights, values, classes)
+
+    def store(
+        self, config: MemoryConfig, state: MemoryState, queries: Array, targets: Array, *, batch_size: int | None = None
+    ) -> tuple[MemoryState, UpdateReport]:
+        _, queries, targets, _ = self._checked(config, state, queries, targets, None, False)
+        check_to_write(targets, None, queries.shape[0])
+        size = check_batch_size(batch_size, queries.shape[0])
+        reports: list[UpdateReport] = []
+        for start in range(0, queries.shape[0], size):
+            rows = slice(start, start + size)
+            state, report = self.update(config, state, queries[rows], targets[rows])
+            reports.append(report)
+        joined = self.primitives.xp.concatenate
+        columns = [list(column) for column in zip(*reports, strict=True)]
+        return state, UpdateReport(*map(joined, columns[:3]), *map(sum, columns[3:]))
 
     def counts(self, state: MemoryState) -> dict[int, int]:
         return count_values(self.in_turn(state, False, lambda: self.primitives.to_numpy(state.values)))

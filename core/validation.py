@@ -75,6 +75,15 @@ def check_queries(config: MemoryConfig, queries: Array, least: int = 1) -> int:
     return shape[0]
 
 
+def check_batch_size(size: Any, rows: int) -> int:
+    """How many rows are written at a time: so many, or all."""
+    if size is None:
+        return rows
+    if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
+        raise ShapeError(f"batch_size={shown(size)}: expected a whole number, 1 or more; or None, for one batch.")
+    return int(size)
+
+
 def check_column(name: str, column: Array, batch: int, dtypes: tuple[str, ...]) -> None:
     """Check that `column`, called `name` in messages, is [batch] of one of these dtypes."""
     check_is_array(name, column)

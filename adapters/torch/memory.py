@@ -98,6 +98,20 @@ class Memory(MemoryModule):
         lookup, target = self._to_write(lookup, target)
         return self._write(lookup, target, mask)
 
+    @torch.no_grad()
+    def store(self, query: Tensor, target: Tensor, *, batch_size: int | None = None) -> UpdateReport:
+        """Write a labelled set [N, key_dim or query_dim], [N]: in one update, or in the order given, so many rows at a time.
+
+        See `Backend.store` for the difference.
+
+        Raises: as `update` does. On several ranks call `update` of `raremem.adapters.distributed` for each batch.
+        """
+        self._check_is_written_alone("update")
+        self._look()
+        report = self.backend.store(self.config, self.state, self._projected(query), target, batch_size=batch_size)[1]
+        self._note()
+        return report
+
     def forget(
         self,
         *,

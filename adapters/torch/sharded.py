@@ -303,6 +303,16 @@ class ShardedMemory(Memory):
         """
         return distributed.update(self, lookup, mask, self.group, target)
 
+    def store(self, query: Tensor, target: Tensor, *, batch_size: int | None = None) -> UpdateReport:
+        """Not here: ranks may have unlike many batches.
+
+        Raises:
+            StateError: always.
+        """
+        raise StateError(
+            "store was called on a sharded memory; expected memory.update(memory(query, target)) on every rank, as many times."
+        )
+
     def forget(
         self,
         *,
