@@ -17,7 +17,7 @@ from .primitives import Primitives
 from .provenance import Lineage, is_current, lineage_of, note, pass_on, pass_on_changed
 from .rules.forget import forget
 from .rules.query import query, sound_rows
-from .rules.scores import scores
+from .rules.scores import mean_of_rows, scores
 from .rules.work import CUT, Work
 from .rules.write import update
 from .search.contract import Searcher
@@ -219,7 +219,7 @@ class ArrayBackend(Backend):
 
     def recall(self, weights: Array, values: Array, embedding: Array) -> Array:
         """`Lookup.recall`: [B, dim], by weights and values [B, k] and an embedding [values, dim]."""
-        return (weights[:, :, None] * embedding[values]).sum(1)
+        return mean_of_rows(weights, values, embedding)
 
     def scores(self, weights: Array, values: Array, classes: int) -> Array:
         """`Lookup.scores`, of weights and values [B, k]: [B, classes]."""

@@ -1,4 +1,4 @@
-"""Rule 15: how much weight the neighbors of each value have."""
+"""What the weights of neighbors say: the score of each value (rule 15), and the mean of what stands for the values."""
 
 from __future__ import annotations
 
@@ -11,3 +11,8 @@ def scores(p: Primitives, weights: Array, values: Array, classes: int) -> Array:
     xp = p.xp
     counts = (values >= 0) & (values < classes)
     return p.sum_by_column(xp.where(counts, weights, 0.0), xp.where(counts, values, 0), classes)
+
+
+def mean_of_rows(weights: Array, values: Array, embedding: Array) -> Array:
+    """The means [B, dim] of rows of an embedding [values, dim]: those of values [B, k], by their weights [B, k]."""
+    return (weights[:, :, None] * embedding[values]).sum(1)
