@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from raremem import Lookup, MemoryState
 from raremem.adapters import jax as memory
-from raremem.benchmarks.tasks.symbols.recipe import EPSILON, LEARNING_RATE, Symbols, SymbolsRecipe, Weights, first_weights
+from raremem.benchmarks.tasks.symbols.recipe import EPSILON, Symbols, SymbolsRecipe, Weights, first_weights
 from raremem.benchmarks.training.jax_learner import Array, JaxLearner, given
 
 
@@ -74,7 +74,7 @@ class JaxSymbols(JaxLearner):
 
     def __init__(self, recipe: SymbolsRecipe) -> None:
         state = memory.init(recipe.config) if recipe.memory else None
-        super().__init__(Network(recipe), state, partial(_loss, recipe), LEARNING_RATE, recipe.steps, EPSILON)
+        super().__init__(Network(recipe), state, partial(_loss, recipe), recipe.rate, recipe.steps, EPSILON)
         self._ask, self._show = self.compiled(_ask), self.compiled(partial(_show, recipe), donate=(0,))
 
     def ask(self, symbols: Symbols) -> Symbols:

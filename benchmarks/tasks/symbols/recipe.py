@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from raremem.config import MemoryConfig
 
-LEARNING_RATE = 4e-3
 EPSILON = 1e-5
 """Adam's. Larger than usual: rows of the output embedding that are hardly ever right get tiny gradients, all alike, and with
 1e-8 they would move as fast as the others, in one direction."""
@@ -38,6 +37,7 @@ class SymbolsRecipe:
         neighbors: of the memory.
         memory: whether there is one.
         loss: the memory's.
+        rate: Adam's learning rate.
         seed: of everything that is random.
     """
 
@@ -55,6 +55,7 @@ class SymbolsRecipe:
     neighbors: int = 8
     memory: bool = True
     loss: str = "margin"
+    rate: float = 4e-3
     seed: int = 0
 
     @property

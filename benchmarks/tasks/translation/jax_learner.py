@@ -17,7 +17,6 @@ from raremem.adapters import jax as memory
 from raremem.benchmarks.data.corpus import PAD, START
 from raremem.benchmarks.tasks.translation.recipe import (
     CLIP,
-    LEARNING_RATE,
     LONGEST,
     MEMORY_SHARE,
     TranslationRecipe,
@@ -111,7 +110,7 @@ class JaxTranslator(JaxLearner):
 
     def __init__(self, recipe: TranslationRecipe, sizes: tuple[int, int]) -> None:
         state = memory.init(recipe.config) if recipe.memory else None, jax.random.PRNGKey(recipe.seed)
-        super().__init__(Network(recipe, sizes), state, partial(_loss, recipe), LEARNING_RATE, recipe.steps, clip=CLIP)
+        super().__init__(Network(recipe, sizes), state, partial(_loss, recipe), recipe.rate, recipe.steps, clip=CLIP)
         self._translate, self._read = self.compiled(_translate), self.compiled(partial(_read, recipe), donate=(0,))
 
     def translate(self, source: NDArray[np.int32]) -> NDArray[np.int32]:

@@ -12,14 +12,7 @@ from numpy.typing import NDArray
 
 from raremem.adapters import jax as memory
 from raremem.benchmarks.data.characters import Images
-from raremem.benchmarks.training.embedding.recipe import (
-    LEARNING_RATE,
-    MATRIX_RATE,
-    NORM_EPSILON,
-    NORM_MOMENTUM,
-    EmbeddingRecipe,
-    first_weights,
-)
+from raremem.benchmarks.training.embedding.recipe import NORM_EPSILON, NORM_MOMENTUM, EmbeddingRecipe, first_weights
 from raremem.benchmarks.training.jax_learner import Array, JaxLearner, given
 from raremem.config import MemoryConfig
 from raremem.state import MemoryState
@@ -64,7 +57,7 @@ class JaxEmbedder(JaxLearner):
 
     def __init__(self, recipe: EmbeddingRecipe) -> None:
         state, loss = memory.init(recipe.memory), partial(_loss, recipe.memory)
-        super().__init__(Network(recipe), state, loss, LEARNING_RATE, recipe.steps, matrix_rate=MATRIX_RATE)
+        super().__init__(Network(recipe), state, loss, recipe.rate, recipe.steps, matrix_rate=recipe.matrix_rate)
         self._embed = self.compiled(_embed_unit)
 
     def embed(self, images: Images) -> NDArray[np.float32]:
