@@ -147,7 +147,7 @@ def trained(
         lambda step, steps: episode(replace(recipe, steps=steps), train_on, step),
         asdict(recipe),
         setting.minutes,
-        setting.snapshot(name),
+        setting.snapshot_path(name),
         on_held_out,
     )
 

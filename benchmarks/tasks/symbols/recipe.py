@@ -89,9 +89,9 @@ class SymbolsRecipe:
         """The batch of a step of training: it depends on the seed and the step alone."""
         generator = np.random.default_rng([self.seed, 2, step])
         places = generator.choice(len(self.frequencies), (self.batch, self.length), p=self.frequencies)
-        return self.asked(self.order[self.unseen + places])
+        return self.with_answers(self.order[self.unseen + places])
 
-    def asked(self, sequences: Symbols) -> tuple[Symbols, Symbols, NDArray[np.bool_]]:
+    def with_answers(self, sequences: Symbols) -> tuple[Symbols, Symbols, NDArray[np.bool_]]:
         """Sequences [B, length], the answers [B, length] due at each place, and where one is due: all but the first."""
         due = np.zeros(sequences.shape, np.bool_)
         due[:, 1:] = True

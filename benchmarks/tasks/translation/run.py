@@ -130,13 +130,13 @@ def measure(learner: Translator, text: Text, test: Sentences) -> dict[str, Any]:
     asked, other = test[0::2], test[1::2]
     there = set(word_counts(other.target))
 
-    def found(translations: list[str]) -> dict[str, Any]:
+    def figures(translations: list[str]) -> dict[str, Any]:
         words = word_recall(text.seen, SEEN, translations, asked.target, only=there)
         return {"bleu": bleu(translations, asked.target), "words": words}
 
-    before = found(said[0::2])
+    before = figures(said[0::2])
     text.read(learner, other)
-    after = found(text.translate(learner, asked))
+    after = figures(text.translate(learner, asked))
     return {
         "bleu": bleu(said, test.target),
         "words": word_recall(text.seen, SEEN, said, test.target),
@@ -183,7 +183,7 @@ def _recipe(setting: Setting, memory: bool) -> TranslationRecipe:
 
 
 def _snapshot(setting: Setting, memory: bool) -> Path:
-    return setting.snapshot(f"translation-{'memory' if memory else 'plain'}")
+    return setting.snapshot_path(f"translation-{'memory' if memory else 'plain'}")
 
 
 def findings(measured: dict[str, dict[str, Any]], runs: dict[str, TrainingRun]) -> Findings:
