@@ -55,6 +55,33 @@ def _rank(scores, ids):
 
 
 @triton.jit
+def _scores(
+    keys,
+    queries,
+    slot,
+    row,
+    slots,
+    batch,
+    dim: tl.constexpr,
+    tile: tl.constexpr,
+    rows: tl.constexpr,
+    dims: tl.constexpr,
+    precision: tl.constexpr,
+):
+    """The products [tile, rows] of the keys of these slots with these queries; 0 beyond the last of either."""
+    scores = tl.zeros((tile, rows), tl.float32)
+    key_row = slot.to(tl.int64)[:, None] * dim
+    for start in range(0, dim, dims):
+        column = start + tl.arange(0, dims)
+        key_there = (slot < slots)[:, None] & (column < dim)[None, :]
+        query_there = (row < batch)[None, :] & (column < dim)[:, None]
+        some_keys = tl.load(keys + key_row + column[None, :], mask=key_there, other=0.0)
+        some_queries = tl.load(queries + row[None, :] * dim + column[:, None], mask=query_there, other=0.0)
+        scores = tl.dot(some_keys, some_queries, scores, input_precision=precision)
+    return scores
+
+
+@triton.jit
 def _rank_blocks(
     keys,
     values,
@@ -78,15 +105,7 @@ def _rank_blocks(
     row = tl.program_id(0) % row_tiles * rows + tl.arange(0, rows)
     first = tl.program_id(0) // row_tiles * tile
     slot = first + tl.arange(0, tile)
-    scores = tl.zeros((tile, rows), tl.float32)
-    key_row = slot.to(tl.int64)[:, None] * dim
-    for start in range(0, dim, dims):
-        column = start + tl.arange(0, dims)
-        key_there = (slot < slots)[:, None] & (column < dim)[None, :]
-        query_there = (row < batch)[None, :] & (column < dim)[:, None]
-        some_keys = tl.load(keys + key_row + column[None, :], mask=key_there, other=0.0)
-        some_queries = tl.load(queries + row[None, :] * dim + column[:, None], mask=query_there, other=0.0)
-        scores = tl.dot(some_keys, some_queries, scores, input_precision=precision)
+    scores = _scores(keys, queries, slot, row, slots, batch, dim, tile, rows, dims, precision)
     value = tl.load(values + slot, mask=slot < slots, other=EMPTY)
     scores = tl.where((value != EMPTY)[:, None], scores, NOTHING)
     maxima = tl.max(tl.reshape(scores, (tile // width, width, rows)), axis=1)
