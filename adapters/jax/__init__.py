@@ -1,8 +1,8 @@
-"""The JAX backend: pure functions over a pytree.
+"""The JAX backend: pure functions of a state, which is a pytree.
 
-`init`, `query`, `update`, `copy`, `to_numpy` and `from_numpy` of this module are pure: put them inside your own `jax.jit`,
-`grad`, `vmap`, `lax.scan` or `shard_map`, with the config static and the state donated. `get_backend("jax")` gives the same
-compiled, the state donated to `update`.
+Use `init`, `query`, `update`, `copy`, `to_numpy` and `from_numpy` of this module inside your own `jax.jit`, `grad`, `vmap`,
+`lax.scan` or `shard_map`, with the config static and the state donated. `get_backend("jax")` gives the same functions compiled,
+with the state donated to `update`.
 
 >>> import jax
 >>> config = MemoryConfig(slots=100, key_dim=8)
@@ -12,13 +12,7 @@ compiled, the state donated to `update`.
 [0, 1]
 """
 
-from raremem.adapters.jax.functional import (
-    BACKENDS,
-    JaxBackend,
-    backend,
-    compiled_backend,
-    default_device,
-)
+from raremem.adapters.jax.functional import BACKENDS, JaxBackend, backend, compiled_backend, default_device
 from raremem.adapters.jax.primitives import JaxPrimitives
 from raremem.config import MemoryConfig
 
