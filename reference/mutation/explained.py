@@ -62,7 +62,6 @@ EXPLAINED: tuple[Explained, ...] = (
         "if False:",
         "The file is refused all the same, by the next step; only the words in parentheses differ.",
     ),
-    Explained("raremem.primitives", "Primitives.eager", "return False", "return None", "None is as false as False."),
     Explained(
         "raremem.provenance",
         "",
@@ -122,22 +121,22 @@ EXPLAINED: tuple[Explained, ...] = (
     Explained(
         "raremem.rules.eviction",
         "free_slots",
-        "if p.eager(slot) and config.slots >= 2 * work.block * count:",
-        "if p.eager(slot) and config.slots < 2 * work.block * count:",
+        "if p.eager and config.slots >= 2 * work.block * count:",
+        "if p.eager and config.slots < 2 * work.block * count:",
         TIME,
     ),
     Explained(
         "raremem.rules.eviction",
         "free_slots",
-        "if p.eager(slot) and config.slots >= 2 * work.block * count:",
-        "if p.eager(slot) and config.slots >= work.block * count:",
+        "if p.eager and config.slots >= 2 * work.block * count:",
+        "if p.eager and config.slots >= work.block * count:",
         TIME,
     ),
     Explained(
         "raremem.rules.eviction",
         "free_slots",
-        "if p.eager(slot) and config.slots >= 2 * work.block * count:",
-        "if p.eager(slot) and config.slots > 2 * work.block * count:",
+        "if p.eager and config.slots >= 2 * work.block * count:",
+        "if p.eager and config.slots > 2 * work.block * count:",
         TIME,
     ),
     Explained(

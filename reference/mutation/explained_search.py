@@ -167,7 +167,7 @@ SEARCH: tuple[Explained, ...] = (
     Explained("raremem.search.shortlist", "ShortlistPlan", "scores: int = 2**20", "scores: int = 3**20", TIME),
     Explained("raremem.search.shortlist", "ShortlistPlan", "scores: int = 2**20", "scores: int = 2*20", TIME),
     Explained("raremem.search.shortlist", "ShortlistPlan", "chunk: int = 2**14", "chunk: int = 2**13", TIME),
-    Explained("raremem.search.shortlist", "ShortlistPlan.blocks", "return k + k // 2 + 8", "return k - k // 2 + 8", TIME),
+    Explained("raremem.search.shortlist", "ShortlistPlan.cut", "blocks = k + k // 2 + 8", "blocks = k - k // 2 + 8", TIME),
     Explained(
         "raremem.search.shortlist",
         "ShortlistPlan.few_enough",
@@ -177,12 +177,11 @@ SEARCH: tuple[Explained, ...] = (
     ),
     Explained(
         "raremem.search.shortlist",
-        "ShortlistPlan.width",
-        "alike: int = 2 ** max(2, round(math.log2(slots / (blocks * dim)) / 2))",
-        "alike: int = 2 ** max(2, round(math.log2(slots / (blocks)) / 2))",
+        "ShortlistPlan.cut",
+        "width: int = 2 ** max(2, round(math.log2(slots / (blocks * dim)) / 2))",
+        "width: int = 2 ** max(2, round(math.log2(slots / (blocks)) / 2))",
         TIME,
     ),
-    Explained("raremem.search.shortlist", "ShortlistPlan.cut", "if width == 1:", "if width == 0:", TIME),
     Explained(
         "raremem.search.shortlist",
         "ShortlistPlan.cut",
