@@ -18,8 +18,11 @@ Array = NDArray[Any]
 
 
 def is_product_cheaper(gathered: int, array: Any, rows: Any) -> bool:
-    """Whether to score rows [m, n] of `array` [slots, d] by a product with all of it, on a processor with a cache: where rows
-    are too many for the cache (more numbers than `gathered`), and a product of m queries holds at most half as many."""
+    """Whether to score rows [m, n] of `array` [slots, d] by a product with all of it, on a processor with a cache.
+
+    It is cheaper if the rows are too many for the cache (more numbers than `gathered`), and the product of m queries holds at
+    most half as many numbers.
+    """
     (batch, n), (slots, dim) = rows.shape, array.shape
     return batch * n * dim >= gathered and 2 * batch * slots <= batch * n * dim
 
@@ -31,7 +34,7 @@ class NumpyPrimitives(Primitives):
     xp: Any = np
     eager = True
     gathered = 2**21
-    """Numbers of keys that are gathered in any case: so many fit into a processor's cache."""
+    """Numbers of keys that are always gathered: they fit into a processor's cache."""
 
     def asarray(self, array: Any, like: Array | None = None) -> Array:
         return np.asarray(array)
@@ -61,7 +64,7 @@ class NumpyPrimitives(Primitives):
         return (array.view(np.int32) & 0x7F800000).view(np.float32)
 
     def inner(self, left: Array, right: Array) -> Array:
-        """OpenBLAS takes half the time if the fewer rows come second."""
+        """The product with the fewer rows second, which OpenBLAS computes in half the time."""
         return left @ right.T if len(left) > len(right) else (right @ left.T).T
 
     def score(self, queries: Array, keys: Array) -> Array:
@@ -113,21 +116,20 @@ def _last_first(scores: Array, slots: Array) -> Array:
 
 
 class NumpyShortlist(Shortlist):
-    """The search in NumPy."""
+    """`Shortlist` by NumPy's quickest calls."""
 
     def largest(self, p: Primitives, scores: Array, k: int) -> Array:
         return np.argpartition(scores, -k, axis=1)[:, -k:].copy()  # a view would keep all the indices
 
     def gather(self, p: Primitives, keys: Array, rows: Array, into: Array | None) -> Array:
-        """Without `clip` NumPy copies once more."""
+        """See `Shortlist.gather`. Without `mode="clip"` NumPy copies once more."""
         return keys.take(rows, axis=0) if into is None else keys.take(rows, axis=0, out=into[: len(rows)], mode="clip")
 
 
 class NumpyBackend(ArrayBackend):
-    """`ArrayBackend` in NumPy, whatever `numpy.seterr` or warnings that are errors ask for.
+    """`ArrayBackend` in NumPy, without NumPy's floating-point errors and warnings, whatever `numpy.seterr` asks for.
 
-    Steps wrap by design, small weights vanish, and rows that are not finite are worked out before they are refused: NumPy's own
-    errors would be of what is right.
+    Steps wrap and small weights vanish by design, and rows that are not finite are computed before they are rejected.
     """
 
     table = NumpyPrimitives
@@ -142,7 +144,7 @@ class NumpyBackend(ArrayBackend):
 
 
 def default_device() -> str:
-    """Where arrays go."""
+    """The device of arrays."""
     return "cpu"
 
 

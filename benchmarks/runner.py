@@ -32,7 +32,7 @@ def run_task(name: str, setting: Setting) -> None:
         MissingPackageError: a package that the task or its report needs is not installed.
     """
     task = find(name)
-    setting = _ready(name, task, setting)
+    setting = _checked(name, task, setting)
     started = time.perf_counter()
     findings = task.run(setting)
     result = _result(name, setting, findings, time.perf_counter() - started)
@@ -44,7 +44,7 @@ def run_task(name: str, setting: Setting) -> None:
     print(f"\n{setting.out / stem(result)}.json and .html written after {minutes:.1f} minutes; see {setting.out / INDEX}")
 
 
-def _ready(name: str, task: Task, setting: Setting) -> Setting:
+def _checked(name: str, task: Task, setting: Setting) -> Setting:
     """Check the setting, and download its data if that is asked for."""
     if setting.backend not in task.backends:
         raise raremem.ConfigError(f"--backend {setting.backend}: {name} runs on {' or '.join(task.backends)}.")

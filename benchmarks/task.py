@@ -32,7 +32,7 @@ class Setting:
     minutes: float
     seed: int
 
-    def snapshot(self, name: str) -> Path:
+    def snapshot_path(self, name: str) -> Path:
         """The file for the training called `name`."""
         return self.out / f"{name}-{self.backend}-{self.seed}.safetensors"
 

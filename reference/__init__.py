@@ -1,1 +1,1 @@
-"""The executable specification, and the laws that hold every backend to it."""
+"""The executable specification, and the laws that every backend is tested by."""

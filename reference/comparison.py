@@ -1,4 +1,4 @@
-"""Holding a backend's answer against the oracle's: exactly where that is possible, else within `tolerance`."""
+"""Comparison of a backend's answers with the oracle's: to the bit where that is possible, else within `tolerance`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DTYPES = {"keys": "float32", "values": "int32", "ages": "int32", "filled": "bool
 
 
 def as_numpy(array: Any) -> NDArray[Any]:
-    """An array of any framework in NumPy; bf16 in f32."""
+    """An array of any framework as a NumPy array; bf16 becomes f32."""
     if hasattr(array, "detach"):
         array = array.detach().cpu()
         return np.asarray(array.float() if "bfloat16" in str(array.dtype) else array)
@@ -28,12 +28,12 @@ def as_numpy(array: Any) -> NDArray[Any]:
 
 
 def same(name: str, got: Any, expected: Any) -> None:
-    """Equal shape and equal content, NaN excluded, -0.0 equal to 0.0."""
+    """Assert equal content; 0.0 equals -0.0, and dtypes may differ."""
     np.testing.assert_array_equal(as_numpy(got), as_numpy(expected), err_msg=name, strict=False)
 
 
 def close(name: str, got: Any, expected: Any, bound: Any) -> None:
-    """Within `bound`, an absolute error for each entry."""
+    """Assert equal shapes, and an absolute error of each entry of `bound` at most."""
     got, expected = as_numpy(got), as_numpy(expected)
     assert got.shape == expected.shape, f"{name}: shape {got.shape}, expected {expected.shape}"
     error = np.abs(got.astype(np.float64) - expected.astype(np.float64))
@@ -41,7 +41,7 @@ def close(name: str, got: Any, expected: Any, bound: Any) -> None:
 
 
 def same_state(got: PortableState, expected: PortableState) -> None:
-    """Equal to the bit, entry by entry, and of the dtypes that are promised."""
+    """Assert that portable states are equal to the bit and have the documented dtypes."""
     for name in PORTABLE:
         same(name, got[name], expected[name])
     for name, dtype in DTYPES.items():
@@ -50,7 +50,7 @@ def same_state(got: PortableState, expected: PortableState) -> None:
 
 
 def same_lookup(got: Lookup, expected: Lookup, config: MemoryConfig) -> None:
-    """Equal to the bit, but for what comes of exp and log, which two compiled programs may take in different ways."""
+    """Assert lookups equal to the bit, but for results of exp and log, where two compiled programs may round differently."""
     for name in Lookup._fields:
         if name == "weights":
             close_weights(got.weights, expected.weights, config, exact=True)
@@ -63,36 +63,36 @@ def same_lookup(got: Lookup, expected: Lookup, config: MemoryConfig) -> None:
 
 
 def close_weights(got: Any, expected: NDArray[np.float32], config: MemoryConfig, exact: bool) -> None:
-    """Within `tolerance.weight`, which is relative; 2**-126 is where f32 ends."""
+    """Assert weights within `tolerance.weight`, a relative error, and 2**-126, the smallest normal f32."""
     relative = tolerance.weight(config.key_dim, config.k, config.softmax_temperature, exact)
     close("weights", got, expected, relative * expected + 2.0**-126)
 
 
 def run_query(backend: Backend, case: Case, targets: bool = True) -> Lookup:
-    """The backend's answer to a case, in NumPy."""
+    """The backend's lookup of a case, as NumPy arrays."""
     state = backend.from_numpy(case.config, case.state)
-    found = backend.query(case.config, state, case.queries, case.targets if targets else None, case.mask)
-    return Lookup(*(None if field is None else as_numpy(field) for field in found))
+    lookup = backend.query(case.config, state, case.queries, case.targets if targets else None, case.mask)
+    return Lookup(*(None if field is None else as_numpy(field) for field in lookup))
 
 
 def run_update(backend: Backend, case: Case, reuse: bool = False) -> tuple[PortableState, UpdateReport]:
-    """The memory after the backend has written a case, and its report, in NumPy; `reuse` hands it a lookup."""
+    """The memory after the backend has written a case, and the report, as NumPy arrays; with `reuse` by a lookup."""
     state = backend.from_numpy(case.config, case.state)
-    found = backend.query(case.config, state, case.queries, case.targets, case.mask) if reuse else None
-    state, report = backend.update(case.config, state, case.queries, case.targets, case.mask, found)
+    lookup = backend.query(case.config, state, case.queries, case.targets, case.mask) if reuse else None
+    state, report = backend.update(case.config, state, case.queries, case.targets, case.mask, lookup)
     return backend.to_numpy(state), UpdateReport(*(as_numpy(field) for field in report))
 
 
 def check_query(backend: Backend, case: Case) -> None:
-    """Rules 1, 2, 3 and 8: an exact case."""
+    """Check rules 1, 2, 3 and 8 on an exact case."""
     same_lookup(run_query(backend, case), run_query(oracle, case), case.config)
 
 
 def check_query_closely(backend: Backend, case: Case) -> None:
-    """Rules 1, 2 and 3 on arbitrary rows.
+    """Check rules 1, 2 and 3 on arbitrary rows.
 
-    Where two similarities are closer than the tolerance either may come first, so the slots are not compared: each must
-    have the similarity that is reported for it, they must be in order, and none outside may be better.
+    Of two similarities closer than the tolerance either may come first, so slots are not compared with the oracle's. Each slot
+    must have the similarity that is reported for it, similarities must be in order, and no slot left out may be better.
     """
     check_answer_closely(case.config, case.state, case.queries, case.targets, case.mask, run_query(backend, case))
 
@@ -100,7 +100,7 @@ def check_query_closely(backend: Backend, case: Case) -> None:
 def check_answer_closely(
     config: MemoryConfig, portable: PortableState, queries: Any, targets: Any, mask: Any, got: Lookup
 ) -> None:
-    """What `check_query_closely` says, of an answer."""
+    """`check_query_closely` for a lookup that was made."""
     got = Lookup(*(None if field is None else as_numpy(field) for field in got))
     wide = dataclasses.replace(config, neighbors=config.slots)
     state = oracle.from_numpy(config, portable)
@@ -140,9 +140,9 @@ def check_write_closely(
     after: PortableState,
     report: UpdateReport,
 ) -> None:
-    """Rules 4 to 8 on arbitrary rows: keys within a derived bound, all else to the bit.
+    """Check rules 4 to 8 on arbitrary rows: keys within a derived bound, all else to the bit.
 
-    The nearest neighbor must be clear: where two similarities are closer than the tolerance either may be hit.
+    The case must have a definite nearest neighbor: of two similarities closer than the tolerance either may be hit.
     """
     for name in UpdateReport._fields:
         same(name, getattr(report, name), getattr(right, name))
@@ -157,7 +157,7 @@ def check_write_closely(
 
 
 def check_update(backend: Backend, case: Case, reuse: bool = False) -> None:
-    """Rules 4 to 8: an exact case. Only keys that a hit merged are given a tolerance."""
+    """Check rules 4 to 8 on an exact case. Only keys that a hit merged have a tolerance."""
     state, report = run_update(backend, case, reuse)
     before = oracle.from_numpy(case.config, case.state)
     after, expected = oracle.update(case.config, before, case.queries, case.targets, case.mask)
@@ -176,7 +176,7 @@ def merged(config: MemoryConfig, report: UpdateReport) -> set[int]:
 
 
 def merge_bounds(case: Case, report: UpdateReport) -> NDArray[np.float64]:
-    """The tolerance of each slot's key [slots] after an exact update: 0 where no hit was merged."""
+    """The tolerance [slots] of each key after an exact update: 0 where no hit was merged."""
     bounds = np.zeros(case.config.slots)
     for slot in merged(case.config, report):
         rows = case.queries[report.hit & (report.slots == slot)].astype(np.float64)

@@ -1,7 +1,7 @@
-"""What a living memory is put through: calls one after the other, drawn by Hypothesis, from `init` on.
+"""Hypothesis strategies for lives: sequences of calls on one memory, from `init` on.
 
-In an exact life every value stands for one direction, so that a hit merges equal rows and keys stay exact for ever; rows are as
-in `strategies`. In a general life rows are arbitrary, and a label is that of the nearest neighbor as often as not.
+In an exact life each value has one direction, so every hit merges equal rows, and keys stay exact; rows are as in `strategies`.
+In a general life rows are arbitrary, and about half of them have the value of their nearest neighbor.
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ VALUES = (
     2**31 - 2,
     2**31 - 1,
 )
-"""Where kinds of whole numbers end, and f32 is no longer exact."""
+"""Values at the ends of integer dtypes, and where f32 stops being exact."""
 BAD = (np.nan, np.inf, -np.inf, 0.0, 2.0**-101)
-"""A row of these has no direction; and in f64 one of 1e300, which is infinite in f32."""
+"""A row of zeros with one of these entries has no direction. In f64 neither has one with 1e300, which is infinite in f32."""
 LAYOUTS = ("plain", "strided", "fortran", "reversed", "read-only")
 ROWS = ("float32", "float64", "float16", "bfloat16")
 TARGETS = ("int32", "int64", "int16", "int8", "uint8")
 LOOKUPS = (
-    "none", "fresh", "late", "with other targets", "without targets", "with another mask", "of another memory",
+    "none", "current", "late", "with other targets", "without targets", "with another mask", "of another memory",
 )  # fmt: skip
 FEWEST, MOST = 12, 24
-"""Calls in a life that is drawn. As many of them as it takes shrink to nothing."""
+"""Calls in a life. A failing life shrinks by calls that become "nothing"."""
 ACTIONS = ("nothing", "update", "query", "exchange", "save and load", "copy", "look")
 
 
 @dataclass(frozen=True)
 class World:
-    """A memory, and how large the batches and of which kinds the arrays are that it is given. A compiler makes a program for
-    each, so compiled backends are given few."""
+    """A memory's config, its batch sizes, and the dtypes and layouts of its input. Compiled backends get few of each, since a
+    compiler makes a program for each combination."""
 
     config: MemoryConfig
     batches: tuple[int, ...]
@@ -88,17 +88,17 @@ class Step:
     """One call, or the same `times` times with rows that change.
 
     Attributes:
-        action: one of `ACTIONS`, or "forget"; "nothing" is left out.
-        batch: how many rows.
-        seed: decides which rows, labels and masks.
-        lookup: what an update is given, one of `LOOKUPS`.
-        rows, targets, layout: dtypes and layout of what is handed over.
-        mask: "none" (the argument is left out), "some", "all", "nothing".
-        bad: how many rows have no direction.
-        own: arrays are the framework's own, else NumPy's.
-        strict: as the argument.
-        scale: exponent of two that rows are multiplied with; eight times as much where it has room.
-        times: how often.
+        action: one of `ACTIONS`, or "forget"; "nothing" is left out of a life.
+        batch: the number of rows.
+        seed: decides the rows, labels and mask.
+        lookup: which lookup an update gets, one of `LOOKUPS`.
+        rows, targets, layout: dtypes and layout of the input.
+        mask: "none" (the argument is left out), "some", "all", or "nothing".
+        bad: the number of rows without a direction.
+        own: the input is in arrays of the backend's framework; else of NumPy.
+        strict: the argument `strict`.
+        scale: rows are multiplied by two to this power; to eight times it in dtypes wider than f16.
+        times: how often the call is made.
     """
 
     action: str
@@ -118,23 +118,23 @@ class Step:
 
 @dataclass(frozen=True)
 class Life:
-    """A memory from `init` on: the input of a law over time."""
+    """The calls on a memory from `init` on: the input of a law over time."""
 
     config: MemoryConfig
     pool: tuple[int, ...]
     """Codes of the directions of its rows; none for arbitrary rows."""
     values: tuple[int, ...]
-    """Of its labels, each of which stands for one direction."""
+    """Its labels; each has one direction."""
     steps: tuple[Step, ...]
 
     def directions(self) -> NDArray[np.float32]:
-        """The directions [n, key_dim], each once."""
+        """The directions [n, key_dim] of the pool, each once."""
         rows = np.stack([direction(self.config.key_dim, code) for code in self.pool])
         return rows[np.sort(np.unique(rows, axis=0, return_index=True)[1])]
 
 
 class Batch(NamedTuple):
-    """What a step hands over, in NumPy, plain: rows [B, key_dim] f64, targets [B] i64, and a mask [B] or None."""
+    """The input of a step: rows [B, key_dim] f64, targets [B] i64, and a mask [B] or None."""
 
     rows: NDArray[np.float64]
     targets: NDArray[np.int64]
@@ -142,7 +142,7 @@ class Batch(NamedTuple):
 
 
 def exact_batch(life: Life, step: Step, turn: int) -> Batch:
-    """Directions of the pool, each with a value that stands for it and for no other."""
+    """Directions of the pool, each with a value that has this direction."""
     generator = np.random.default_rng([step.seed, turn])
     pool = life.directions()
     fit = [place for place, value in enumerate(life.values) if value <= np.iinfo(step.targets).max]
@@ -180,7 +180,7 @@ def _mask(step: Step, generator: np.random.Generator) -> NDArray[np.bool_] | Non
 
 @st.composite
 def lives(draw: Draw, worlds: tuple[World, ...], exact: bool = True, forgets: bool = False) -> tuple[Life, ...]:
-    """The same calls in each of these worlds: whichever are drawn, none of the worlds is left out."""
+    """Lives of the same calls, one in each of these worlds."""
     pool = draw(st.lists(codes(), min_size=2, max_size=8)) if exact else ()
     first = draw(st.integers(0, len(VALUES) - 3))
     values = tuple(dict.fromkeys((0, 5, *VALUES[first : first + 3], 2**24, 2**24 + 1)))
@@ -193,7 +193,7 @@ def lives(draw: Draw, worlds: tuple[World, ...], exact: bool = True, forgets: bo
 
 @st.composite
 def steps(draw: Draw, exact: bool, forgets: bool = False) -> Step:
-    """One step. What is drawn first, and first in a list, is what a failure is shown with if it can be."""
+    """A step. A failing step shrinks to what is drawn first, and to the first of a list."""
     action = draw(st.sampled_from(ACTIONS + ACTIONS[1:2] * 6 + ("forget",) * (4 if forgets else 0)))
     if action == "nothing":
         return Step(action)
@@ -218,7 +218,7 @@ def steps(draw: Draw, exact: bool, forgets: bool = False) -> Step:
 
 
 def of_world(step: Step, world: World) -> Step:
-    """The step with what this world has: its batch sizes, of which `step.batch` is one's place, dtypes and layouts."""
+    """The step with a batch size, dtypes and a layout of this world; `step.batch` is the place of the batch size."""
 
     def one(choices: tuple[str, ...], drawn: str) -> str:
         return drawn if drawn in choices else choices[len(drawn) % len(choices)]
@@ -233,7 +233,7 @@ def of_world(step: Step, world: World) -> Step:
 
 
 def long_lives(worlds: tuple[World, ...]) -> st.SearchStrategy[tuple[Life, ...]]:
-    """Lives of hundreds of updates, in the first of the worlds."""
+    """Lives of hundreds of updates in the first world."""
 
     def of(pool: list[int], parts: list[Step]) -> tuple[Life, ...]:
         return (Life(worlds[0].config, tuple(pool), VALUES, tuple(replace(step, times=70) for step in parts)),)
@@ -244,15 +244,15 @@ def long_lives(worlds: tuple[World, ...]) -> st.SearchStrategy[tuple[Life, ...]]
         st.just("update"),
         st.just(worlds[0].batches[0]),
         st.integers(1, 2**16),
-        st.sampled_from(("none", "fresh")),
+        st.sampled_from(("none", "current")),
         mask=st.sampled_from(("none", "some")),
         bad=st.sampled_from((0, 1)),
     )
     return st.builds(of, pools, st.lists(part, min_size=3, max_size=3))
 
 
-def of_values(array: NDArray[Any], dtype: str) -> NDArray[Any]:
-    """Rows f64 as a dtype of NumPy has them; for bf16 f32, cut to what bf16 holds."""
+def cast(array: NDArray[Any], dtype: str) -> NDArray[Any]:
+    """An f64 array in a dtype of NumPy; for "bfloat16" in f32, with the bits cut off that bf16 has not."""
     with np.errstate(over="ignore", under="ignore"):
         if dtype != "bfloat16":
             return array.astype(dtype)
@@ -261,7 +261,7 @@ def of_values(array: NDArray[Any], dtype: str) -> NDArray[Any]:
 
 
 def lay_out(array: NDArray[Any], layout: str) -> NDArray[Any]:
-    """An array of the same content that lies in memory like this, one of `LAYOUTS`."""
+    """A copy of an array in this memory layout, one of `LAYOUTS`."""
     if layout == "strided":
         wide = np.ones((*array.shape[:-1], 2 * array.shape[-1]), array.dtype)
         wide[..., ::2] = array

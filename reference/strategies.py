@@ -1,8 +1,8 @@
-"""What the laws are run on: configs, memories and batches, drawn by Hypothesis.
+"""Hypothesis strategies for the input of laws: configs, memories and batches.
 
-`exact` cases are made of directions whose non-zero entries are equal but for the sign and 1, 4 or 16 in number: their norms
-are powers of two and every product, sum, root and quotient in a query is exact in f32, so backends must agree to the bit.
-Keys are few, so that equal similarities are common. `general` cases are arbitrary f32 rows, compared within `tolerance`.
+`exact` cases are made of directions with 1, 4 or 16 non-zero entries, equal but for the sign. Their norms are powers of two,
+and every product, sum, root and quotient in a query is exact in f32, so backends must agree to the bit. Keys are few, so that
+equal similarities are common. `general` cases are arbitrary f32 rows, compared within `tolerance`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ Draw = Any
 
 @dataclass(frozen=True)
 class Size:
-    """A config and a batch size. A compiler makes a program for each, so compiled backends are given few;
-    one of those has more slots than a vector register has lanes."""
+    """A config and a batch size. Compiled backends get few sizes, since a compiler makes a program for each. One of these has
+    more slots than a vector register has lanes."""
 
     config: MemoryConfig
     batch: int
@@ -45,7 +45,7 @@ ONE_ROW = Size(MemoryConfig(210, 33, neighbors=250, margin=0.125, softmax_temper
 
 
 def with_config(sizes: tuple[Size, ...], **fields: Any) -> tuple[Size, ...]:
-    """The same sizes, with these fields of their configs replaced."""
+    """These sizes with some fields of their configs replaced."""
     return tuple(replace(size, config=replace(size.config, **fields)) for size in sizes)
 
 
@@ -61,16 +61,16 @@ class Case:
     exact: bool
 
     def rows(self, keep: NDArray[Any] | slice) -> Case:
-        """The same memory with the rows of the batch that `keep` chooses."""
+        """The case with the rows of its batch that `keep` selects."""
         return replace(self, queries=self.queries[keep], targets=self.targets[keep], mask=self.mask[keep])
 
     def everyone(self) -> Case:
-        """The same with no row masked."""
+        """The case with no row masked."""
         return replace(self, mask=np.ones_like(self.mask))
 
 
 def direction(dim: int, code: int) -> NDArray[np.float32]:
-    """The unit vector of `dim` entries that a whole number stands for; small codes give few directions."""
+    """The unit vector [dim] of a code, a whole number. Small codes stand for few directions."""
     counts = [count for count in (1, 4, 16) if count <= dim]
     code, choice = divmod(code, len(counts))
     code, start = divmod(code, dim)
@@ -82,18 +82,18 @@ def direction(dim: int, code: int) -> NDArray[np.float32]:
 
 
 def codes() -> st.SearchStrategy[int]:
-    """Directions, most of them from a few."""
+    """Codes of directions, most of them among a few."""
     return st.one_of(st.integers(0, 6), st.integers(0, 2**20))
 
 
 def ages() -> st.SearchStrategy[int]:
-    """Ages that differ by less than the noise, and some at the ends of their ranges (2**24: beside hits)."""
+    """Ages that differ by less than the noise, and some at the ends of their ranges (2**24 in a priority that has hits too)."""
     ends = st.one_of(st.integers(2**31 - 14, 2**31 - 1), st.integers(2**24 - 40, 2**24 + 2))
     return st.one_of(st.integers(0, 12), st.integers(0, 2000), ends)
 
 
 def steps() -> st.SearchStrategy[int]:
-    """Steps, some where 32 bits end."""
+    """Steps, some near the ends of signed and unsigned 32 bits."""
     return st.one_of(
         st.integers(0, 50), st.integers(2**31 - 3, 2**31 + 3), st.integers(2**32 - 3, 2**32 - 1), st.integers(0, 2**32 - 1)
     )

@@ -1,4 +1,4 @@
-"""How far two correct f32 implementations may differ, derived and not guessed.
+"""How far two correct f32 implementations may differ: derived bounds.
 
 `UNIT` is the unit roundoff u of f32: every rounded operation is right within a factor 1 + u. Summing n products in any order,
 with or without fused multiply-add, is off by at most `gamma(n) = n u / (1 - n u)` times the sum of their magnitudes (Higham,
@@ -15,7 +15,7 @@ from raremem.config import MemoryConfig
 UNIT = 2.0**-24
 
 EXP_ULPS = 4
-"""What the frameworks' exp may be off by, in units in the last place; their documented bounds are 1 to 2."""
+"""Error of the frameworks' exp in units in the last place; their documented bounds are 1 to 2."""
 
 
 def gamma(terms: int) -> float:

@@ -267,7 +267,7 @@ def test_only_what_survived_is_tried_again(tmp_path):
     for mutant, outcome in zip(some[:3], ("killed", "survived", "survived"), strict=True):
         results.add(mutant, Outcome(outcome))
     said = []
-    again = campaign.Sample(0, 400, tmp_path / "first.jsonl").of(some[:2], said.append)
+    again = campaign.Sample(0, 400, tmp_path / "first.jsonl").draw(some[:2], said.append)
     assert again == [some[1]]
     assert "1 of them are no longer in the code" in said[0]
 

@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 
 import raremem
+from raremem.benchmarks import registry, runner
 from raremem.benchmarks.data.characters import Characters, draw_characters
 from raremem.benchmarks.tasks import omniglot
 from raremem.benchmarks.training.embedding.recipe import EmbeddingRecipe, episode, make_embedder
@@ -101,17 +103,16 @@ def test_every_showing_has_values_of_its_own():
     assert (np.diff(values, axis=0) == 32).all()
 
 
-def losses_of(backend, characters):
-    learner = make_embedder(backend, RECIPE)
-    return [learner.learn(*episode(RECIPE, characters.train, step)) for step in range(8)]
+def losses_of(backend, characters, recipe=RECIPE):
+    learner = make_embedder(backend, recipe)
+    return [learner.learn(*episode(recipe, characters.train, step)) for step in range(8)]
 
 
-def test_both_frameworks_learn_alike(characters, monkeypatch):
+def test_both_frameworks_learn_alike(characters):
     """Within 2 %, in bf16 and in f32; with another rate they do not."""
     expected = pytest.approx(losses_of("torch", characters), rel=0.02)
     assert losses_of("jax", characters) == expected
-    monkeypatch.setattr("raremem.benchmarks.training.embedding.jax_learner.MATRIX_RATE", 0.025)
-    assert losses_of("jax", characters) != expected
+    assert losses_of("jax", characters, dataclasses.replace(RECIPE, matrix_rate=0.025)) != expected
 
 
 def test_a_pytorch_without_muon_says_what_to_install(monkeypatch):
@@ -123,10 +124,8 @@ def test_a_pytorch_without_muon_says_what_to_install(monkeypatch):
 def test_a_run_leaves_its_results(tmp_path, monkeypatch, capsys):
     drawn = Characters("drawn", draw_characters(3, 110, 30).train, draw_characters(4, 30, 1).train)
     monkeypatch.setattr(omniglot, "load_omniglot", lambda path: drawn)
-    monkeypatch.setattr(omniglot, "RECIPE", RECIPE)
-    monkeypatch.setattr(omniglot, "TEST_EPISODES", 20)
-    monkeypatch.setattr(omniglot, "CURVE_EPISODES", 5)
-    monkeypatch.setattr(omniglot, "VIEWS", 2)
+    small = partial(omniglot.run, plan=omniglot.OmniglotPlan(RECIPE, test_episodes=20, curve_episodes=5, views=2))
+    monkeypatch.setattr(runner, "find", lambda name: dataclasses.replace(registry.find(name), run=small))
     arguments = ["bench", "omniglot", "--data", str(tmp_path), "--out", str(tmp_path), "--minutes", "0.001"]
     assert cli.main(arguments) == 0
     assert "20-way 5-shot" in capsys.readouterr().out

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from raremem.benchmarks.data import omniglot
 from raremem.benchmarks.data.errors import DataError
 from raremem.benchmarks.data.omniglot import load_omniglot
 
@@ -178,16 +177,15 @@ def test_a_cut_file_is_named(tmp_path, cut):
         told(tmp_path, f"images_background.{suffix}")
 
 
-def test_classes_are_whole_and_no_more_than_there_are(tmp_path, monkeypatch):
+def test_classes_are_whole_and_no_more_than_there_are(tmp_path):
     write_zips(tmp_path, left_out=[FIRST])
     told(tmp_path, "'images_background/Alphabet/character00' has 19 images")
     write_zips(tmp_path, {FIRST.replace("0000", "0020"): OFFICIAL[PARTS[0]][FIRST]})
     told(tmp_path, "'images_background/Alphabet/character00' has 21 images")
     write_zips(tmp_path, left_out=OFFICIAL[PARTS[0]])
     told(tmp_path, "images_background.zip has no images")
-    monkeypatch.setattr(omniglot, "CLASSES", 1)
-    write_zips(tmp_path)
-    told(tmp_path, "more than 1 characters")
+    write_zips(tmp_path, {f"a/{number}/0.png": OFFICIAL[PARTS[0]][FIRST] for number in range(1624)}, OFFICIAL[PARTS[0]])
+    told(tmp_path, "more than 1623 characters")
 
 
 def with_(place, value, dtype=None):

@@ -1,5 +1,7 @@
 """The kernels of the search on a GPU, run on the CPU by Triton's interpreter."""
 
+from dataclasses import astuple
+
 import pytest
 import torch
 
@@ -16,19 +18,19 @@ class GpuBackend(TorchBackend):
 
 
 ANY_BACKEND = [law for law in LAWS.values() if law.needs is None]
+SIZES = astuple(kernels.KernelPlan())
 LARGE = ("large_memory_agrees", "slots_far_apart_agree")
 
 
 @pytest.mark.parametrize("law", ANY_BACKEND, ids=lambda law: law.name)
-def test_every_law_holds(law, monkeypatch):
-    monkeypatch.setattr(kernels, "TILE", 2**12)  # the interpreter takes as long for a large program as for a small one
-    run(law, GpuBackend(searcher=kernels.KernelSearch()), 1 if law.name in LARGE else 5)
+def test_every_law_holds(law):
+    plan = kernels.KernelPlan(tile=2**12)  # the interpreter takes as long for a large program as for a small one
+    run(law, GpuBackend(searcher=kernels.KernelSearch(plan)), 1 if law.name in LARGE else 5)
 
 
 @pytest.mark.parametrize("law", [law for law in ANY_BACKEND if law.name not in LARGE], ids=lambda law: law.name)
-def test_every_law_holds_where_small_memories_have_blocks(law, monkeypatch):
-    monkeypatch.setattr(kernels, "WIDTH", 2)
-    run(law, GpuBackend(searcher=kernels.KernelSearch()), 5)
+def test_every_law_holds_where_small_memories_have_blocks(law):
+    run(law, GpuBackend(searcher=kernels.KernelSearch(kernels.KernelPlan(width=2))), 5)
 
 
 def question(rows):
@@ -41,11 +43,10 @@ def question(rows):
 
 def test_a_large_batch_is_searched_in_groups(monkeypatch):
     keys, values, queries, targets = question(200)
-    together = kernels.nearest(keys, values, queries, targets, 3)
-    monkeypatch.setattr(kernels, "HELD", 64 * 300)
+    together = kernels.nearest(keys, values, queries, targets, 3, *SIZES)
     calls = []
     monkeypatch.setattr(kernels, "_nearest", lambda *a, found=kernels._nearest: calls.append(len(a[2])) or found(*a))
-    in_groups = kernels.nearest(keys, values, queries, targets, 3)
+    in_groups = kernels.nearest(keys, values, queries, targets, 3, *SIZES[:2], 64 * 300)
     assert calls == [64, 64, 64, 8]
     assert all(map(torch.equal, together, in_groups))
 
@@ -54,7 +55,7 @@ def test_a_large_batch_is_searched_in_groups(monkeypatch):
 @pytest.mark.parametrize("with_targets", [True, False])
 def test_a_compiler_is_told_the_truth_about_the_operator(rows, with_targets):
     keys, values, queries, targets = question(rows)
-    torch.library.opcheck(kernels.nearest, (keys, values, queries, targets if with_targets else None, 3))
+    torch.library.opcheck(kernels.nearest, (keys, values, queries, targets if with_targets else None, 3, *SIZES))
 
 
 def test_its_operator_takes_no_other_s_place():

@@ -1,14 +1,12 @@
 """Translation on a tiny scale, in a made-up language: the last word of each sentence is a rare name."""
 
 import gzip
-import importlib
 import os
 from collections import Counter
 
 import numpy as np
 import pytest
 
-from raremem.benchmarks.data import text
 from raremem.benchmarks.data.corpus import END, PAD, START, Corpus, Sentences, load_multi30k, word_recall
 from raremem.benchmarks.data.errors import DataError
 from raremem.benchmarks.data.text import read_lines
@@ -19,7 +17,9 @@ from raremem.command import cli
 
 NAMES = 64
 """In training eight times each; as many others stand in the test set twice, once in each half."""
-SMALL = {"subwords": 700, "batch": 32, "dim": 64, "key_dim": 32, "slots": 1024, "neighbors": 4, "dropout": 0.1}
+SMALL = {
+    "subwords": 700, "batch": 32, "dim": 64, "key_dim": 32, "slots": 1024, "neighbors": 4, "dropout": 0.1, "rate": 8e-3,
+}  # fmt: skip
 
 
 def sentences(generator, names):
@@ -37,9 +37,12 @@ def corpus():
 
 
 def text_of(corpus, recipe):
-    """With subwords that know every name as one token; the counts are of training alone."""
+    """With subwords that know every name as one token; the counts are of training alone.
+
+    So many are translated at once that all batches have one size, and JAX makes one program.
+    """
     both = Sentences(corpus.train.source + corpus.test.source * 2, corpus.train.target + corpus.test.target * 2)
-    return Text(corpus, recipe, both)
+    return Text(corpus, recipe, both, at_once=NAMES)
 
 
 def trained(backend, corpus, memory, steps=220):
@@ -61,15 +64,6 @@ def check(losses, with_memory, without):
     assert new_names(with_memory, "after") > 20
     assert with_memory["half"]["after"]["bleu"] > with_memory["half"]["before"]["bleu"] + 3
     assert with_memory["bleu"] > without["bleu"] - 5
-
-
-@pytest.fixture(autouse=True)
-def faster(monkeypatch):
-    """Learn faster; and translate so many at once that all batches have one size, so that JAX makes one program."""
-    monkeypatch.setattr(importlib.import_module("raremem.benchmarks.tasks.translation.run"), "TRANSLATED_AT_ONCE", NAMES)
-    for backend in ("torch", "jax"):
-        module = pytest.importorskip(f"raremem.benchmarks.tasks.translation.{backend}_learner")
-        monkeypatch.setattr(module, "LEARNING_RATE", 8e-3)
 
 
 @pytest.mark.parametrize("backend", ["torch", "jax"])
@@ -215,15 +209,11 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("kind", UNREADABLE)
-def test_a_text_that_is_none_is_one_line_that_names_it(tmp_path, kind, monkeypatch):
-    monkeypatch.setattr(text, "MOST_TEXT", 1000)
+def test_a_text_that_is_none_is_one_line_that_names_it(tmp_path, kind):
     name, content = UNREADABLE[kind]
-    for part in ("train", "test_2016_flickr"):
-        for language in ("en", "de"):
-            (tmp_path / f"{part}.{language}").write_text("a sentence\n")
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError) as raised:
-        load_multi30k(tmp_path)
+        read_lines(tmp_path / name, "text", most=1000)
     assert str(tmp_path / name) in str(raised.value)
     assert "\n" not in str(raised.value)
 

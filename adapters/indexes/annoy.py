@@ -1,6 +1,6 @@
 """Approximate search with annoy: random projection trees, which cannot change once built.
 
-It takes one query at a time, so a batch is a loop here.
+annoy takes one query at a time, so a batch is a loop here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from raremem.errors import MissingPackageError
 
 TREES = 20
 LOOKED_AT = 8000
-"""Keys that a search compares at least."""
+"""Keys that a search compares, at least."""
 
 
 class Index:
@@ -36,7 +36,7 @@ class Index:
 
 
 def _trees(keys: NDArray[np.float32], trees: int, seed: int) -> AnnoyIndex:
-    """With one thread: with more, which keys are found depends on how many cores there are."""
+    """Trees over these keys, built in one thread. With more threads the answers depend on the number of cores."""
     index = AnnoyIndex(keys.shape[1], "angular")
     index.set_seed(seed % 2**31)
     for place, key in enumerate(keys):
@@ -47,7 +47,7 @@ def _trees(keys: NDArray[np.float32], trees: int, seed: int) -> AnnoyIndex:
 
 @cache
 def _check_this_build() -> None:
-    """Some builds of annoy find one neighbor, whatever they are asked for."""
+    """Check that more than one neighbor is found. Some builds of annoy find one, however many are asked for."""
     found = _trees(np.eye(8, dtype=np.float32), 4, 1).get_nns_by_vector([1.0] * 8, 8, 1000)
     if len(found) < 8:
         raise MissingPackageError(

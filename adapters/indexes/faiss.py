@@ -1,5 +1,7 @@
-"""Approximate search with faiss: keys in lists by the nearest of some centers, each kept as what it differs from its center by,
-in half a byte for two dimensions, to which more keys are added at little cost."""
+"""Approximate search with faiss: an inverted file with product quantization, to which keys can be added at little cost.
+
+Each key is in the list of the nearest center. Its difference from that center is stored, in half a byte for two dimensions.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 LISTS_PER_ROOT = 4
+"""Lists, for the square root of the number of keys."""
 PROBED = 32
+"""Lists that are searched for a query."""
 SAMPLED = 64
-"""Keys for each list, of which the centers are learned."""
+"""Keys for each list from which the centers are learned."""
 CODE_BITS = 4
-"""Of a code of two dimensions: sixteen codes fit in a register, so that a list is read at the speed of memory."""
+"""Bits for two dimensions: the table of sixteen codes fits in a register, and a list is read at the speed of memory."""
 WIDER = 2
-"""Times as many slots are proposed as are asked for: codes tell near keys apart less well than keys do."""
+"""Slots proposed for each one asked for: codes separate near keys less well than the keys themselves do."""
 
 
 class Index:
@@ -28,7 +32,7 @@ class Index:
         self.index = faiss.IndexIVFPQFastScan(centers, dim, lists, codes, CODE_BITS, inner)
         self.index.by_residual = True
         self.index.nprobe = min(PROBED, lists)
-        self.index.implem = 10  # each query by itself: hardly a list is searched for two
+        self.index.implem = 10  # a query at a time: two queries seldom search the same list
         for clustering in (self.index.cp, self.index.pq.cp):
             clustering.seed = seed % 2**31
             clustering.max_points_per_centroid = SAMPLED

@@ -1,4 +1,4 @@
-"""Approximate search with hnswlib: a graph of neighbors, built anew rather than changed (it changes 1,500 keys a second)."""
+"""Approximate search with hnswlib: a graph of neighbors. It is built anew, not changed: it can change 1,500 keys a second."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 LINKS = 16
 WIDTH_TO_BUILD = 100
 WIDTH_TO_SEARCH = 64
-"""Candidates kept while the graph is walked, to build and to search."""
+"""Candidates kept while the graph is walked, to build and to search: hnswlib's `ef`."""
 WIDER_EACH = 2**21
-"""Numbers in the keys for which one more is kept to search: of a million keys of 128 dimensions 64 find the nearest of 97 %
-of queries, and 128 of 99.6."""
+"""Floats in the keys for which one more candidate is kept. In a million keys of 128 dimensions 64 candidates find the nearest
+key of 97 % of queries, and 128 of 99.6 %."""
 
 
 class Index:
@@ -27,7 +27,7 @@ class Index:
         self.width = WIDTH_TO_SEARCH + keys.size // WIDER_EACH
 
     def search(self, queries: NDArray[np.float32], count: int) -> NDArray[np.int32]:
-        """See `NeighborIndex.search`. Where a part of the graph holds too few, hnswlib refuses the batch: none is proposed."""
+        """See `NeighborIndex.search`. If hnswlib reaches too few keys for a query, it refuses the batch: none is proposed."""
         found = np.full((len(queries), count), -1, np.int32)
         asked = min(count, self.index.get_current_count())
         self.index.set_ef(max(self.width, asked))

@@ -1,8 +1,8 @@
-"""The JAX backend: pure functions over a pytree.
+"""The JAX backend: pure functions of a state, which is a pytree.
 
-The functions of this module are pure: put `init`, `query`, `update`, `store`, `forget`, `clear` and `copy` inside your own
+Use `init`, `query`, `update`, `store`, `forget`, `clear`, `copy`, `to_numpy` and `from_numpy` of this module inside your own
 `jax.jit`, `grad`, `vmap`, `lax.scan` or `shard_map`, with the config static and the state donated. `get_backend("jax")` gives
-the same compiled, the state donated to `update` and `forget`.
+the same functions compiled, with the state donated to `update` and `forget`.
 
 >>> import jax
 >>> config = MemoryConfig(slots=100, key_dim=8)
@@ -12,13 +12,7 @@ the same compiled, the state donated to `update` and `forget`.
 [0, 1]
 """
 
-from raremem.adapters.jax.functional import (
-    BACKENDS,
-    JaxBackend,
-    backend,
-    compiled_backend,
-    default_device,
-)
+from raremem.adapters.jax.functional import BACKENDS, JaxBackend, backend, compiled_backend, default_device
 from raremem.adapters.jax.primitives import JaxPrimitives
 from raremem.config import MemoryConfig
 

@@ -1,6 +1,8 @@
-"""JAX's meshes with explicit axes, as `jax.make_mesh` makes them: there an array's type says how it is spread, and an operation
-that leaves it open is an error. Here the search and the writes leave it open to the compiler, and only what goes in and comes
-out has such types: a state is spread as it was, and what there is for each row, as the rows are.
+"""Meshes with explicit axes, the kind that `jax.make_mesh` makes.
+
+On such a mesh the type of an array includes its sharding, and an operation whose result has no definite sharding is an error.
+The search and the writes of a memory have such operations. So they run with automatic axes, where the compiler chooses. Only
+their results have explicit shardings: the state its own, and arrays with an entry for each row that of the rows.
 """
 
 from __future__ import annotations
@@ -15,34 +17,34 @@ from raremem.config import MemoryConfig
 from raremem.state import Array, ForgetReport, Lookup, MemoryState, UpdateReport
 
 KNOWN = hasattr(jax, "typeof") and hasattr(jax.sharding, "auto_axes")
-"""Whether this JAX has such axes."""
+"""Whether this JAX has explicit axes."""
 
 
 def spec(*axes: Any) -> PartitionSpec:
-    """A `PartitionSpec`."""
+    """`PartitionSpec(*axes)`, which has no type annotations."""
     return PartitionSpec(*axes)  # type: ignore[no-untyped-call]
 
 
 def query(function: Callable[..., Lookup]) -> Callable[..., Lookup]:
-    """`ArrayBackend._query` for such arrays too."""
+    """`ArrayBackend._query` that also takes arrays with explicit shardings."""
 
     def wrapped(config: MemoryConfig, state: MemoryState, *rows: Any) -> Lookup:
         def on(state: MemoryState, *rows: Any) -> Lookup:
             return function(config, state, *rows)
 
-        return _automatic(on, _rows(rows), state, *rows)
+        return _automatic(on, _row_spec(rows), state, *rows)
 
     return wrapped
 
 
 def update(function: Callable[..., tuple[MemoryState, UpdateReport]]) -> Callable[..., tuple[MemoryState, UpdateReport]]:
-    """`ArrayBackend._update` for such arrays too."""
+    """`ArrayBackend._update` that also takes arrays with explicit shardings."""
 
     def wrapped(config: MemoryConfig, state: MemoryState, *rows: Any) -> tuple[MemoryState, UpdateReport]:
         def on(state: MemoryState, *rows: Any) -> tuple[MemoryState, UpdateReport]:
             return function(config, state, *rows)
 
-        row, one = _rows(rows), spec()
+        row, one = _row_spec(rows), spec()
         report = UpdateReport(slots=row, hit=row, written=row, rejected=one, dropped=one, evicted=one)
         return _automatic(on, (MemoryState(*map(_spec_of, state)), report), state, *rows)
 
@@ -62,13 +64,13 @@ def forget(function: Callable[..., tuple[MemoryState, ForgetReport]]) -> Callabl
     return wrapped
 
 
-def rows(function: Callable[..., Array]) -> Callable[..., Array]:
-    """A function from arrays, the first of them with one entry for each row, to an array that has so too."""
-    return lambda *arrays: _automatic(function, _rows(arrays[:1]), *arrays)
+def by_row(function: Callable[..., Array]) -> Callable[..., Array]:
+    """`function` for arrays with explicit shardings too; its first argument and its result have an entry for each row."""
+    return lambda *arrays: _automatic(function, _row_spec(arrays[:1]), *arrays)
 
 
 def _automatic(function: Callable[..., Any], specs: Any, *arrays: Any) -> Any:
-    """`function(*arrays)`, its axes left to the compiler; how results are then spread is `specs`, a prefix of their tree."""
+    """`function(*arrays)` with automatic axes. `specs`, a prefix of the tree of its results, are their shardings."""
     leaves = jax.tree.leaves(arrays)
     mesh = _mesh(leaves)
     if mesh is None:
@@ -84,7 +86,7 @@ def _automatic(function: Callable[..., Any], specs: Any, *arrays: Any) -> Any:
 
 
 def _mesh(leaves: list[Array]) -> Any:
-    """The mesh with explicit axes that some array is on, or that is around; or None."""
+    """The mesh with explicit axes that an array is on, or that is set; else None."""
     if not KNOWN:
         return None
     meshes = (*map(_mesh_of, leaves), jax.sharding.get_abstract_mesh())
@@ -96,12 +98,12 @@ def _mesh_of(array: Array) -> Any:
 
 
 def _is_elsewhere(array: Array) -> bool:
-    """Whether it is there, and on no mesh."""
+    """Whether it is a concrete array on no mesh."""
     return not traced(array) and _mesh_of(array).empty
 
 
 def traced(array: Any) -> bool:
-    """Whether JAX follows what is done with it, and it has no content."""
+    """Whether it is a tracer, which has no content."""
     return isinstance(array, jax.core.Tracer)
 
 
@@ -109,7 +111,7 @@ def _spec_of(array: Array) -> PartitionSpec:
     return jax.typeof(array).sharding.spec if KNOWN else spec()
 
 
-def _rows(arrays: Any) -> PartitionSpec:
-    """How rows are spread: as in the first of the arrays that says so."""
+def _row_spec(arrays: Any) -> PartitionSpec:
+    """The sharding of the rows: that of the first array whose rows are sharded."""
     specs = [_spec_of(array) for array in jax.tree.leaves(arrays)]
     return spec(next((axes[0] for axes in specs if axes and axes[0] is not None), None))

@@ -1,4 +1,4 @@
-"""The memory as a Flax NNX module, on top of the pure functions of `raremem.adapters.jax`."""
+"""The memory as a Flax NNX module, over the pure functions of `raremem.adapters.jax`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from raremem.state import ForgetReport, Lookup, MemoryState, UpdateReport
 
 
 class MemoryVariable(nnx.Variable[jax.Array]):
-    """An array of the memory's state: no parameter, so that optimizers leave it alone."""
+    """An array of the memory's state. It is no `nnx.Param`, so optimizers do not change it."""
 
 
 class Memory(nnx.Module):
-    """Query it by calling it, write to it with `update`. Calling it never changes the memory.
+    """A memory module: a call queries it and changes nothing, `update` writes to it.
 
     Args:
-        config: size and behaviour.
+        config: the memory's size and rules.
 
     >>> memory = Memory(MemoryConfig(slots=100, key_dim=8))
     >>> out = memory(jax.numpy.eye(8), jax.numpy.arange(8))
@@ -37,17 +37,20 @@ class Memory(nnx.Module):
 
     @property
     def state(self) -> MemoryState:
-        """The arrays, as the functional interface takes them."""
+        """The arrays as a state of `raremem.adapters.jax`."""
         return MemoryState(self.keys[...], self.values[...], self.last_used[...], self.hits[...], self.step[...])
 
     def __call__(self, queries: jax.Array, targets: jax.Array | None = None, mask: jax.Array | None = None) -> Lookup:
-        """Look up queries [B, key_dim]; with targets [B], `loss` [B] too. See `Backend.query`."""
+        """Look up queries [B, key_dim]. With targets [B] the lookup has a `loss` [B]. See `Backend.query`."""
         return functional.query(self.config, self.state, queries, targets, mask)
 
     def update(self, lookup: Lookup, targets: jax.Array | None = None, mask: jax.Array | None = None) -> UpdateReport:
-        """Write the rows of a call on the memory as it is now, with its targets or those given here.
+        """Write the rows of a lookup to the memory as it is now. See `Backend.update`.
 
-        With `mask` [B], only the rows where it is True.
+        Args:
+            lookup: what a call of this module returned.
+            targets: the values [B] to write; default: the targets of that call.
+            mask: [B] bool; rows where it is False are not written.
         """
         targets = lookup.targets if targets is None else targets
         queries = jax.lax.stop_gradient(lookup.queries)

@@ -1,4 +1,4 @@
-"""JAX's backend: the functional interface."""
+"""The functional interface in JAX."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from raremem.state import (
 
 
 class JaxBackend(ArrayBackend):
-    """`ArrayBackend` with gradients and vmap, whose arrays may be NumPy's, or on a mesh whose axes are explicit."""
+    """`ArrayBackend` with gradients and vmap. It takes NumPy arrays too, and arrays on a mesh with explicit axes."""
 
     table = JaxPrimitives
     search = JaxSearch
@@ -93,8 +93,8 @@ class JaxBackend(ArrayBackend):
         return super().counts(usable_state(state))
 
     def _placed(self, state: MemoryState) -> MemoryState:
-        """On a CPU JAX may take NumPy's memory, where it begins at a multiple of 64 bytes, for an array; and that cannot be
-        donated. So all is copied once more."""
+        """See `ArrayBackend._placed`. Each array is copied once more: on a CPU JAX may share memory with NumPy, if that is
+        aligned to 64 bytes, and shared memory cannot be donated."""
         return MemoryState(*(self.primitives.copy(own(array)) for array in state))
 
     def to_numpy(self, state: MemoryState) -> PortableState:
@@ -104,12 +104,12 @@ class JaxBackend(ArrayBackend):
         return super().copy(usable_state(state))
 
     def recall(self, weights: Array, values: Array, embedding: Array) -> Array:
-        mean: Array = explicit.rows(super().recall)(weights, values, embedding)
+        mean: Array = explicit.by_row(super().recall)(weights, values, embedding)
         return mean
 
     def scores(self, weights: Array, values: Array, classes: int) -> Array:
         of_all = super().scores
-        return explicit.rows(lambda weights, values: of_all(weights, values, classes))(weights, values)
+        return explicit.by_row(lambda weights, values: of_all(weights, values, classes))(weights, values)
 
     def gradient(
         self,
@@ -137,13 +137,13 @@ class JaxBackend(ArrayBackend):
 
 
 def usable_state(state: MemoryState) -> MemoryState:
-    """The state in arrays of JAX's, of the dtypes it should have.
+    """The state as JAX arrays.
 
     Raises:
-        StateError: an array was donated, is none, or has another dtype.
+        StateError: an entry was donated, is no array, or has another dtype than it should.
     """
     if not isinstance(state, MemoryState):
-        return state  # what is wrong with it is said where kinds are checked
+        return state  # `validation.check_kinds` refuses it
     for name, array in state._asdict().items():
         if _donated(array):
             raise StateError(
@@ -160,7 +160,7 @@ def usable_state(state: MemoryState) -> MemoryState:
 
 
 def usable_lookup(lookup: Lookup) -> Lookup:
-    """The lookup in arrays of JAX's.
+    """The lookup as JAX arrays.
 
     Raises:
         StateError: an array was donated.
@@ -175,7 +175,7 @@ def _donated(array: Any) -> bool:
 
 
 def default_device() -> str:
-    """Where arrays go by default."""
+    """The device of new arrays."""
     return str(jax.devices()[0])
 
 

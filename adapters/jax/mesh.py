@@ -1,14 +1,14 @@
-"""A memory whose keys are spread over the devices of a JAX mesh: more slots than one device can hold.
+"""A memory whose keys are sharded over the devices of a JAX mesh, for more slots than one device can hold.
 
-Each device holds the keys of a range of slots, and the values, ages and hits of all (12 bytes a slot beside 4 * key_dim). A
-query is searched by every device among its own keys, and the best of all are put together. All else is as for one device:
-answers, gradients and writes equal those of a memory that is not sharded.
+Each device holds the keys of a range of slots, and the values, ages and hits of all slots (12 bytes a slot beside 4 * key_dim).
+Each device searches its own keys, and the best of all devices are put together. Answers, gradients and writes equal those of a
+memory that is not sharded.
 
     backend = MeshBackend(jax.sharding.Mesh(jax.devices(), ("slots",)))
     state = backend.init(config)
 
-Where only the batch is to be spread, nothing of this is needed: put the state on every device (`PartitionSpec()`), the rows on
-some (`PartitionSpec("batch")`), and call the functions of `raremem.adapters.jax` inside `jax.jit`.
+To shard the batch alone you do not need this module: replicate the state (`PartitionSpec()`), shard the rows
+(`PartitionSpec("batch")`), and call the functions of `raremem.adapters.jax` inside `jax.jit`.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ from raremem.state import (
 
 
 class MeshBackend(JaxBackend):
-    """The functional interface over a mesh. Compiled; the state is donated to `update`.
+    """The functional interface over a mesh. It is compiled, and `update` donates the state.
 
     Args:
-        mesh: the devices. Its axes may be explicit or automatic. Outside `jax.jit`, where another mesh is around
-            (`jax.set_mesh`), what goes in is brought to this one, and answers are given on that; inside, another is an error.
-        axis: of the mesh, over which slots are spread.
+        mesh: the devices. Its axes may be explicit or automatic. If another mesh is set (`jax.set_mesh`), inputs are moved to
+            this mesh and answers to that one; inside `jax.jit` another mesh is an error.
+        axis: the mesh axis over which slots are sharded.
     """
 
     capabilities = frozenset({"gradients", "bfloat16"})
@@ -116,7 +116,7 @@ class MeshBackend(JaxBackend):
         return state, report if elsewhere is None else jax.device_put(report, elsewhere)
 
     def _placed(self, state: MemoryState) -> MemoryState:
-        """Keys are padded to as many rows as every device can have alike."""
+        """See `ArrayBackend._placed`. Keys are padded so that every device holds equally many."""
         keys = np.pad(state.keys, ((0, -len(state.keys) % self.mesh.shape[self.axis]), (0, 0)))
         everywhere, spread = NamedSharding(self.mesh, spec()), NamedSharding(self.mesh, spec(self.axis, None))
         placed = jax.device_put(keys, spread), *(jax.device_put(np.array(array), everywhere) for array in state[1:])
@@ -138,7 +138,7 @@ class MeshBackend(JaxBackend):
 
     @contextmanager
     def _around(self) -> Iterator[NamedSharding | None]:
-        """While this lasts no other mesh is around than this memory's. Gives "everywhere" on the one that is around else."""
+        """A context in which this memory's mesh is set. It gives the replicated sharding of another that was set, if any."""
         around = jax.sharding.get_abstract_mesh() if KNOWN else None
         if around is None or around.empty or around == self.mesh.abstract_mesh:
             yield None
@@ -155,8 +155,7 @@ class MeshBackend(JaxBackend):
             yield elsewhere
 
     def _untyped(self, array: Any) -> Any:
-        """An array on this mesh, on the same with automatic axes: outside jit, and where no mesh is set, JAX has no gradients
-        by others."""
+        """An array on this mesh as one with automatic axes. Outside jit and without a set mesh JAX differentiates no others."""
         if not isinstance(array, jax.Array) or traced(array):
             return array
         if not isinstance(array.sharding, NamedSharding) or array.sharding.mesh != self.mesh:
@@ -164,8 +163,8 @@ class MeshBackend(JaxBackend):
         return jax.device_put(array, NamedSharding(Mesh(self.mesh.devices, self.mesh.axis_names), array.sharding.spec))
 
     def _put(self, arrays: Any) -> Any:
-        """JAX's arrays on every device of this mesh. Others are left to be checked first, and copied: JAX may read NumPy's
-        memory later, when the user has written to it."""
+        """JAX arrays replicated on this mesh. NumPy arrays stay, to be checked and copied first: JAX may read their memory
+        later, when the user has written to it."""
         everywhere = NamedSharding(self.mesh, spec())
         return jax.tree.map(lambda array: jax.device_put(array, everywhere) if isinstance(array, jax.Array) else array, arrays)
 
@@ -175,11 +174,12 @@ def _nothing_around() -> bool:
 
 
 class MeshSearch(Shards):
-    """The search of all devices of a mesh.
+    """The search of a mesh: every device searches its part.
 
     Args:
-        mesh, axis: over which slots are spread.
-        own: the search of a device's part.
+        mesh: the devices.
+        axis: the mesh axis over which slots are sharded.
+        own: the search of a device; default `JaxSearch()`.
     """
 
     def __init__(self, mesh: Mesh, axis: str, own: Searcher | None = None) -> None:
@@ -214,7 +214,7 @@ class MeshSearch(Shards):
 
 
 def _mesh_for(mesh: Mesh, keys: Array) -> Any:
-    """The mesh that is around; else the memory's, with automatic axes if its keys are so."""
+    """The mesh that is set, else the memory's; with automatic axes if those of the keys are automatic."""
     if not _nothing_around():
         return jax.sharding.get_abstract_mesh()
     return mesh if not KNOWN or jax.typeof(keys).sharding.mesh == mesh.abstract_mesh else Mesh(mesh.devices, mesh.axis_names)

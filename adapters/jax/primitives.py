@@ -71,7 +71,7 @@ class JaxPrimitives(Primitives):
         return jax.lax.bitcast_convert_type(bits, jnp.float32)
 
     def inner(self, left: Array, right: Array) -> Array:
-        """tf32 in three parts is as right as f32, and quicker where there are units for it."""
+        """Products of three TF32 parts are as accurate as f32, and faster on a GPU that has TF32 units."""
         in_f32 = partial(jnp.matmul, precision=_HIGHEST)
         if not _has_tf32():
             return in_f32(left, right.T)
@@ -106,17 +106,17 @@ class JaxPrimitives(Primitives):
 
 
 def _one_zero(scores: Array) -> Array:
-    """JAX sorts -0.0 below 0.0; here they are equal."""
+    """Scores with 0.0 for -0.0: JAX sorts -0.0 below 0.0, and here they are equal."""
     return jnp.where(scores == 0, jnp.zeros_like(scores), scores)
 
 
 @cache
 def _has_tf32() -> bool:
-    """Whether the first device is a GPU of NVIDIA that has units for it."""
+    """Whether the first device is an NVIDIA GPU with TF32 units."""
     capability = str(getattr(jax.devices()[0], "compute_capability", ""))  # "9.0" of an H100, "gfx90a" of another maker's
     return capability[:1].isdigit() and float(capability) >= 8
 
 
 def own(array: Any) -> Array:
-    """An array of JAX's; what is none yet is copied, and put where JAX does so by an explicit transfer."""
+    """`array` as a JAX array. Another framework's is copied, by an explicit transfer to the default device."""
     return array if isinstance(array, jax.Array) else jax.device_put(np.array(array))

@@ -12,10 +12,11 @@ from raremem.state import MemoryState
 
 
 class JaxSearch(Searcher):
-    """The search of JAX's backend.
+    """`PortableScan` with sizes for the default device.
 
     Args:
-        on_cpu, elsewhere: the sizes that it is cut by.
+        on_cpu: sizes on a CPU; default `ScanPlan()`.
+        elsewhere: sizes on a GPU or TPU; default `ScanPlan(held=2**28)`.
     """
 
     def __init__(self, on_cpu: ScanPlan | None = None, elsewhere: ScanPlan | None = None) -> None:

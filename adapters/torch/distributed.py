@@ -1,18 +1,18 @@
-"""Data-parallel training over `torch.distributed`: every rank holds the same memory, and writes the rows of all.
+"""Data-parallel training over `torch.distributed`: every rank holds the whole memory and writes the rows of all ranks.
 
-Each rank asks its own copy for its own rows, as without other ranks. `update` then gathers what was found, in rank order, and
-every rank makes the same update: it equals that of one process with the whole batch. Batches may differ in size, and a rank
-that has none calls it with None. Nothing else is sent: 4 * (key_dim + 7) bytes for each row of the whole batch.
+Each rank queries its own copy with its own rows, as without other ranks. `update` gathers the lookups in rank order, and every
+rank makes the same update, which equals that of one process with the whole batch. Batches may differ in size; a rank without
+rows passes None. A row of the whole batch costs 4 * (key_dim + 7) bytes to send.
 
     out = memory(network(images), labels)
     out.loss.mean().backward()
     distributed.update(memory, out)
 
-Every rank checks its rows before it sends any, and with their number says whether they are sound and what memory it has. So bad
-input on one rank is an error on all, memories that differ are too, and then nothing is written anywhere.
+Ranks agree before they send rows: each checks its input, and sends the result, the number of its rows and a digest of its
+memory's config and step. Bad input on one rank, or memories that differ, are an error on all ranks, and nothing is written.
 
-A rank that never calls it keeps the others waiting until the timeout of their process group, which is then their error. Under
-DistributedDataParallel, pass `broadcast_buffers=False` (or `forward_sync_buffers=False`): the copies are equal as they are.
+If a rank never calls `update`, the others raise when their process group times out. Under DistributedDataParallel, pass
+`broadcast_buffers=False` (or `forward_sync_buffers=False`): the copies are equal without it.
 """
 
 from __future__ import annotations
@@ -39,18 +39,15 @@ from raremem.validation import check_to_write
 Group = dist.ProcessGroup | None
 
 LONGEST_TEXT = 4000
-"""Bytes that a rank tells the others of what is wrong, at most."""
-
-
+"""Bytes of an error message that a rank sends to the others, at most."""
 SAMPLED = 4096
-"""Keys that are compared when memories first meet, at most. Values, ages and hits all are."""
-
+"""Keys that are compared at the first call, at most. All values, ages and hits are compared."""
 LATE, WITH_TARGETS, WITHOUT_TARGETS = 1, 2, 3
-"""Kinds of rows: to be written, and the memory has changed since they were looked up; to be asked, with targets or without."""
+"""Kinds of rows: to write, by a lookup made before the last update; to look up with targets; to look up without."""
 
 
-class Rows(NamedTuple):
-    """What a rank sends of its batch: rows [B, n] i32, and of what kind they are, for the others to know before they come."""
+class SentRows(NamedTuple):
+    """The rows [B, n] i32 that a rank sends, and their kind, which the others know before the rows arrive."""
 
     rows: Tensor
     kind: int = 0
@@ -63,19 +60,19 @@ def update(
 
     Args:
         memory: this rank's copy.
-        lookup: what `memory(query, target)` answered on this rank; None if it has no rows. If the memory has changed since on
-            any rank, the rows of all are looked up again.
-        mask: [B] bool, False for rows of this rank that are not to be written.
-        group: the ranks; all of the default group, unless given.
-        target: [B] of an integer dtype, if the lookup was made without.
+        lookup: what `memory(query, target)` returned on this rank; None if it has no rows. If the memory of any rank has
+            changed since, the rows of all ranks are looked up again.
+        mask: [B] bool; rows of this rank where it is False are not written.
+        group: the ranks; default: those of the default group.
+        target: [B] of an integer dtype, if the lookup was made without targets.
 
     Returns:
         The report of the whole batch, in rank order.
 
     Raises:
-        ShapeError, DTypeError, TargetError, DeviceError: as `Memory.update` does; on this rank.
-        StateError: the lookup was made without targets, or on another memory; on this rank. Another rank has raised any of
-            these, or the ranks' memories differ in config, step or content, or they make different calls; on all.
+        ShapeError, DTypeError, TargetError, DeviceError: on this rank, as `Memory.update` does.
+        StateError: on this rank, the lookup was made without targets or on another memory; on all ranks, another rank has
+            raised an error, the memories differ in config, step or content, or the ranks make different calls.
     """
     parts = gather_agreed(memory, group, "update", lambda: rows_to_write(memory, lookup, target, mask))
     return write_gathered(memory, parts)
@@ -107,28 +104,28 @@ def forget(
     return memory._forget(torch.cat([part.rows[:, 0] for part in parts]), None, None)
 
 
-def _slots_to_forget(memory: Memory, *given: Any) -> Rows:
+def _slots_to_forget(memory: Memory, *given: Any) -> SentRows:
     """The slots [n, 1] that are named on this rank."""
     memory._look()
     found = named(memory.backend.primitives, memory.state, *memory.backend._named(memory.config, memory.state, *given))
-    return Rows(torch.where(found)[0].int()[:, None])
+    return SentRows(torch.where(found)[0].int()[:, None])
 
 
-def write_gathered(memory: Memory, parts: list[Rows]) -> UpdateReport:
-    """Write what all ranks have sent to this rank's memory."""
+def write_gathered(memory: Memory, parts: list[SentRows]) -> UpdateReport:
+    """Write the rows of all ranks to this rank's memory."""
     if any(len(part.rows) for part in parts):
-        return memory._write(*_gathered(memory, parts), None)
-    nothing = Rows(memory.values.new_zeros(1, memory.config.key_dim + 7))  # a row that was not accepted
-    report = memory._write(*_gathered(memory, [nothing]), None)
+        return memory._write(*_gathered_lookup(memory, parts), None)
+    nothing = SentRows(memory.values.new_zeros(1, memory.config.key_dim + 7))  # a row that was not accepted
+    report = memory._write(*_gathered_lookup(memory, [nothing]), None)
     return UpdateReport(*(field[:0] if field.ndim else field for field in report))
 
 
 @torch.no_grad()
-def rows_to_write(memory: Memory, lookup: Lookup | None, target: Tensor | None, mask: Tensor | None) -> Rows:
-    """Of each row [key_dim + 7] i32: its query, where it was found, its target in two parts, and whether it is written."""
+def rows_to_write(memory: Memory, lookup: Lookup | None, target: Tensor | None, mask: Tensor | None) -> SentRows:
+    """Each row as [key_dim + 7] i32: its query, its nearest neighbor, its target in two parts, and whether it is written."""
     memory._look()
     if lookup is None:
-        return Rows(memory.values.new_zeros(0, memory.config.key_dim + 7))
+        return SentRows(memory.values.new_zeros(0, memory.config.key_dim + 7))
     if not isinstance(lookup, Lookup):
         raise DTypeError(f"the lookup is a {type(lookup).__name__}; expected what memory(query, target) gave, or None.")
     lookup, target = memory._to_write(lookup, target)
@@ -145,11 +142,11 @@ def rows_to_write(memory: Memory, lookup: Lookup | None, target: Tensor | None, 
         (lookup.accepted & there).int()[:, None],
         (lookup.rejected & there).int()[:, None],
     ]
-    return Rows(torch.cat([queries.float().contiguous().view(torch.int32), *numbers], dim=1), 0 if current else LATE)
+    return SentRows(torch.cat([queries.float().contiguous().view(torch.int32), *numbers], dim=1), 0 if current else LATE)
 
 
-def _gathered(memory: Memory, parts: list[Rows]) -> tuple[Lookup, Tensor]:
-    """The lookup of all ranks' rows, in rank order, and their targets."""
+def _gathered_lookup(memory: Memory, parts: list[SentRows]) -> tuple[Lookup, Tensor]:
+    """The lookup of the rows of all ranks, in rank order, and their targets."""
     rows = torch.cat([part.rows for part in parts])
     late = any(part.kind == LATE for part in parts)
     queries, (slots, values, bits, low, high, accepted, rejected) = (
@@ -175,21 +172,21 @@ def _gathered(memory: Memory, parts: list[Rows]) -> tuple[Lookup, Tensor]:
 
 
 def halves(targets: Tensor, there: Tensor) -> Tensor:
-    """Targets [B] of any integer dtype as two columns [B, 2] i32, since rows are sent in i32; 0 where nothing is there."""
+    """Targets [B] of any integer dtype as two columns [B, 2] i32, the dtype that rows are sent in; 0 for masked rows."""
     return torch.where(there, targets, 0).long()[:, None].view(torch.int32)
 
 
 def of_halves(low: Tensor, high: Tensor) -> Tensor:
-    """Targets [B] i64 of the two columns that `halves` made of them."""
+    """Targets [B] i64 from the two columns of `halves`."""
     return torch.stack([low, high], dim=1).view(torch.int64)[:, 0]
 
 
-def gather_agreed(memory: Memory, group: Group, call: str, prepare: Callable[[], Rows]) -> list[Rows]:
-    """The rows that `prepare` gives on each rank, once all ranks are known to have some to give, and the same memory.
+def gather_agreed(memory: Memory, group: Group, call: str, prepare: Callable[[], SentRows]) -> list[SentRows]:
+    """The rows that `prepare` returns on each rank, after all ranks agree: on the call, and on the memory's config and step.
 
-    Raises: what `prepare` raises, on this rank; StateError, on all ranks, if anything else is wrong.
+    Raises: what `prepare` raises, on this rank; StateError, on all ranks, if another has raised or the ranks do not agree.
     """
-    error, mine = None, Rows(memory.values.new_zeros(0, 0))
+    error, mine = None, SentRows(memory.values.new_zeros(0, 0))
     try:
         mine = prepare()
     except Exception as raised:
@@ -216,11 +213,11 @@ def gather_agreed(memory: Memory, group: Group, call: str, prepare: Callable[[],
             f"rank {kinds.index(WITHOUT_TARGETS)} gives no targets and rank {kinds.index(WITH_TARGETS)} does; expected them on "
             "all ranks that have rows, or on none. Nothing was done on any rank."
         )
-    return [Rows(rows, kind) for rows, kind in zip(_gather_rows(mine.rows, sizes, group), kinds, strict=True)]
+    return [SentRows(rows, kind) for rows, kind in zip(_gather_rows(mine.rows, sizes, group), kinds, strict=True)]
 
 
 def _gather_rows(rows: Tensor, sizes: list[int], group: Group) -> list[Tensor]:
-    """The rows of each rank: padded to the longest batch for the way, since all must send alike."""
+    """The rows of each rank. They are sent padded to the longest batch: all_gather takes equal shapes."""
     if not max(sizes):
         return [rows for _ in sizes]
     padded = rows.new_zeros(max(sizes), rows.shape[1])
@@ -236,14 +233,14 @@ def of_all_ranks(tensor: Tensor, group: Group) -> list[Tensor]:
 
 
 def _tell(memory: Memory, group: Group, text: str) -> list[str]:
-    """A line of each rank."""
+    """This rank's text as a line, and those of all other ranks."""
     line = " ".join(text.split()).encode()[:LONGEST_TEXT].ljust(LONGEST_TEXT, b"\0")
     sent = torch.frombuffer(bytearray(line), dtype=torch.uint8).to(memory.values.device)
     return [bytes(part.tolist()).rstrip(b"\0").decode(errors="replace") for part in of_all_ranks(sent, group)]
 
 
 def _disagreement(accounts: list[str]) -> StateError:
-    """What the ranks say of themselves, where it is not the same."""
+    """The error that names where the ranks differ."""
     told = [json.loads(account) for account in accounts]
     other = next(rank for rank in range(len(told)) if told[rank] != told[0])
     names = [name for name in {**told[0], **told[other]} if told[0].get(name) != told[other].get(name)]
@@ -255,7 +252,7 @@ def _disagreement(accounts: list[str]) -> StateError:
 
 
 def _meet(memory: Memory, group: Group) -> None:
-    """See, when memories first meet, that they hold the same, or are parts of the same; the config and step are known to be."""
+    """Check at the first call that memories of equal config and step hold the same content, or parts of one memory."""
     own, keys = _content(memory)
     contents = [part.tolist() for part in of_all_ranks(torch.tensor([own, keys], device=memory.values.device), group)]
     other = next((rank for rank, content in enumerate(contents) if content[0] != contents[0][0]), None)
@@ -274,7 +271,7 @@ def _meet(memory: Memory, group: Group) -> None:
 
 
 def _content(memory: Memory) -> tuple[int, int]:
-    """A number for what all ranks must have alike, and one for what each has alone; 0 if it has nothing that tells."""
+    """A checksum of what all ranks have alike, and one of the keys that only this rank has; 0 if these are all alike."""
     values, last_used, hits = (array.cpu().numpy() for array in (memory.values, memory.last_used, memory.hits))
     filled = values != NO_SLOT
     alike = crc32(hits[filled].tobytes(), crc32(last_used[filled].tobytes(), crc32(values.tobytes())))
@@ -287,5 +284,5 @@ def _content(memory: Memory) -> tuple[int, int]:
 
 
 def _account(memory: Memory) -> dict[str, object]:
-    """What must be the same on all ranks, by name."""
+    """By name, what must be equal on all ranks."""
     return {"memory": type(memory).__name__, **dataclasses.asdict(memory.config), "step": int(memory.step)}

@@ -7,6 +7,8 @@ summed in f32 whatever `torch.set_float32_matmul_precision` says.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import triton
 import triton.language as tl
@@ -23,14 +25,25 @@ LOW_BITS = tl.constexpr(0xFFFFFFFF)
 NO_RANK = (-(2**31) | 0x7FFFFF) << 32 | 0xFFFFFFFF
 """No rank of minus infinity is above this, and every other rank is."""
 
-WIDTH = 64
-"""Slots in a block: to choose among more maxima, or to score more slots, takes longer."""
-TILE = 128
-"""Slots that one program compares with `QUERIES` of the batch, `DIMS` dimensions at a time."""
 QUERIES = 64
+"""Rows of the batch that one program compares with its slots."""
 DIMS = 32
-HELD = 2**25
-"""Ranks at a time, at most: 256 MB."""
+"""Dimensions that a program multiplies at a time."""
+
+
+@dataclass(frozen=True)
+class KernelPlan:
+    """Sizes of the search by kernels.
+
+    Attributes:
+        width: slots in a block: with fewer there are more maxima to choose among, with more there are more slots to score.
+        tile: slots that one program compares with `QUERIES` rows; a power of two, at least `width`.
+        held: ranks that are held at a time, at most; the default is 256 MB.
+    """
+
+    width: int = 64
+    tile: int = 128
+    held: int = 2**25
 
 
 @triton.jit
@@ -39,6 +52,33 @@ def _rank(scores, ids):
     bits = scores.to(tl.int32, bitcast=True)
     bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)
     return (bits.to(tl.int64) << 32) | (LOW_BITS - ids.to(tl.int64))
+
+
+@triton.jit
+def _scores(
+    keys,
+    queries,
+    slot,
+    row,
+    slots,
+    batch,
+    dim: tl.constexpr,
+    tile: tl.constexpr,
+    rows: tl.constexpr,
+    dims: tl.constexpr,
+    precision: tl.constexpr,
+):
+    """The products [tile, rows] of the keys of these slots with these queries; 0 beyond the last of either."""
+    scores = tl.zeros((tile, rows), tl.float32)
+    key_row = slot.to(tl.int64)[:, None] * dim
+    for start in range(0, dim, dims):
+        column = start + tl.arange(0, dims)
+        key_there = (slot < slots)[:, None] & (column < dim)[None, :]
+        query_there = (row < batch)[None, :] & (column < dim)[:, None]
+        some_keys = tl.load(keys + key_row + column[None, :], mask=key_there, other=0.0)
+        some_queries = tl.load(queries + row[None, :] * dim + column[:, None], mask=query_there, other=0.0)
+        scores = tl.dot(some_keys, some_queries, scores, input_precision=precision)
+    return scores
 
 
 @triton.jit
@@ -65,15 +105,7 @@ def _rank_blocks(
     row = tl.program_id(0) % row_tiles * rows + tl.arange(0, rows)
     first = tl.program_id(0) // row_tiles * tile
     slot = first + tl.arange(0, tile)
-    scores = tl.zeros((tile, rows), tl.float32)
-    key_row = slot.to(tl.int64)[:, None] * dim
-    for start in range(0, dim, dims):
-        column = start + tl.arange(0, dims)
-        key_there = (slot < slots)[:, None] & (column < dim)[None, :]
-        query_there = (row < batch)[None, :] & (column < dim)[:, None]
-        some_keys = tl.load(keys + key_row + column[None, :], mask=key_there, other=0.0)
-        some_queries = tl.load(queries + row[None, :] * dim + column[:, None], mask=query_there, other=0.0)
-        scores = tl.dot(some_keys, some_queries, scores, input_precision=precision)
+    scores = _scores(keys, queries, slot, row, slots, batch, dim, tile, rows, dims, precision)
     value = tl.load(values + slot, mask=slot < slots, other=EMPTY)
     scores = tl.where((value != EMPTY)[:, None], scores, NOTHING)
     maxima = tl.max(tl.reshape(scores, (tile // width, width, rows)), axis=1)
@@ -110,16 +142,21 @@ def _rank_slots(keys, values, queries, chosen, ranks, slots, count, dim: tl.cons
 
 
 @torch.library.custom_op("raremem::nearest", mutates_args=())
-def nearest(keys: Tensor, values: Tensor, queries: Tensor, targets: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
-    """As `Searcher.find`; without targets the second is [B, 0]. One operator, into which no compiler looks."""
+def nearest(
+    keys: Tensor, values: Tensor, queries: Tensor, targets: Tensor | None, k: int, width: int, tile: int, held: int
+) -> tuple[Tensor, Tensor]:
+    """As `Searcher.find`, with the sizes of a `KernelPlan`; without targets the second is [B, 0].
+
+    One operator, into which no compiler looks.
+    """
     keys, queries, slots = keys.contiguous(), queries.contiguous(), len(keys)
     if not len(queries):
-        return _like(keys, values, queries, targets, k)
-    width = WIDTH if slots > 4 * WIDTH * k else 1
+        return _like(keys, values, queries, targets, k, width, tile, held)
+    width = width if slots > 4 * width * k else 1
     blocks = -(-slots // width)
-    size = max(QUERIES, HELD // max(blocks, width * k))
+    size = max(QUERIES, held // max(blocks, width * k))
     parts = [
-        _nearest(keys, values, some, None if targets is None else targets[start : start + size], k, width, blocks)
+        _nearest(keys, values, some, None if targets is None else targets[start : start + size], k, width, blocks, tile)
         for start, some in zip(range(0, len(queries), size), queries.split(size), strict=True)
     ]
     ranks, best = (torch.cat(part) for part in zip(*parts, strict=True))
@@ -127,20 +164,22 @@ def nearest(keys: Tensor, values: Tensor, queries: Tensor, targets: Tensor | Non
 
 
 @nearest.register_fake
-def _like(keys: Tensor, values: Tensor, queries: Tensor, targets: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
+def _like(
+    keys: Tensor, values: Tensor, queries: Tensor, targets: Tensor | None, k: int, width: int, tile: int, held: int
+) -> tuple[Tensor, Tensor]:
     found = values.new_empty((len(queries), k))
     return found, found.new_empty((len(queries), 0 if targets is None else 1))
 
 
 def _nearest(
-    keys: Tensor, values: Tensor, queries: Tensor, targets: Tensor | None, k: int, width: int, blocks: int
+    keys: Tensor, values: Tensor, queries: Tensor, targets: Tensor | None, k: int, width: int, blocks: int, tile: int
 ) -> tuple[Tensor, Tensor]:
     """The ranks [B, k] of the nearest slots, and [B, 1] of the best with the target, or [B, 0]."""
     (batch, dim), slots = queries.shape, len(keys)
     ranks = torch.empty((batch, blocks), dtype=torch.int64, device=keys.device)
     best = torch.full((batch, 0 if targets is None else 1), NO_RANK, dtype=torch.int64, device=keys.device)
     rows = min(QUERIES, max(16, triton.next_power_of_2(batch)))
-    _rank_blocks[(triton.cdiv(batch, rows) * triton.cdiv(slots, TILE),)](
+    _rank_blocks[(triton.cdiv(batch, rows) * triton.cdiv(slots, tile),)](
         keys,
         values,
         queries,
@@ -153,7 +192,7 @@ def _nearest(
         dim=dim,
         width=width,
         with_targets=targets is not None,
-        tile=TILE,
+        tile=tile,
         rows=rows,
         dims=DIMS,
         precision=_precision(keys.device),
@@ -178,9 +217,17 @@ def _slots_of(ranks: Tensor) -> Tensor:
 
 
 class KernelSearch(Searcher):
-    """The search by these kernels."""
+    """The search by these kernels.
+
+    Args:
+        plan: their sizes; None is `KernelPlan()`.
+    """
+
+    def __init__(self, plan: KernelPlan | None = None) -> None:
+        self.plan = KernelPlan() if plan is None else plan
 
     def find(self, p: Primitives, state: MemoryState, queries: Tensor, targets: Tensor | None, k: int) -> Found:
         """See `Searcher.find`."""
-        slots, best = nearest(state.keys, state.values, queries, targets, k)
+        plan = self.plan
+        slots, best = nearest(state.keys, state.values, queries, targets, k, plan.width, plan.tile, plan.held)
         return Found(slots, None if targets is None else best)

@@ -1,4 +1,4 @@
-"""What a state_dict says of a memory: checked whole, before anything of it is taken."""
+"""Checks of a state_dict, all of them before any of it is loaded."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from raremem.adapters.torch.buffers import NAMES, RANGES, LoadError, in_numpy, p
 from raremem.state import MemoryState, check_portable, to_portable
 
 EXTRA = "_extra_state"
-"""What PyTorch calls the entry of a state_dict that `get_extra_state` gives."""
+"""The state_dict entry in which PyTorch keeps what `get_extra_state` returns."""
 
 
 def content_of(memory: Any, given: dict[str, Any], assign: bool) -> MemoryState | None:
-    """The buffers that entries of a state_dict make, all checked; None if neither they nor the memory have any content.
+    """The buffers in the entries of a state_dict, checked; None if entries and memory are all on the meta device.
 
     Args:
-        memory: the `MemoryModule` that is to take them.
+        memory: the `MemoryModule` to load them into.
         given: the entries, by their names in the memory.
-        assign: whether the tensors become its buffers, or are copied into them.
+        assign: whether the tensors become its buffers; else they are copied into them.
 
     Raises:
-        LoadError: some are missing, or do not fit the memory.
-        StateError: their content is no memory.
+        LoadError: entries are missing, or do not fit the memory.
+        StateError: their content breaks an invariant of a memory.
     """
     _check_entries(memory, given)
     tensors = MemoryState(*(plain(given[name]) for name in NAMES))
@@ -44,7 +44,7 @@ def content_of(memory: Any, given: dict[str, Any], assign: bool) -> MemoryState 
 
 
 def _check_content(memory: Any, arrays: MemoryState) -> None:
-    """Check NumPy's arrays of buffers by the rules of a portable state."""
+    """Check buffers, as NumPy arrays, by the rules of a portable state."""
     here = memory._slots()
     of_slots = MemoryState(arrays.keys, arrays.values[here], arrays.last_used[here], arrays.hits[here], arrays.step)
     for name, (least, most) in RANGES.items():
@@ -57,7 +57,7 @@ def _check_content(memory: Any, arrays: MemoryState) -> None:
 
 
 def _check_entries(memory: Any, given: dict[str, Any]) -> None:
-    """Check that entries of a state_dict are those of this memory, all of them, of its shapes and of its config."""
+    """Check that a state_dict has all entries of this memory and no other, of its shapes and its config."""
     _check_names(memory, {name for name in given if name != EXTRA})
     if EXTRA in given:
         memory.set_extra_state(given[EXTRA])
@@ -77,7 +77,7 @@ def _check_entries(memory: Any, given: dict[str, Any]) -> None:
 
 
 def _check_names(memory: Any, there: set[str]) -> None:
-    """Check that these are the names of all entries of this memory."""
+    """Check that these are the names of this memory's entries."""
     missing = [name for name in NAMES if name not in there]
     if memory.projection is not None and not any(name.startswith("projection.") for name in there):
         missing.append("projection.weight")

@@ -1,17 +1,16 @@
-"""A memory whose keys are spread over the ranks of `torch.distributed`: more slots than one device can hold.
+"""A memory whose keys are sharded over the ranks of `torch.distributed`, for more slots than one device can hold.
 
-Each rank holds the keys of a range of slots, and the values, ages and hits of all (12 bytes a slot beside 4 * key_dim). A query
-is searched by every rank among its own keys; the best of all ranks are put together, and the keys of those few are sent to all,
-so that every rank goes on as a rank alone would: answers, gradients and writes equal those of a memory that is not sharded.
+Each rank holds the keys of a range of slots, and the values, ages and hits of all slots (12 bytes a slot beside 4 * key_dim).
+Each rank searches its own keys. The best of all ranks are put together, and their keys are sent to every rank. Answers,
+gradients and writes equal those of a memory that is not sharded.
 
     memory = ShardedMemory(config)
     out = memory(network(images), labels)      # each rank its own rows
     out.loss.mean().backward()
     memory.update(out)
 
-Under DistributedDataParallel, pass `broadcast_buffers=False`: each rank's keys are its own.
-Every rank must make the same calls. One that does not keeps the others waiting until the timeout of their process group, which
-is then their error.
+Under DistributedDataParallel, pass `broadcast_buffers=False`: the keys of each rank are its own. Every rank must make the same
+calls. If one does not, the others raise when their process group times out.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from raremem.adapters.torch.distributed import (
     WITH_TARGETS,
     WITHOUT_TARGETS,
     Group,
-    Rows,
+    SentRows,
     gather_agreed,
     halves,
     of_all_ranks,
@@ -54,7 +53,7 @@ from raremem.state import NO_SLOT, ForgetReport, Lookup, MemoryState, PortableSt
 
 
 class ShardedKeys:
-    """A key table [slots, key_dim] of which this rank holds the rows from `start`. Asked for rows, every rank is given them."""
+    """Keys [slots, key_dim] of which this rank holds those from slot `start`. Indexing is a call on all ranks."""
 
     def __init__(self, own: Tensor, slots: int, group: Group) -> None:
         self.own, self.group = own, group
@@ -62,13 +61,13 @@ class ShardedKeys:
         self.shape, self.device, self.dtype = (slots, own.shape[1]), own.device, own.dtype
 
     def __getitem__(self, slots: Tensor | slice) -> Tensor:
-        """The rows of these slots [..., key_dim]: the sum over ranks of those that each has, 0 elsewhere, which is exact."""
+        """The keys [..., key_dim] of these slots: the sum over ranks, of which one has the key and the others have zeros."""
         if isinstance(slots, slice):
             slots = torch.arange(*slots.indices(self.shape[0]), device=self.device)
         there, places = self.own_places(slots)
         rows = self.own.new_zeros(*slots.shape, self.shape[1])
         rows[there] = self.own.detach()[places[there]]
-        dist.all_reduce(rows.view(torch.int32), group=self.group)  # of bits: -0.0 stays what it is
+        dist.all_reduce(rows.view(torch.int32), group=self.group)  # as whole numbers: -0.0 keeps its sign
         return rows
 
     def detach(self) -> ShardedKeys:
@@ -78,13 +77,13 @@ class ShardedKeys:
         return _KeysInNumpy(self)
 
     def own_places(self, slots: Tensor) -> tuple[Tensor, Tensor]:
-        """Which of these slots are this rank's, and where in its keys, or would be."""
+        """Which of these slots this rank holds, and the place of each in its keys, also of those that it does not hold."""
         places = slots.long() - self.start
         return (places >= 0) & (places < len(self.own)), places
 
 
 class _KeysInNumpy:
-    """The same for NumPy's arrays of slots."""
+    """`ShardedKeys`, indexed by NumPy arrays."""
 
     def __init__(self, keys: ShardedKeys) -> None:
         self.keys, self.shape, self.dtype = keys, keys.shape, np.dtype(np.float32)
@@ -95,7 +94,7 @@ class _KeysInNumpy:
 
 
 class _ShardedInNumpy(NumpyBesideTorch):
-    """NumPy's table, where the keys may be `_KeysInNumpy`."""
+    """NumPy's table, in which keys may be a `_KeysInNumpy`."""
 
     def write(self, state: MemoryState, slots: NDArray[np.int32], content: MemoryState) -> MemoryState:
         keys: ShardedKeys = state.keys.keys
@@ -147,7 +146,7 @@ class EagerShardedPrimitives(_OfShards, EagerPrimitives):
 
 
 class ShardedSearch(Shards):
-    """The search of all ranks."""
+    """The search of all ranks: each searches its part."""
 
     def find(self, p: Primitives, state: MemoryState, queries: Tensor, targets: Tensor | None, k: int) -> Found:
         """See `Searcher.find`."""
@@ -155,7 +154,7 @@ class ShardedSearch(Shards):
         return self.find_in_part(p, state, _own_part(state), keys.start, queries, targets, k)
 
     def gather(self, state: MemoryState, scores: Tensor, slots: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """See `Shards.gather`. All must send alike, so what is missing to k is filled up."""
+        """See `Shards.gather`. A rank with fewer than k slots pads them: all_gather takes equal shapes."""
         keys: ShardedKeys = state.keys
         missing = (0, k - slots.shape[1])
         sent = torch.stack([F.pad(scores, missing, value=NOTHING).view(torch.int32), F.pad(slots, missing, value=NO_SLOT)])
@@ -174,17 +173,17 @@ class ShardedSearch(Shards):
 
 
 def _own_part(state: MemoryState) -> MemoryState:
-    """This rank's slots."""
+    """The state of this rank's slots."""
     keys: ShardedKeys = state.keys
     own = slice(keys.start, keys.start + len(keys.own))
     return MemoryState(keys.own, state.values[own], state.last_used[own], state.hits[own], state.step)
 
 
 class ShardedBackend(TorchBackend):
-    """The functional interface, for the same rows on every rank; states hold this rank's keys. `to_numpy` gathers them all.
+    """The functional interface over ranks, which all pass the same rows. A state has this rank's keys; `to_numpy` gathers all.
 
     Args:
-        group: the ranks; all of the default group, unless given.
+        group: the ranks; default: those of the default group.
     """
 
     eager: Primitives | None = EagerShardedPrimitives()
@@ -205,19 +204,19 @@ class ShardedBackend(TorchBackend):
 
 
 def shard(slots: int, group: Group) -> slice:
-    """The slots of this rank: as many as of any other, or one more."""
+    """The slots of this rank. The numbers of two ranks differ by one at most."""
     ranks, rank = dist.get_world_size(group), dist.get_rank(group)
     return slice(slots * rank // ranks, slots * (rank + 1) // ranks)
 
 
 class ShardedMemory(Memory):
-    """The memory as a module, sharded: each rank asks and writes its own rows. See `raremem.adapters.torch.Memory`.
+    """The memory as a module, sharded: each rank queries and writes its own rows. See `raremem.adapters.torch.Memory`.
 
-    All of these are called on every rank alike: the module itself, `update`, `forget`, `clear` and `save`.
+    Call the module itself, `update`, `forget`, `clear` and `save` on every rank.
 
     Args:
-        config: of the whole memory.
-        group: the ranks; all of the default group, unless given.
+        config: that of the whole memory.
+        group: the ranks; default: those of the default group.
         query_dim, strict, device: as for `Memory`.
     """
 
@@ -239,7 +238,7 @@ class ShardedMemory(Memory):
 
     @property
     def state(self) -> MemoryState:
-        """The buffers, as the functional interface takes them; with `backend`, what `raremem.save` takes, on all ranks."""
+        """The buffers as a state of `backend`. `raremem.save` takes both; it is a call on all ranks."""
         keys: Any = ShardedKeys(self.keys, self.config.slots, self.group)
         return self._own._replace(keys=keys)
 
@@ -255,10 +254,10 @@ class ShardedMemory(Memory):
         return slots[(slots >= here.start) & (slots < here.stop)] - here.start
 
     def forward(self, query: Tensor, target: Tensor | None = None, mask: Tensor | None = None) -> Lookup:
-        """Look up this rank's query [B, key_dim or query_dim], B perhaps 0; with target [B] on all ranks, `loss` [B] too.
+        """Look up this rank's query [B, key_dim or query_dim]; B may be 0. With target [B] on all ranks there is a `loss` [B].
 
         Raises:
-            StateError: on all ranks: another one has raised, some give targets and others none, or their memories differ.
+            StateError: on all ranks: another one has raised, only some pass targets, or their memories differ.
             RarememError: on this rank, whatever `Memory` raises.
         """
         asked: list[Tensor] = []
@@ -277,8 +276,8 @@ class ShardedMemory(Memory):
         pass_on(found.slots, answer.slots)
         return answer
 
-    def _rows_to_ask(self, asked: list[Tensor], query: Tensor, target: Tensor | None, mask: Tensor | None) -> Rows:
-        """Of each row [key_dim + 3] i32: its query, its target in two parts, and whether it is there. `asked` gets queries."""
+    def _rows_to_ask(self, asked: list[Tensor], query: Tensor, target: Tensor | None, mask: Tensor | None) -> SentRows:
+        """Each row as [key_dim + 3] i32: query, target in two parts, and mask. Appends the f32 queries to `asked`."""
         self._look()
         if self._is_broadcast:
             raise StateError(
@@ -294,12 +293,12 @@ class ShardedMemory(Memory):
         if targets is not None:
             numbers = halves(targets, there)
         rows = torch.cat([asked[0].detach().contiguous().view(torch.int32), numbers, there.int()[:, None]], dim=1)
-        return Rows(rows, 0 if not len(rows) else WITHOUT_TARGETS if targets is None else WITH_TARGETS)
+        return SentRows(rows, 0 if not len(rows) else WITHOUT_TARGETS if targets is None else WITH_TARGETS)
 
     def update(self, lookup: Lookup, target: Tensor | None = None, mask: Tensor | None = None) -> UpdateReport:
-        """Write the rows of all ranks' lookups, with their targets or those given, not those where `mask` [B] is False.
+        """Write the rows of the lookups of all ranks; returns the report of the whole batch, in rank order.
 
-        The report is of the whole batch, in rank order. See `raremem.adapters.distributed.update`.
+        See `raremem.adapters.distributed.update`.
         """
         return distributed.update(self, lookup, mask, self.group, target)
 
@@ -324,17 +323,17 @@ class ShardedMemory(Memory):
         return distributed.forget(self, slots=slots, values=values, older_than=older_than, group=self.group)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the whole memory to a file, the one that a `Memory` of the same content writes. The first rank writes it."""
-        gather_agreed(self, self.group, "save", lambda: Rows(self.values.new_zeros(0, 0)))
+        """Write the whole memory to a file, from the first rank. A `Memory` of the same content writes the same file."""
+        gather_agreed(self, self.group, "save", lambda: SentRows(self.values.new_zeros(0, 0)))
         portable = self.backend.to_numpy(self.state)
         gather_agreed(self, self.group, "saved", lambda: self._written(path, portable))
 
-    def _written(self, path: str | os.PathLike[str], portable: PortableState) -> Rows:
+    def _written(self, path: str | os.PathLike[str], portable: PortableState) -> SentRows:
         if dist.get_rank(self.group) == 0:
             whole = Memory(self.config, device="cpu")
             whole.fill(portable)
             whole.save(path)
-        return Rows(self.values.new_zeros(0, 0))
+        return SentRows(self.values.new_zeros(0, 0))
 
     def _extra(self) -> dict[str, Any]:
         return {**super()._extra(), "rank": dist.get_rank(self.group), "ranks": dist.get_world_size(self.group)}

@@ -29,8 +29,8 @@ def measure(workload: Workload, backend: Any, seconds: float) -> dict[str, float
     batches = [tuple(p.asarray(array, state.keys) for array in batch) for batch in zip(queries, targets, strict=True)]
     rows, wanted = batches[0]
     found = {
-        "query": median_ms(lambda: _ready(backend.query(config, state, rows).values), seconds),
-        "query with targets": median_ms(lambda: _ready(backend.query(config, state, rows, wanted).loss), seconds),
+        "query": median_ms(lambda: _wait(backend.query(config, state, rows).values), seconds),
+        "query with targets": median_ms(lambda: _wait(backend.query(config, state, rows, wanted).loss), seconds),
     }
     if backend.name == "torch" and p.eager:
         found["certain"] = 100 * float(backend.searcher.eager.certain(p, state, rows, config.k).float().mean())
@@ -51,7 +51,7 @@ def measure(workload: Workload, backend: Any, seconds: float) -> dict[str, float
     return found | plain_torch.measure(workload.neighbors, keys, values, queries, targets, seconds)
 
 
-def _ready(array: Any) -> None:
+def _wait(array: Any) -> None:
     """Wait until JAX has computed an array."""
     if hasattr(array, "block_until_ready"):
         array.block_until_ready()

@@ -151,9 +151,9 @@ def _read_images(where: str, members: dict[str, _Member]) -> NDArray[np.bool_]:
         place = PurePosixPath(key.replace("\\", "/"))
         if place.suffix.lower() != ".png" or place.is_absolute() or ".." in place.parts or len(place.parts) < 2:
             raise DataError(f"{member.name} is none of Omniglot's; expected alphabet/character/image.png and nothing else.")
+        classes.setdefault(str(place.parent), []).append(_read_png(member))
         if len(classes) > CLASSES:
             raise DataError(f"{where} has more than {CLASSES} characters; expected Omniglot.")
-        classes.setdefault(str(place.parent), []).append(_read_png(member))
     for name, images in classes.items():
         if len(images) != EXAMPLES:
             raise DataError(f"{where}: {name!r} has {len(images)} images; expected {EXAMPLES} of each character.")

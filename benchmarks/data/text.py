@@ -20,21 +20,22 @@ MARKS = (
 """What a text begins with, and how it is then encoded; a text without a mark is UTF-8."""
 
 
-def read_lines(path: Path, what: str) -> list[str]:
+def read_lines(path: Path, what: str, most: int = MOST_TEXT) -> list[str]:
     """The lines of a text, or of a .gz of one. A line ends at a line feed, or at a carriage return and a line feed, and nowhere
     else: whatever other separators Unicode has, they are part of a sentence.
 
     Args:
         path: the file: UTF-8, or UTF-16 or UTF-32 with its mark.
         what: what was expected, for the error.
+        most: bytes of text, unpacked.
 
     Raises:
-        DataError: there is no such file, it cannot be read or decoded, holds no text, or more than `MOST_TEXT`.
+        DataError: there is no such file, it cannot be read or decoded, holds no text, or more than `most`.
     """
     try:
-        content = _content(path)
-        if len(content) > MOST_TEXT:
-            raise ValueError(f"more than {MOST_TEXT // 2**20} MiB of text")
+        content = _content(path, most)
+        if len(content) > most:
+            raise ValueError(f"more than {most / 2**20:g} MiB of text")
         encoding = next((name for mark, name in MARKS if content.startswith(mark)), "utf-8")
         text = content.decode(encoding)
     except (OSError, EOFError, ValueError, zlib.error) as error:
@@ -47,12 +48,12 @@ def read_lines(path: Path, what: str) -> list[str]:
     return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
 
 
-def _content(path: Path) -> bytes:
-    """The unpacked content, up to one byte more than `MOST_TEXT`."""
+def _content(path: Path, most: int) -> bytes:
+    """The unpacked content, up to one byte more than `most`."""
     if path.exists() and not path.is_file():
         raise OSError("it is no file")
     if path.suffix == ".gz":
         with gzip.open(path) as file:
-            return file.read(MOST_TEXT + 1)
+            return file.read(most + 1)
     with path.open("rb") as file:
-        return file.read(MOST_TEXT + 1)
+        return file.read(most + 1)

@@ -30,10 +30,27 @@ SETTINGS = ((5, 1), (5, 5), (20, 1), (20, 5))
 """(way, shots)"""
 PUBLISHED = {"paper (Kaiser et al., ICLR 2017)": (98.4, 99.6, 95.0, 98.6)}
 HELD_OUT = 30
-CURVE_EPISODES = 100
-TEST_EPISODES = 4000
-VIEWS = 16
 RECIPE = EmbeddingRecipe(classes=96, showings=3, channels=(1, 64, 64, 128), residual=True, key_dim=256, distortion=0.9)
+
+
+@dataclass(frozen=True)
+class OmniglotPlan:
+    """How the network is trained and tested.
+
+    Attributes:
+        recipe: the network, and its training.
+        test_episodes: of each setting, on the test characters.
+        curve_episodes: of each setting, on the characters held out, at each point of the curve.
+        views: of an image, over which its embedding is the mean: itself, and as many distortions as make up this number.
+    """
+
+    recipe: EmbeddingRecipe = RECIPE
+    test_episodes: int = 4000
+    curve_episodes: int = 100
+    views: int = 16
+
+
+PLAN = OmniglotPlan()
 
 
 @dataclass(frozen=True)
@@ -73,14 +90,16 @@ def few_shot(backend: raremem.Backend, embedded: NDArray[np.float32], way: int, 
     return Accuracy(way, shots, 100 * right.mean(), 100 * 1.96 * right.std(ddof=1) / np.sqrt(count))
 
 
-def measure(backend: raremem.Backend, learner: Embedder, images: Images, count: int, seed: int) -> list[Accuracy]:
-    """All four settings on characters [class, example, 28, 28]; an image's embedding is the mean over `VIEWS` of it."""
-    rows = embed_views(learner, images.reshape(-1, *images.shape[2:]), VIEWS, RECIPE.distortion)
+def measure(
+    backend: raremem.Backend, learner: Embedder, images: Images, count: int, seed: int, plan: OmniglotPlan = PLAN
+) -> list[Accuracy]:
+    """All four settings, with `count` episodes each, on characters [class, example, 28, 28]."""
+    rows = embed_views(learner, images.reshape(-1, *images.shape[2:]), plan.views, plan.recipe.distortion)
     embedded = rows.reshape(*images.shape[:2], -1)
     return [few_shot(backend, embedded, way, shots, count, seed) for way, shots in SETTINGS]
 
 
-def run(setting: Setting, recipe: EmbeddingRecipe = RECIPE, name: str = "omniglot") -> Findings:
+def run(setting: Setting, plan: OmniglotPlan = PLAN, name: str = "omniglot") -> Findings:
     """Train for about `setting.minutes`, then test.
 
     Raises:
@@ -89,8 +108,8 @@ def run(setting: Setting, recipe: EmbeddingRecipe = RECIPE, name: str = "omniglo
     """
     assert setting.data is not None
     characters = load_omniglot(setting.data)
-    learner, training = trained(setting, characters, recipe, name)
-    test = measure(raremem.get_backend(setting.backend), learner, characters.test, TEST_EPISODES, setting.seed)
+    learner, training = trained(setting, characters, plan, name)
+    test = measure(raremem.get_backend(setting.backend), learner, characters.test, plan.test_episodes, setting.seed, plan)
     names = [f"{way}-way {shots}-shot" for way, shots in SETTINGS]
     table = [
         ["", *names],
@@ -102,30 +121,33 @@ def run(setting: Setting, recipe: EmbeddingRecipe = RECIPE, name: str = "omniglo
         figures={"run": asdict(training), "test": [asdict(accuracy) for accuracy in test], "published": PUBLISHED},
         tables={"Accuracy on the test characters, %": table},
         plots=lambda: [_curve(training)],
-        facts={"loss": recipe.loss, "training": f"{training.steps:,} episodes in {training.seconds / 60:.1f} minutes"},
+        facts={"loss": plan.recipe.loss, "training": f"{training.steps:,} episodes in {training.seconds / 60:.1f} minutes"},
         notes=[
-            f"With 95 % intervals over {TEST_EPISODES:,} episodes. The curve is measured on characters held out of training."
+            f"With 95 % intervals over {plan.test_episodes:,} episodes. "
+            "The curve is measured on characters held out of training."
         ],
     )
 
 
 def trained(
-    setting: Setting, characters: Characters, recipe: EmbeddingRecipe = RECIPE, name: str = "omniglot"
+    setting: Setting, characters: Characters, plan: OmniglotPlan = PLAN, name: str = "omniglot"
 ) -> tuple[Embedder, TrainingRun]:
     """The network, trained on all background characters but those held out, or taken from its snapshot."""
+    recipe = replace(plan.recipe, seed=setting.seed)
     need_classes(characters, train=HELD_OUT + recipe.classes // SHAPES, test=max(way for way, _ in SETTINGS))
     train_on, held_out = characters.train[:-HELD_OUT], characters.train[-HELD_OUT:]
     numpy_backend = raremem.get_backend("numpy")
 
     def on_held_out(learner: Embedder) -> dict[str, Any]:
-        return {"accuracy": [a.percent for a in measure(numpy_backend, learner, held_out, CURVE_EPISODES, setting.seed)]}
+        found = measure(numpy_backend, learner, held_out, plan.curve_episodes, setting.seed, plan)
+        return {"accuracy": [accuracy.percent for accuracy in found]}
 
     return train(
-        lambda steps: make_embedder(setting.backend, replace(recipe, steps=steps, seed=setting.seed)),
-        lambda step, steps: episode(replace(recipe, steps=steps, seed=setting.seed), train_on, step),
-        asdict(replace(recipe, seed=setting.seed)),
+        lambda steps: make_embedder(setting.backend, replace(recipe, steps=steps)),
+        lambda step, steps: episode(replace(recipe, steps=steps), train_on, step),
+        asdict(recipe),
         setting.minutes,
-        setting.snapshot(name),
+        setting.snapshot_path(name),
         on_held_out,
     )
 
@@ -146,7 +168,7 @@ def _curve(run: TrainingRun) -> Figure:
 
 def _variant(name: str, title: str, needs: str, minutes: float, backends: tuple[str, ...], **changes: Any) -> Task:
     """The task with another recipe."""
-    change = partial(run, recipe=replace(RECIPE, **changes), name=name)
+    change = partial(run, plan=OmniglotPlan(replace(RECIPE, **changes)), name=name)
     return Task(f"Omniglot: {title}", needs, minutes, change, "omniglot", backends)
 
 

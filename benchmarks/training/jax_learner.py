@@ -136,6 +136,6 @@ def _matrices(weights: Any) -> Any:
     return jax.tree.map(lambda w: numbers(tuple(range(w.ndim - 1)), w.ndim - 1) if w.ndim > 1 else None, weights)
 
 
-def given(weights: NDArray[np.float32]) -> Callable[..., Array]:
+def initial(weights: NDArray[np.float32]) -> Callable[..., Array]:
     """An initializer that returns these weights in the shape of the layer."""
     return lambda key, shape, *rest: jnp.asarray(weights.reshape(shape))

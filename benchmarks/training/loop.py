@@ -13,7 +13,7 @@ import numpy as np
 import raremem
 from raremem.benchmarks.progress import progress
 from raremem.benchmarks.training.learner import Learner, TrainingBatch
-from raremem.benchmarks.training.snapshots import TrainingRun, resume, snapshot
+from raremem.benchmarks.training.snapshots import TrainingRun, resume, write_snapshot
 
 MEASUREMENTS = 20
 WARM_UP = 5
@@ -63,7 +63,7 @@ def train(
             run.done, run.seconds = step + 1, run.seconds + time.perf_counter() - started
             point = {"step": run.done, "minutes": run.seconds / 60, "loss": float(np.mean(losses))}
             run.curve.append(point | (measure(learner) if measure else {}))
-            snapshot(path, run, learner.to_numpy())
+            write_snapshot(path, run, learner.to_numpy())
             losses, started = [], time.perf_counter()
     return learner, run
 

@@ -38,7 +38,7 @@ class TrainingRun:
     curve: list[dict[str, Any]] = field(default_factory=list)
 
 
-def snapshot(path: Path, run: TrainingRun, content: dict[str, NDArray[Any]]) -> None:
+def write_snapshot(path: Path, run: TrainingRun, content: dict[str, NDArray[Any]]) -> None:
     """Write a run and the arrays of its learner, whole or not at all."""
     arrays = {name: np.array(array, order="C") for name, array in content.items()}
     header = {**asdict(run), "sha256": _checksum(run, arrays)}

@@ -1,7 +1,7 @@
-"""The conformance kit: every law of the specification, on a backend of anyone's.
+"""The conformance kit: every law of the specification, run on a backend of your own.
 
     pytest --pyargs raremem.reference.conformance --raremem-backend mypackage.mymodule:backend
 
-or `raremem conformance --backend mypackage.mymodule:backend`. `plugin` is what pytest loads, `test_laws` what it runs, and
-`explain` what is said when a law does not hold. `docs/write-a-backend.md` shows a backend made from nothing.
+or `raremem conformance --backend mypackage.mymodule:backend`. pytest loads `plugin` and runs `test_laws`. The module
+`raremem.reference.laws.explain` makes the message of a broken law. `docs/write-a-backend.md` makes a backend from nothing.
 """

@@ -1,4 +1,4 @@
-"""The pytest plugin: which backends, in which modes, what is expected to fail, and the report.
+"""The pytest plugin: options for backends, modes and expected failures, and the report.
 
 It does nothing in a session that runs no law.
 """
@@ -23,12 +23,12 @@ MODES = ("eager", "compiled", "index", "sharded")
 CAPABILITIES = ("gradients", "vmap")
 SLOWEST = 5
 LAW = "raremem law"
-"""Under this name a test's report says what its law gave."""
+"""The name under which the report of a test has the result of its law."""
 
 
 @dataclass(frozen=True)
 class Mode:
-    """A backend in one of its modes, and what the user called it."""
+    """A backend in one of its modes, and the name that the user gave."""
 
     called: str
     backend: Backend
@@ -39,28 +39,28 @@ class Mode:
 
 @dataclass(eq=False)
 class Results:
-    """What has come out so far: of each mode, of each law."""
+    """The results so far, by mode and law."""
 
     called: list[str]
     expected: dict[str, str]
     outcomes: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     seconds: float = 0.0
-    """For each law in each mode, when fuzzing."""
+    """Seconds for each law in each mode when fuzzing."""
 
     @cached_property
     def modes(self) -> list[Mode]:
-        """Of every backend that was named; frameworks are imported only now."""
+        """The modes of every backend that was named. Frameworks are imported here."""
         return [Mode(called, backend) for called in self.called for backend in _modes(called)]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Take in what a law gave, in this process or in another (pytest-xdist)."""
+        """Take the result of a law, of this process or of another (pytest-xdist)."""
         for name, noted in report.user_properties:
             if name == LAW and isinstance(noted, (tuple, list)):
                 mode, law, found = noted
                 self.outcomes.setdefault(mode, {})[law] = found
 
     def problems(self) -> Iterator[str]:
-        """What fails the run beside the laws themselves."""
+        """What fails the run beside broken laws."""
         for mode in self.modes:
             if not any(law["outcome"] == "passed" for law in self.outcomes.get(str(mode), {}).values()):
                 yield f"no law has passed on {mode}"
@@ -71,7 +71,7 @@ class Results:
                 yield f"{law} is expected to fail, but {instead}"
 
     def count(self, mode: Mode, outcome: str) -> int:
-        """Laws with that outcome."""
+        """The number of laws with that outcome."""
         return sum(law["outcome"] == outcome for law in self.outcomes.get(str(mode), {}).values())
 
 
@@ -79,7 +79,7 @@ RESULTS = pytest.StashKey[Results]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The options, all of which begin with --raremem."""
+    """Add the options, all of which begin with --raremem."""
     group = parser.getgroup("raremem", "raremem: laws that a backend of a memory must hold")
     group.addoption(
         "--raremem-backend",
@@ -100,19 +100,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make room for what will come out."""
+    """Make the results, and read the expected failures."""
     config.stash[RESULTS] = Results(config.option.raremem_backend, _expected(config.option.raremem_expected_failures))
     config.pluginmanager.register(config.stash[RESULTS])
 
 
 def _modes(called: str) -> list[Backend]:
-    """Its backends, one for each mode."""
+    """The backends of that name, one for each mode."""
     by_mode = {backend.mode: backend for backend in choices(called).values()}
     return [by_mode[mode] for mode in MODES if mode in by_mode]
 
 
 def _expected(path: Path | None) -> dict[str, str]:
-    """Laws and modes that are expected to fail, and why."""
+    """The laws and modes that are expected to fail, with reasons."""
     if path is None:
         return {}
     expected = {}
@@ -130,7 +130,7 @@ def _expected(path: Path | None) -> dict[str, str]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A law is run in every mode."""
+    """Run a law in every mode."""
     if "raremem_mode" in metafunc.fixturenames:
         modes = metafunc.config.stash[RESULTS].modes
         if not modes:
@@ -139,7 +139,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Share the time for fuzzing out."""
+    """Divide the time for fuzzing among the laws."""
     laws = sum(map(_is_law, session.items))
     session.config.stash[RESULTS].seconds = 60 * session.config.option.raremem_fuzz / max(1, laws)
 
@@ -150,7 +150,7 @@ def _is_law(item: pytest.Item) -> bool:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    """Note what a law gave; turn an expected failure round."""
+    """Record the result of a law; an expected failure does not fail."""
     report: Any = yield
     if not _is_law(item) or report.when != "call":
         return report
@@ -168,7 +168,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Write the report; fail where a mode was never tried or an expected failure did not come."""
+    """Write the report; fail if no law passed in a mode, or an expected failure did not come."""
     results = session.config.stash[RESULTS]
     if hasattr(session.config, "workerinput") or not results.outcomes:
         return
@@ -180,13 +180,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def _is_whole(config: pytest.Config) -> bool:
-    """Only where all laws ran can the report say that something was left out."""
+    """Whether all laws ran: only then can the report say that something was left out."""
     narrowed = config.option.keyword or any("::" in argument for argument in config.args)
     return bool(config.stash[RESULTS].outcomes) and not narrowed
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """The report as text."""
+    """Print the report."""
     results = config.stash[RESULTS]
     if not _is_whole(config):
         return
@@ -206,7 +206,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 def _lines(results: Results, mode: Mode) -> Iterator[str]:
-    """What is said of a mode."""
+    """The lines of the report on a mode."""
     laws = results.outcomes.get(str(mode), {})
     parts = [f"{results.count(mode, 'passed')} laws hold", f"{results.count(mode, 'failed')} are broken"]
     if results.expected:

@@ -1,4 +1,4 @@
-"""Every law, on every backend that was named, in every mode that it has."""
+"""Every law, on every backend that was named, in every mode of it."""
 
 import time
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from raremem.reference.laws import LAWS, Law, run
 
 @pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
 def test_law(law: Law, raremem_mode: Mode, record_property: Callable[[str, object], None], pytestconfig: pytest.Config) -> None:
-    """The law holds; not run where it needs what the backend does not declare."""
+    """The law holds; skipped if it needs a capability that the backend does not declare."""
     if not law.runs_on(raremem_mode.backend):
         pytest.skip(f"not declared: {law.needs}")
     examples, seconds = pytestconfig.option.raremem_examples, pytestconfig.stash[RESULTS].seconds

@@ -1,4 +1,4 @@
-"""Laws of rule 12 for lookups that nobody knows: copies, as pickling or another process gives them, and those made by hand."""
+"""Laws of rule 12 for lookups whose memory is not recorded: copies, as from pickling, and lookups made by hand."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ from raremem.state import Lookup, PortableState
 
 @law("12", full)
 def copied_lookup_is_of_its_memory(backend: Backend, case: Case) -> None:
-    """A copy of a lookup is as good as it; late, or without steps, its rows are looked up again; on another memory, whatever
-    its step, it is refused or looked up again."""
+    """A copy of a lookup writes what the lookup would. If it is late, or has no step, its rows are looked up again. On another
+    memory, whatever its step, it is refused, or its rows are looked up again."""
     case = _of_keys(case)
     config = case.config
     state = backend.from_numpy(config, case.state)
     found = backend.query(config, state, case.queries, case.targets)
     for lookup in (_copied(backend, found, state), _copied(backend, found, state)._replace(step=None)):
-        _check(backend, case, lookup, may_refuse=False)
+        _check_writes(backend, case, lookup, may_refuse=False)
     seen = hasattr(backend, "primitives") and backend.primitives.peek(found.slots) is not None
     keys_seen = not hasattr(backend, "primitives") or backend.primitives.peek(state.keys) is not None
     late, _ = backend.update(config, backend.copy(state), -case.queries, case.targets + 50)
     changed = dataclasses.replace(case, state=backend.to_numpy(late))
-    _check(backend, changed, _copied(backend, found, state), may_refuse=True)
+    _check_writes(backend, changed, _copied(backend, found, state), may_refuse=True)
     for other_config, other, differs in _others(case):
         if not keys_seen and other_config == config and other["keys"] is not case.state["keys"]:
-            continue  # of keys over several devices, one that is asked sees its own alone: other values tell, other keys do not
+            continue  # of sharded keys each device sees its own: other values can be told, other keys cannot
         for shift in (0, 1):
             of_other = dataclasses.replace(case, config=other_config, state=other, targets=case.targets + shift)
-            _check(backend, of_other, _copied(backend, found, state), may_refuse=True, must_refuse=seen and differs)
+            _check_writes(backend, of_other, _copied(backend, found, state), may_refuse=True, must_refuse=seen and differs)
     nothing = {**case.state, "filled": np.zeros_like(case.state["filled"])}
     of_nothing = backend.query(config, backend.from_numpy(config, nothing), case.queries, case.targets)
     last_empty = case.state["filled"].copy()
     last_empty[-1] = False
     almost_full = dataclasses.replace(case, state={**case.state, "filled": last_empty})
-    _check(backend, almost_full, _copied(backend, of_nothing, state), may_refuse=True)
+    _check_writes(backend, almost_full, _copied(backend, of_nothing, state), may_refuse=True)
 
 
 def _of_keys(case: Case) -> Case:
-    """The same memory, asked for its own keys by their values; the last row has no direction."""
+    """The case with keys of the memory as queries, and their values as targets; the last row has no direction."""
     slots = np.random.default_rng(case.state["step"]).integers(0, case.config.slots, len(case.queries))
     queries = case.state["keys"][slots].copy()
     if len(queries) > 1:
@@ -56,8 +56,8 @@ def _of_keys(case: Case) -> Case:
 
 
 def _others(case: Case) -> Iterator[tuple[MemoryConfig, PortableState, bool]]:
-    """Memories that have taken as many steps: of other values, of other keys, of fewer slots, and empty. And whether all that
-    a lookup says of its nearest slots is wrong there."""
+    """Other memories of the same step: with other values, with other keys, empty, and with fewer slots. Each with its config,
+    and whether all nearest neighbors of a lookup are wrong for it."""
     config, state = case.config, case.state
     yield config, {**state, "values": state["values"] + 1}, True
     yield config, {**state, "keys": -state["keys"]}, True
@@ -71,8 +71,8 @@ def _copied(backend: Backend, found: Lookup, state: Any) -> Lookup:
     return Lookup(*(None if field is None else backend.own(np.array(as_numpy(field)), state) for field in found))
 
 
-def _check(backend: Backend, case: Case, lookup: Lookup, may_refuse: bool, must_refuse: bool = False) -> None:
-    """The update by the lookup is the one that searches for itself, or none."""
+def _check_writes(backend: Backend, case: Case, lookup: Lookup, may_refuse: bool, must_refuse: bool = False) -> None:
+    """Check that an update by the lookup equals one without it, or that the lookup is refused."""
     config, outcomes = case.config, []
     for each in (None, lookup):
         state = backend.from_numpy(config, case.state)

@@ -1,4 +1,4 @@
-"""What is said when a law does not hold: the law, its rule, a program that shows it, and what ought to have come out."""
+"""The message of a broken law: the law, its rule, a program that shows the failure, and the oracle's answer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from raremem.backend import Backend
-from raremem.reference.companion import Companion, Parted, as_code
+from raremem.reference.companion import Companion, Difference, as_code
 from raremem.reference.comparison import run_query, run_update
 from raremem.reference.laws.law import Law
 from raremem.reference.lives import Life
@@ -16,15 +16,16 @@ from raremem.reference.oracle import backend as oracle
 from raremem.reference.strategies import Case
 
 LARGEST = 4096
-"""Numbers in a key table that is still printed."""
+"""Entries of keys that are printed, at most."""
 MOST_LINES = 20
+"""Differences that are printed, at most."""
 MOST_CALLS = 300
-"""Lines of a life that are still printed."""
+"""Lines of a life that are printed, at most."""
 
 
 def explain(law: Law, backend: Backend, case: Case | tuple[Life, ...], error: BaseException, called: str) -> str:
-    """The whole message, for the smallest case that was found."""
-    if isinstance(error, Parted):
+    """The message for the smallest case that was found."""
+    if isinstance(error, Difference):
         return _explain_life(law, backend, error.life, called, error)
     assert isinstance(case, Case)
     differences = list(_differences(backend, case))
@@ -39,23 +40,23 @@ def explain(law: Law, backend: Backend, case: Case | tuple[Life, ...], error: Ba
 
 
 def _explain_life(law: Law, backend: Backend, life: Life, called: str, error: BaseException) -> str:
-    """The calls up to the one at which backend and oracle part."""
-    companion = Companion(backend, life, noting=True)
+    """The message for a life: the calls up to the one after which backend and oracle differ."""
+    companion = Companion(backend, life, recording=True)
     again = "nowhere, when the same calls are made once more"
     try:
         companion.live()
-    except Parted as parted:
-        again = str(parted)
+    except Difference as difference:
+        again = str(difference)
     return (
         f"{called} ({backend.mode}) breaks the law {law.name}, rule {law.rule}:\n    {(law.check.__doc__ or '').strip()}\n\n"
         f"Paste this into Python:\n\n{_program_of_life(backend, life, called, companion.lines)}\n"
-        f"Backend and oracle part {again}\n\n"
+        f"Backend and oracle differ {again}\n\n"
         f"What the law said: {error}"
     )
 
 
 def _program_of_life(backend: Backend, life: Life, called: str, calls: list[str]) -> str:
-    """The calls as lines of Python; if they are too many, what makes them."""
+    """The calls as a program; of too many calls, a program that draws them again."""
     lines = [
         "import numpy as np",
         "import raremem",
@@ -79,7 +80,7 @@ def _program_of_life(backend: Backend, life: Life, called: str, calls: list[str]
 
 
 def program(backend: Backend, case: Case, called: str) -> str:
-    """The case as lines of Python."""
+    """The case as a program."""
     if case.state["keys"].size > LARGEST:
         return f"    (a memory of {case.state['keys'].shape} is too large to print; the law's own code makes it)\n"
     state = ", ".join(f'"{name}": {as_code(content)}' for name, content in case.state.items())
@@ -99,7 +100,7 @@ def program(backend: Backend, case: Case, called: str) -> str:
 
 
 def _differences(backend: Backend, case: Case) -> Iterator[str]:
-    """Row by row, then slot by slot: what a query and an update of the case give, where it differs from the oracle's."""
+    """Where the query and the update of a case differ from the oracle's, by row and then by slot."""
     try:
         expected, got = _outcome(oracle, case), _outcome(backend, case)
     except Exception as error:

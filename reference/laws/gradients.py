@@ -1,4 +1,4 @@
-"""Laws of gradients: of what is retrieved, through time, and what none reaches."""
+"""Laws of gradients: of similarities, weights and recalls, over time, and of keys, which have none."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ RETRIEVED = ("similarities", "weights", "recall", "scores")
 CLASSES = 3
 """That are given a score: fewer than there are values."""
 WIDE = Size(MemoryConfig(600, 128, neighbors=256), 64)
-"""So many rows, neighbors and entries that a backend may want to go another way than for few: 2**21 numbers of keys."""
+"""Enough rows, neighbors and entries, 2**21 numbers of keys, for a backend to choose another way than for few."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Retrieved:
-    """Something retrieved, weighed by factors: what is differentiated.
+    """What is differentiated: something that was retrieved, times factors.
 
     Attributes:
         what: one of `RETRIEVED`.
@@ -52,7 +52,7 @@ class Retrieved:
     table: NDArray[np.float32]
 
     def of(self, backend: Backend, state: Any) -> Callable[[Lookup], Any]:
-        """As `Backend.gradient` takes it."""
+        """The function of a lookup that `Backend.gradient` takes."""
         factors, table = backend.own(self.factors, state), backend.own(self.table, state)
 
         def of(found: Lookup) -> Any:
@@ -63,7 +63,7 @@ class Retrieved:
         return of
 
     def pulls(self, config: MemoryConfig, row: int, neighbors: list[Neighbor]) -> list[tuple[int, float]]:
-        """Its derivative by the similarity of each neighbor of a row."""
+        """Its derivative by the similarity of each neighbor of a row, with the neighbor's slot."""
         factors = self.factors[row].astype(np.float64)
         if self.what == "similarities":
             return pulls_of_similarities(neighbors, factors)
@@ -74,13 +74,13 @@ class Retrieved:
         return pulls_of_weights(config, neighbors, factors)
 
     def largest(self, row: int) -> float:
-        """No neighbor's factor is larger in magnitude."""
+        """The largest magnitude of a neighbor's factor."""
         factors = np.abs(self.factors[row].astype(np.float64))
         return float((np.abs(self.table) @ factors).max() if self.what == "recall" else factors.max())
 
 
 def retrieved(case: Case, what: str) -> Retrieved:
-    """One of `RETRIEVED`, weighed by numbers that belong to the case."""
+    """One of `RETRIEVED`, times factors that are drawn by the step of the case."""
     generator = np.random.default_rng(case.state["step"])
     columns = {"recall": 3, "scores": CLASSES}.get(what, case.config.k)
     values = max(case.state["values"].max(), case.targets.max() + 30) + 1
@@ -90,7 +90,7 @@ def retrieved(case: Case, what: str) -> Retrieved:
 
 @law("2, 3", general, needs="gradients")
 def gradient_of_what_is_retrieved_agrees(backend: Backend, case: Case) -> None:
-    """The gradients of similarities, weights, recall and scores by rows in f32 and in f64, against the oracle's formula."""
+    """The gradients of similarities, weights, recall and scores by rows of f32 and f64 are those of the oracle's formula."""
     for place, kind in enumerate(RETRIEVED):
         wide = (case.state["step"] + place) % 2
         queries: Any = case.queries.astype(np.float64 if wide else np.float32)
@@ -117,7 +117,7 @@ def _check_gradient(backend: Backend, case: Case, what: Retrieved) -> None:
 
 @law("2, 3", lambda sizes: cases(sizes, exact=False, full=True, masked=False), needs="gradients")
 def gradient_of_what_is_retrieved_is_the_slope(backend: Backend, case: Case) -> None:
-    """The same against central differences, in f64, of what is retrieved; points between which neighbors change are left out.
+    """The same gradients are central differences in f64. Points between which neighbors change are left out.
 
     With a step h they are off by the third derivative, of order h^2 (1 + temperature)^3 for each of the k terms; the gradient
     is off by the rounding of some sums of key_dim and of k terms in f32.
@@ -155,7 +155,7 @@ def _neighbors(config: MemoryConfig, memory: OracleState, query: NDArray[Any]) -
 
 
 def _value(config: MemoryConfig, case: Case, what: Retrieved, row: int, slots: list[int], point: NDArray[np.float64]) -> float:
-    """What is retrieved at a point, weighed, in f64."""
+    """What is retrieved at a point, times its factors, in f64."""
     similarities = case.state["keys"][slots].astype(np.float64) @ (point / np.linalg.norm(point))
     factors = what.factors[row].astype(np.float64)
     if what.what == "similarities":
@@ -172,18 +172,18 @@ def _value(config: MemoryConfig, case: Case, what: Retrieved, row: int, slots: l
 
 @law("11", lambda sizes: cases(sizes, exact=False), needs="gradients")
 def gradient_belongs_to_its_query(backend: Backend, case: Case) -> None:
-    """Taken after updates at each of several time steps it is what it was before them, to the bit; so is what was found."""
+    """A gradient is the same to the bit before and after updates; so is what was found."""
     _gradients_wait(backend, case)
 
 
 @law("11", lambda sizes: cases((WIDE,), exact=False, full=True, masked=False), needs="gradients", costly=True)
 def gradient_of_many_rows_belongs_to_its_query(backend: Backend, case: Case) -> None:
-    """The same of so many rows and neighbors that a backend may want to go another way."""
+    """The same with so many rows and neighbors that a backend may choose another way."""
     _gradients_wait(backend, case)
 
 
 def _gradients_wait(backend: Backend, case: Case) -> None:
-    """At each of several time steps a query and an update; gradients are taken at once, or at the end."""
+    """Query and update at several time steps; take gradients at once, or all at the end; compare."""
     config, outcomes, kinds = case.config, [], ("loss", *RETRIEVED)
     for at_once in (True, False):
         state = backend.from_numpy(config, case.state)
@@ -206,7 +206,7 @@ def _gradients_wait(backend: Backend, case: Case) -> None:
 
 @law("3", general, needs="gradients")
 def no_gradient_reaches_the_keys(backend: Backend, case: Case) -> None:
-    """Keys are constants: by them the gradient of the loss, and of all that is retrieved, is 0."""
+    """Keys are constants: the gradients of the loss and of a recall by keys are 0."""
     state = backend.from_numpy(case.config, case.state)
     for of in (lambda found: found.loss, retrieved(case, "recall").of(backend, state)):
         _, back = backend.gradient(case.config, state, case.queries, case.targets, case.mask, of, by="keys")
@@ -216,7 +216,7 @@ def no_gradient_reaches_the_keys(backend: Backend, case: Case) -> None:
 
 @law("11", full, costly=True)
 def what_was_given_is_let_go(backend: Backend, case: Case) -> None:
-    """Once a call is over nobody holds its arrays, and no graph of gradients hangs on the memory."""
+    """After a call nothing refers to its input, and the memory is part of no graph of gradients."""
     config = case.config
     state = backend.from_numpy(config, case.state)
     given: tuple[Any, Any, Any] = (
@@ -230,11 +230,11 @@ def what_was_given_is_let_go(backend: Backend, case: Case) -> None:
         found = backend.query(config, state, *given)
         state, report = backend.update(config, state, *given, found if reuse else None)
     held = [array for array in (state if isinstance(state, tuple) else ()) if getattr(array, "requires_grad", False)]
-    assert not held, "a graph of gradients hangs on the memory"
+    assert not held, "the memory is part of a graph of gradients"
     references: list[weakref.ref[Any]] = []
     with contextlib.suppress(TypeError):  # of arrays that cannot be referred to weakly
         references += [weakref.ref(array) for array in given]
     del given, found, report
     gc.collect()
-    assert not any(reference() is not None for reference in references), "an array that was given is still held"
+    assert not any(reference() is not None for reference in references), "an array that was given is still referred to"
     backend.to_numpy(state)

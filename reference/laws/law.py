@@ -1,4 +1,4 @@
-"""What a law is."""
+"""The class of laws."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ Check = Callable[[Backend, Any], None]
 
 @dataclass(frozen=True)
 class Law:
-    """One law: its name, the rule of the specification it holds, what it is run on, and its body."""
+    """A law: its name, the rule of the specification that it tests, the strategy of its cases, and its body."""
 
     name: str
     rule: str
     strategy: Callable[[tuple[Size, ...]], st.SearchStrategy[Any]]
     check: Check
     needs: str | None = None
-    """A capability that a backend must declare."""
+    """A capability that a backend must declare for it to run; None: it runs on all."""
     costly: bool = False
-    """It is tried on a tenth of the cases."""
+    """Whether it is tried on a tenth of the cases."""
     late: bool = False
-    """It takes long: a planted fault is tried on it only if the others have let it pass, as on costly ones."""
+    """Whether it is slow. Slow and costly laws are tried on a planted fault only if no other law has caught it."""
 
     def runs_on(self, backend: Backend) -> bool:
-        """Whether the backend declares what the law needs."""
+        """Whether the backend declares the capability that the law needs."""
         return self.needs is None or self.needs in backend.capabilities

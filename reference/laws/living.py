@@ -1,4 +1,4 @@
-"""Laws over time: a memory that lives, from `init` on, beside the oracle."""
+"""Laws over time: sequences of calls from `init` on, compared with the oracle."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from raremem.reference.strategies import FEW_SIZES, Size
 
 
 def worlds(sizes: tuple[Size, ...]) -> tuple[World, ...]:
-    """Few where sizes are few."""
+    """The worlds for these sizes: few where sizes are few."""
     return FEW_WORLDS if sizes is FEW_SIZES else MANY_WORLDS
 
 
@@ -24,7 +24,7 @@ def living(sizes: tuple[Size, ...]) -> st.SearchStrategy[tuple[Life, ...]]:
 
 @law("1 to 8, 11, 12", living, late=True)
 def a_memory_lives(backend: Backend, lives: tuple[Life, ...]) -> None:
-    """Every call answers as the oracle's, from `init` on; what was handed out stays as it was, and what was given too."""
+    """From `init` on every call answers as the oracle's. What was returned does not change later, and input never."""
     for life in lives:
         Companion(backend, life).live()
 

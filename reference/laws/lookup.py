@@ -1,4 +1,4 @@
-"""Laws of rules 1 and 2: which rows are queries, and what a lookup answers."""
+"""Laws of rules 1 and 2: which rows are accepted, and the neighbors and weights of a lookup."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def only_direction_matters(backend: Backend, case: Case) -> None:
 
 @law("1")
 def bad_rows_are_rejected(backend: Backend, case: Case) -> None:
-    """NaN, infinity, zero and rows of almost nothing: not found, no loss, never written, counted."""
+    """Rows with NaN or infinity, or of norm 0 or nearly so, are not found, have no loss, are never written, and are counted."""
     bad = (np.nan, np.inf, -np.inf, 0.0, 2.0**-101, 1e-45)
     queries = case.queries.copy()
     rows = np.arange(0, len(queries), 2)
@@ -60,8 +60,8 @@ def bad_rows_are_rejected(backend: Backend, case: Case) -> None:
 
 @law("2, 3", needs="vmap")
 def many_memories_in_one_call(backend: Backend, case: Case) -> None:
-    """The framework's vmap over memories gives what each gives by itself: the case, nothing, the case turned round, each with
-    queries, targets and a mask of its own."""
+    """The framework's vmap over memories answers as each memory by itself. The memories are that of the case, an empty one, and
+    one of opposite keys, each with its own queries, targets and mask."""
     turned = {**case.state, "keys": -case.state["keys"]}
     each = [
         case,
@@ -78,7 +78,7 @@ def many_memories_in_one_call(backend: Backend, case: Case) -> None:
 
 @law("1")
 def strict_names_the_rows(backend: Backend, case: Case) -> None:
-    """`strict=True` raises instead, names the row, and leaves the memory as it was."""
+    """With `strict=True` a bad row is an error that names it, and the memory does not change."""
     case = case.everyone()
     queries = case.queries.copy()
     queries[-1] = np.nan
@@ -106,7 +106,7 @@ def half_precision_rows_are_cast(backend: Backend, case: Case) -> None:
 
 @law("2, 3")
 def query_agrees(backend: Backend, case: Case) -> None:
-    """Everything a query returns, to the bit; ties are common."""
+    """Every field of a lookup equals the oracle's to the bit. Ties are common."""
     check_query(backend, case)
 
 
@@ -127,7 +127,7 @@ def query_without_targets_is_the_same(backend: Backend, case: Case) -> None:
 
 @law("2", empty)
 def empty_memory_finds_nothing(backend: Backend, case: Case) -> None:
-    """No neighbor, no weight, no loss."""
+    """An empty memory has no neighbor, no weight and no loss."""
     found = run_query(backend, case)
     assert not found.found.any()
     assert (found.slots == -1).all()
@@ -140,28 +140,28 @@ def empty_memory_finds_nothing(backend: Backend, case: Case) -> None:
 
 @law("2", one_slot)
 def one_slot_is_a_memory(backend: Backend, case: Case) -> None:
-    """A single slot is found, hit and evicted like any."""
+    """A memory of one slot follows all rules."""
     check_query(backend, case)
     check_update(backend, case)
 
 
 @law("2, 5", lambda sizes: cases((ONE_ROW,), masked=False))
 def one_row_sees_every_slot(backend: Backend, case: Case) -> None:
-    """A single row in a memory of many slots, of which it asks for all."""
+    """One row may ask for all slots of a memory of many slots."""
     check_query(backend, case)
     check_update(backend, case)
 
 
 @law("2", many_neighbors)
 def more_neighbors_than_slots(backend: Backend, case: Case) -> None:
-    """Asking for more neighbors than slots gives as many as there are slots."""
+    """If `neighbors` is above the number of slots, there are as many neighbors as slots."""
     assert run_query(backend, case).slots.shape == (len(case.queries), case.config.slots)
     check_query(backend, case)
 
 
 @law("2", full)
 def ties_go_to_the_lowest_slot(backend: Backend, case: Case) -> None:
-    """With one key everywhere, neighbors come in the order of their slots."""
+    """If all keys are equal, neighbors are in the order of their slots."""
     keys = np.tile(direction(case.config.key_dim, int(case.targets[0])), (case.config.slots, 1))
     case = dataclasses.replace(case, state={**case.state, "keys": keys})
     found = run_query(backend, case)
@@ -170,14 +170,14 @@ def ties_go_to_the_lowest_slot(backend: Backend, case: Case) -> None:
 
 @law("2")
 def weights_sum_to_one(backend: Backend, case: Case) -> None:
-    """Over the neighbors there are; nothing elsewhere."""
+    """The weights of a row sum to 1 if something was found, else to 0."""
     found = run_query(backend, case)
     close("sums", found.weights.sum(axis=1), found.found, 2 * tolerance.gamma(case.config.k + 2))
 
 
 @law("2")
 def query_changes_nothing(backend: Backend, case: Case) -> None:
-    """A query only reads."""
+    """A query does not change the memory."""
     state = backend.from_numpy(case.config, case.state)
     backend.query(case.config, state, case.queries, case.targets, case.mask)
     same_state(backend.to_numpy(state), case.state)
@@ -185,7 +185,7 @@ def query_changes_nothing(backend: Backend, case: Case) -> None:
 
 @law("2", lambda sizes: cases(sizes, exact=False, full=True, masked=False, only=(0,)))
 def every_key_finds_its_slot(backend: Backend, case: Case) -> None:
-    """All keys of a memory asked for at once: each finds its own slot first, and no slot twice."""
+    """With all keys as queries, each finds its own slot first, and no slot twice."""
     keys, values = case.state["keys"], case.state["values"]
     every = dataclasses.replace(case, queries=keys, targets=values, mask=np.ones(len(keys), np.bool_))
     check_query_closely(backend, every)
@@ -194,13 +194,13 @@ def every_key_finds_its_slot(backend: Backend, case: Case) -> None:
 
 @law("2, 3", lambda sizes: cases(with_config(sizes, key_dim=1), only=(0,)))
 def one_dimension_is_enough(backend: Backend, case: Case) -> None:
-    """With keys of one entry, 1 or -1: equals without end, and most targets beyond the neighbors."""
+    """Keys of one entry, 1 or -1, follow all rules: most scores are equal, and most targets beyond the neighbors."""
     check_query(backend, case)
     check_query(backend, dataclasses.replace(case, queries=-case.queries))
 
 
-class Rows:
-    """An embedding of no framework that anybody knows: it gives rows, and no more."""
+class PlainEmbedding:
+    """An embedding of no known framework, which can only be indexed."""
 
     def __init__(self, rows: NDArray[np.float32]) -> None:
         self.rows = rows
@@ -211,14 +211,14 @@ class Rows:
 
 @law("2")
 def recall_is_the_mean_by_weight(backend: Backend, case: Case) -> None:
-    """What is recalled is the mean of the embedding's rows by the weights; 0 where nothing was found."""
+    """A recall is the mean of the embedding's rows by the weights; 0 where nothing was found."""
     config = case.config
     table = np.random.default_rng(case.state["step"]).normal(size=(int(case.state["values"].max()) + 2, 3)).astype(np.float32)
     state = backend.from_numpy(config, case.state)
     found = backend.query(config, state, case.queries, None, case.mask)
     recalled, accepted = as_numpy(found.recall(backend.own(table, state))), as_numpy(found.accepted)
     plain = Lookup(*(None if field is None else as_numpy(field) for field in found))
-    close("recall of a table of another kind", plain.recall(Rows(table)), recalled, 1e-5 * np.abs(table).max())
+    close("recall of a table of another kind", plain.recall(PlainEmbedding(table)), recalled, 1e-5 * np.abs(table).max())
     assert recalled.dtype == np.float32, recalled.dtype
     relative = tolerance.weight(config.key_dim, config.k, config.softmax_temperature, exact=True) + tolerance.gamma(
         config.k + 2

@@ -27,17 +27,17 @@ from raremem.reference.rules import loss_gradient
 from raremem.reference.strategies import FEW_SIZES, Case, Size, cases, with_config
 
 MANY_VALUES = Size(MemoryConfig(192, 4, neighbors=2, margin=2.0, softmax_temperature=4.0), 24)
-"""Rows and slots enough that a search may take the slots of each row's target by themselves; and no hinge is closed."""
+"""Enough rows and slots for a search of the slots of each target by themselves. The margin keeps every hinge open."""
 
 
 def many_values(sizes: tuple[Size, ...]) -> st.SearchStrategy[Case]:
-    """Full memories of many slots; where sizes are few, of the first of these."""
+    """Full memories of `MANY_VALUES`; where sizes are few, of the first of them."""
     return cases(sizes[:1] if sizes is FEW_SIZES else (MANY_VALUES,), full=True, masked=False)
 
 
 @law("3", full)
 def positive_beyond_the_neighbors(backend: Backend, case: Case) -> None:
-    """If none of the k has the target's value, the best slot anywhere that has it is the positive."""
+    """If none of the k neighbors has the target's value, the positive is the most similar slot that has it."""
     values = np.zeros(case.config.slots, np.int32)
     values[-1] = 7
     targets = np.full_like(case.targets, 7)
@@ -46,8 +46,8 @@ def positive_beyond_the_neighbors(backend: Backend, case: Case) -> None:
 
 @law("3", many_values)
 def positives_of_many_values(backend: Backend, case: Case) -> None:
-    """Every row asks for a value of its own, which few slots have, and some fewer than others: most positives are beyond the
-    neighbors. Of equal ones the lowest slot's key is in the gradient."""
+    """Every row has a target of its own, which few slots hold, so most positives are beyond the neighbors. Of equally similar
+    slots the lowest has its key in the gradient."""
     generator = np.random.default_rng(case.state["step"])
     values = generator.integers(0, len(case.queries), case.config.slots).astype(np.int32)
     targets = generator.permutation(len(case.queries)).astype(np.int32)
@@ -59,7 +59,7 @@ def positives_of_many_values(backend: Backend, case: Case) -> None:
 
 @law("3", needs="gradients")
 def gradient_agrees(backend: Backend, case: Case) -> None:
-    """The gradient of the loss by the rows, against the oracle's formula; 0 for rows that do not count."""
+    """The gradient of the loss by the rows is that of the oracle's formula; 0 for rows that were masked or rejected."""
     queries = case.queries.copy()
     queries[0] = np.nan if case.targets[0] % 2 else 0.0
     case = dataclasses.replace(case, queries=queries)
@@ -76,7 +76,7 @@ def gradient_agrees(backend: Backend, case: Case) -> None:
 
 @law("3", lambda sizes: cases(sizes, exact=False, full=True, masked=False), needs="gradients")
 def gradient_is_the_slope(backend: Backend, case: Case) -> None:
-    """The gradient against central differences of the oracle's loss, in f64 rows of norm 1.
+    """The gradient is the central difference of the oracle's loss, for f64 rows of norm 1.
 
     With a step h the differences of the hinge are off by the third derivative, of order h^2, and by the rounding of two f32
     losses over 2 h; rows nearer than h to a kink (another neighbor, or the hinge) are left out.
@@ -101,13 +101,13 @@ def gradient_is_the_slope(backend: Backend, case: Case) -> None:
 
 
 def likelihood(sizes: tuple[Size, ...], **options: Any) -> st.SearchStrategy[Case]:
-    """Cases whose config asks for the negative log-likelihood."""
+    """Cases with `loss="nll"`."""
     return cases(with_config(sizes, loss="nll"), **options)
 
 
 @law("3", likelihood)
 def likelihood_agrees(backend: Backend, case: Case) -> None:
-    """The negative log-likelihood, ties and targets beyond the neighbors included."""
+    """The negative log-likelihood equals the oracle's, with ties and with targets beyond the neighbors."""
     check_query(backend, case)
     positive_beyond_the_neighbors(backend, case)
 
@@ -120,7 +120,7 @@ def likelihood_agrees_on_any_rows(backend: Backend, case: Case) -> None:
 
 @law("3", lambda sizes: likelihood(sizes, only=(0, 2)))
 def likelihood_changes_the_loss_only(backend: Backend, case: Case) -> None:
-    """All else in a lookup is as it is under the margin loss."""
+    """Under `loss="nll"` all else in a lookup is as under the margin loss."""
     margin = dataclasses.replace(case, config=dataclasses.replace(case.config, loss="margin"))
     got, expected = (run_query(backend, each)._replace(loss=None) for each in (case, margin))
     same_lookup(got, expected, case.config)
@@ -128,13 +128,13 @@ def likelihood_changes_the_loss_only(backend: Backend, case: Case) -> None:
 
 @law("3", lambda sizes: likelihood(sizes, only=(0, 2)), needs="gradients")
 def likelihood_gradient_agrees(backend: Backend, case: Case) -> None:
-    """Its gradient by the rows, against the oracle's formula; 0 for rows that do not count."""
+    """Its gradient by the rows is that of the oracle's formula; 0 for rows that were masked or rejected."""
     gradient_agrees(backend, case)
 
 
 @law("3", lambda sizes: likelihood(sizes, only=(0,)))
 def likelihood_is_finite_at_any_temperature(backend: Backend, case: Case) -> None:
-    """Weights that vanish in f32 do not: at temperature 4096 the loss is still the right number, and its gradient finite."""
+    """At temperature 4096, where weights vanish in f32, the loss is right and its gradient finite."""
     case = dataclasses.replace(case, config=dataclasses.replace(case.config, softmax_temperature=4096.0))
     check_query(backend, case)
     if "gradients" in backend.capabilities:

@@ -1,4 +1,4 @@
-"""Laws of what is refused, and of what stands at the ends of what is not: configs, states from outside, and files."""
+"""Laws of configs, states from outside and files: what is refused, and what is just accepted."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DEFAULTS = (8192, 128, 256, 0.1, 40.0, 8, 0, "margin", "oldest", "merge")
 
 
 def refused(error: type[Exception], says: str, call: Callable[..., Any], *arguments: Any, **named: Any) -> None:
-    """The call raises this error, in one line that says what was expected, and this."""
+    """Check that the call raises this error, in one line that contains `says`."""
     try:
         call(*arguments, **named)
     except error as raised:
@@ -42,7 +42,7 @@ def refused(error: type[Exception], says: str, call: Callable[..., Any], *argume
 
 @law("config", costly=True)
 def configs_are_checked(backend: Backend, case: Case) -> None:
-    """What is in range is taken, as Python's own numbers, and what is not is refused; a new memory is of its config."""
+    """A field in range is taken as a Python number; any other is refused. A new memory is as its config says."""
     made: Callable[..., MemoryConfig] = MemoryConfig
     assert dataclasses.astuple(made()) == DEFAULTS
     for name, low, high in (*WHOLE, ("seed", 0, 2**32 - 1)):
@@ -74,55 +74,84 @@ def configs_are_checked(backend: Backend, case: Case) -> None:
 
 @law("state", full)
 def states_are_checked(backend: Backend, case: Case) -> None:
-    """What breaks an invariant is refused, with the slot where it does; the ends of all ranges, and other widths, are not."""
-    config, last, state = case.config, case.config.slots - 1, case.state
+    """A state that breaks an invariant is refused, and the slot named. Ends of ranges and other dtypes are accepted."""
+    states = _OutsideStates(backend, case)
+    states.check_ranges()
+    states.check_norms()
+    states.check_dtypes()
+    states.check_parts()
 
-    def changed(name: str, value: Any) -> PortableState:
-        array = np.array(state[name], np.asarray(value).dtype if name != "keys" else None)
-        array[last] = value
-        return {**state, name: array}
 
-    def taken(given: PortableState, expected: PortableState) -> None:
-        same_state(backend.to_numpy(backend.from_numpy(config, given)), expected)
+class _OutsideStates:
+    """States from outside: that of a case, with changes."""
 
-    for name, most in (("values", 2**31 - 1), ("ages", 2**31 - 1), ("hits", 127)):
-        for value in (0, most):
-            taken(changed(name, value), changed(name, value))
-        for value in (-1, most + 1):
-            refused(raremem.StateError, f"{name} have {value} in slot {last}; expected", backend.from_numpy, config,
-                    changed(name, np.int64(value)))  # fmt: skip
-    for step in (0, 2**31, 2**32 - 1):
-        taken({**state, "step": np.array(step)}, {**state, "step": step})
-    for no_step in (-1, 2**32, 1.0, True, None, [1]):
-        refused(raremem.StateError, "expected", backend.from_numpy, config, {**state, "step": no_step})
-    for scale, fits in ((1.0009, True), (0.9991, True), (1.0011, False), (0.9989, False), (np.nan, False)):
-        given = changed("keys", state["keys"][last] * np.float32(scale))
-        if fits:
-            taken(given, given)
-        else:
-            refused(raremem.StateError, f"the key of slot {last} has norm", backend.from_numpy, config, given)
-    narrow = {"values": np.uint8, "ages": np.uint32, "hits": np.int8, "keys": np.float64}
-    wide = {**state, **{name: state[name].astype(dtype) for name, dtype in narrow.items()}}
-    taken(wide, state)
-    taken({name: part if name == "step" else part.tolist() for name, part in state.items()}, state)
-    taken({name: array for name, array in state.items() if name != "hits"}, {**state, "hits": 0 * state["hits"]})
-    filled = changed("filled", False)["filled"]
-    emptied = {name: changed(name, none)[name] for name, none in (("keys", 0), ("values", -1), ("ages", 0), ("hits", 0))}
-    odd = {name: changed(name, 77)[name] for name in ("ages", "hits")} | {"values": changed("values", -3)["values"]}
-    taken({**state, **odd, "keys": changed("keys", 2.0)["keys"], "filled": filled}, {**state, **emptied, "filled": filled})
-    for name in ("keys", "values", "ages", "filled", "hits"):
-        wrong: list[Any] = [np.concatenate([state[name], state[name][:1]]), state[name].astype(np.complex64)]
-        for array in wrong:
-            refused(raremem.StateError, f"{name} has shape", backend.from_numpy, config, {**state, name: array})
-    for name in ("keys", "values", "ages", "filled", "step"):
-        without = {other: array for other, array in state.items() if other != name}
-        refused(raremem.StateError, "expected", backend.from_numpy, config, without)
+    def __init__(self, backend: Backend, case: Case) -> None:
+        self.backend, self.config, self.state, self.last = backend, case.config, case.state, case.config.slots - 1
+
+    def changed(self, name: str, value: Any) -> PortableState:
+        """The state with this value in the last slot."""
+        array = np.array(self.state[name], np.asarray(value).dtype if name != "keys" else None)
+        array[self.last] = value
+        return {**self.state, name: array}
+
+    def is_read(self, given: PortableState, expected: PortableState) -> None:
+        """Check that a state is read as the expected one."""
+        same_state(self.backend.to_numpy(self.backend.from_numpy(self.config, given)), expected)
+
+    def is_refused(self, says: str, given: PortableState) -> None:
+        """Check that a state is refused with an error that contains `says`."""
+        refused(raremem.StateError, says, self.backend.from_numpy, self.config, given)
+
+    def check_ranges(self) -> None:
+        """Check the ends of ranges: values, ages, hits and the step."""
+        for name, most in (("values", 2**31 - 1), ("ages", 2**31 - 1), ("hits", 127)):
+            for value in (0, most):
+                self.is_read(self.changed(name, value), self.changed(name, value))
+            for value in (-1, most + 1):
+                says = f"{name} have {value} in slot {self.last}; expected"
+                self.is_refused(says, self.changed(name, np.int64(value)))
+        for step in (0, 2**31, 2**32 - 1):
+            self.is_read({**self.state, "step": np.array(step)}, {**self.state, "step": step})
+        for no_step in (-1, 2**32, 1.0, True, None, [1]):
+            self.is_refused("expected", {**self.state, "step": no_step})
+
+    def check_norms(self) -> None:
+        """Check that the norm of a key may be off by 0.001."""
+        for scale, fits in ((1.0009, True), (0.9991, True), (1.0011, False), (0.9989, False), (np.nan, False)):
+            given = self.changed("keys", self.state["keys"][self.last] * np.float32(scale))
+            if fits:
+                self.is_read(given, given)
+            else:
+                self.is_refused(f"the key of slot {self.last} has norm", given)
+
+    def check_dtypes(self) -> None:
+        """Check that other widths and lists are read, hits may be missing, and the content of empty slots is ignored."""
+        state, changed = self.state, self.changed
+        narrow = {"values": np.uint8, "ages": np.uint32, "hits": np.int8, "keys": np.float64}
+        self.is_read({**state, **{name: state[name].astype(dtype) for name, dtype in narrow.items()}}, state)
+        self.is_read({name: part if name == "step" else part.tolist() for name, part in state.items()}, state)
+        without = {name: array for name, array in state.items() if name != "hits"}
+        self.is_read(without, {**state, "hits": 0 * state["hits"]})
+        filled = changed("filled", False)["filled"]
+        emptied = {name: changed(name, none)[name] for name, none in (("keys", 0), ("values", -1), ("ages", 0), ("hits", 0))}
+        odd = {name: changed(name, 77)[name] for name in ("ages", "hits")} | {"values": changed("values", -3)["values"]}
+        odd["keys"] = changed("keys", 2.0)["keys"]
+        self.is_read({**state, **odd, "filled": filled}, {**state, **emptied, "filled": filled})
+
+    def check_parts(self) -> None:
+        """Check that no array may be missing, of another shape, or complex."""
+        for name in ("keys", "values", "ages", "filled", "hits"):
+            array = self.state[name]
+            for wrong in (np.concatenate([array, array[:1]]), array.astype(np.complex64)):
+                self.is_refused(f"{name} has shape", {**self.state, name: wrong})
+        for name in ("keys", "values", "ages", "filled", "step"):
+            self.is_refused("expected", {other: array for other, array in self.state.items() if other != name})
 
 
 @law("state")
 def files_are_whole_or_refused(backend: Backend, case: Case) -> None:
-    """A file of equal content has equal bytes; one that was changed or cut short is refused; older schemas are read, and a
-    memory is loaded into more slots or fewer."""
+    """Equal memories make equal files. A file that was changed or cut short is refused. Files of older schemas are read, and a
+    memory is loaded into more or fewer slots."""
     config, state = case.config, case.state
     with tempfile.TemporaryDirectory() as folder:
         path, other = Path(folder) / "memory", Path(folder) / "other"
@@ -165,7 +194,7 @@ def files_are_whole_or_refused(backend: Backend, case: Case) -> None:
 
 
 def in_slots(config: MemoryConfig, state: PortableState, slots: int) -> PortableState:
-    """A memory in so many slots, one slot after the other: what is evicted first is left out."""
+    """A memory in this number of slots, by the slot: what would be evicted first is left out."""
 
     def goes_later(slot: int) -> tuple[bool, int, int, int]:
         return bool(state["filled"][slot]), state["hits"][slot] * (config.evict == "least_hit"), -state["ages"][slot], slot

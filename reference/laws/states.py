@@ -1,4 +1,4 @@
-"""Laws of search over more than one chunk, of states that travel, and of bad input."""
+"""Laws of memories that are searched in several chunks, of states in other forms, and of bad input."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from raremem.reference.strategies import Case, Size, cases, direction
 from raremem.state import NO_SLOT, Lookup
 
 LARGE = Size(MemoryConfig(20_003, 4, neighbors=5, margin=0.125, softmax_temperature=4.0), 3)
-"""Larger than one chunk of a scan, and not of whole blocks; with 5 neighbors a short list may be enough, with 1,000 not."""
+"""Larger than one chunk of a scan, and no multiple of a block. A short list may do for 5 neighbors, and not for 1,000."""
 SPARSE = Size(MemoryConfig(1600, 4, neighbors=1500, margin=0.125, softmax_temperature=4.0), 4)
 WHOLE, CHUNK = 2**17, 2**14
-"""Slots that searches take at a time."""
+"""Slots that a portable scan takes at once, and in a chunk."""
 FAR = WHOLE + 9001
-"""Slots among which those of `SPARSE` are spread: too many for one chunk, and too few for a short list of so many neighbors."""
+"""Slots over which those of `SPARSE` are spread: too many for one chunk, and too few for a short list of so many neighbors."""
 BEYOND = Size(MemoryConfig(2, 4, neighbors=2, margin=0.125, softmax_temperature=4.0, age_noise=3, seed=12), 8)
 MANY_SLOTS = 2**18 + 9001, 2**18 + 30
-"""More than the priorities of eviction are worked out for at a time, and how many are left may be a few."""
+"""More slots than have their priorities computed at a time; what is left may be a few."""
 MANY_ROWS = 150
-"""More than are compared with such a chunk at a time, or with all slots of `LARGE`."""
+"""More rows than are compared with such a chunk at a time, or with all slots of `LARGE`."""
 
 
 @law("2, 3", lambda sizes: cases((LARGE,), exact=True, full=True, masked=False), costly=True)
 def large_memory_agrees(backend: Backend, case: Case) -> None:
-    """A memory larger than one chunk or block: the best in the last slot, many equals in all chunks after it."""
+    """In a memory of several chunks the best slot is the last, and equally similar slots follow it from all chunks."""
     slots = case.config.slots
     generator = np.random.default_rng(int(case.state["ages"][0]))
     equals = np.concatenate([generator.integers(0, slots - 1, 40), [0, CHUNK - 1, slots - CHUNK]])
@@ -58,7 +58,7 @@ def large_memory_agrees(backend: Backend, case: Case) -> None:
 
 @law("2, 3", lambda sizes: cases((SPARSE,), exact=True, masked=False), costly=True)
 def slots_far_apart_agree(backend: Backend, case: Case) -> None:
-    """A memory of several chunks, empty but for some slots, the first of each among them, answers as these alone do."""
+    """A memory of several chunks with few filled slots answers as a memory of these alone."""
     few = case.config.slots
     config = dataclasses.replace(case.config, slots=FAR)
     ends = [0, *range(FAR - CHUNK, 0, -CHUNK), FAR - 1]
@@ -81,8 +81,8 @@ def _rows_of(found: Lookup, rows: NDArray[np.int64]) -> Lookup:
 
 @law("5, 7", lambda sizes: cases((BEYOND,), exact=True, full=True, masked=False), costly=True)
 def far_slots_are_written(backend: Backend, case: Case) -> None:
-    """In a memory of more slots than are told apart at a time: a hit of the last slot, and misses in the order of age and noise
-    of a few old slots, those at both sides of 2**18 among them."""
+    """In a memory of `MANY_SLOTS` the last slot is hit, and misses take a few old slots in the order of age and noise. Some of
+    these are on both sides of slot 2**18."""
     for slots in MANY_SLOTS:
         _check_far_slots(backend, dataclasses.replace(case, config=dataclasses.replace(case.config, slots=slots)))
 
@@ -117,7 +117,7 @@ def _check_far_slots(backend: Backend, case: Case) -> None:
 
 @law("state")
 def states_travel(backend: Backend, case: Case) -> None:
-    """To NumPy and back, through a file, and through a copy: the same to the bit."""
+    """A state is the same to the bit after a way through NumPy, a file or a copy."""
     state = backend.from_numpy(case.config, case.state)
     same_state(backend.to_numpy(state), case.state)
     kept = backend.copy(state)
@@ -133,7 +133,7 @@ def states_travel(backend: Backend, case: Case) -> None:
 
 @law("errors")
 def bad_input_changes_nothing(backend: Backend, case: Case) -> None:
-    """Wrong shapes, dtypes and targets raise the error of their cause, and the memory is as it was."""
+    """Wrong shapes, dtypes and targets raise the error of their kind, and the memory does not change."""
     config = case.config
     state = backend.from_numpy(config, case.state)
     queries, targets, mask = case.queries, case.targets, np.ones_like(case.mask)
@@ -167,7 +167,7 @@ def bad_input_changes_nothing(backend: Backend, case: Case) -> None:
 
 
 def refuses(error: type[Exception], call: Callable[..., Any], *arguments: Any) -> None:
-    """The call raises this error, which says what was expected."""
+    """Check that the call raises this error, and that it says what was expected."""
     try:
         call(*arguments)
     except error as raised:

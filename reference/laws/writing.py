@@ -17,19 +17,19 @@ from raremem.state import Lookup
 
 @law("4, 5, 6")
 def update_agrees(backend: Backend, case: Case) -> None:
-    """The whole memory after an update, and its report."""
+    """The memory after an update, and the report, are the oracle's."""
     check_update(backend, case)
 
 
 @law("4, 5, 6")
 def lookup_can_be_reused(backend: Backend, case: Case) -> None:
-    """An update with the lookup of the same state is the update that searches for itself."""
+    """An update with a lookup of the same state writes what an update without one does."""
     check_update(backend, case, reuse=True)
 
 
 @law("4", full)
 def hits_move_the_key(backend: Backend, case: Case) -> None:
-    """Rows with the value of their nearest neighbor are hits, and several may hit one slot."""
+    """A row with the value of its nearest neighbor is a hit. Several rows may hit one slot."""
     nearest = run_query(backend, case).values[:, 0].astype(np.int32)
     case = dataclasses.replace(case, targets=nearest)
     state, report = run_update(backend, case)
@@ -41,7 +41,7 @@ def hits_move_the_key(backend: Backend, case: Case) -> None:
 
 @law("4", full)
 def order_of_hits_is_no_matter(backend: Backend, case: Case) -> None:
-    """A batch of hits backwards leaves the same memory; keys merged from rows that differ, within rounding."""
+    """A batch of hits in reverse order leaves the same memory; within rounding where a key merges different rows."""
     nearest = run_query(backend, case).values[:, 0].astype(np.int32)
     case = dataclasses.replace(case, targets=nearest)
     check_update(backend, case.rows(np.arange(len(nearest))[::-1]))
@@ -49,7 +49,7 @@ def order_of_hits_is_no_matter(backend: Backend, case: Case) -> None:
 
 @law("4", full)
 def opposites_leave_the_key(backend: Backend, case: Case) -> None:
-    """A hit that cancels its key leaves it as it is; the slot counts as used."""
+    """A hit that cancels its key leaves the key as it is, and sets the age to 0."""
     keys = np.tile(direction(case.config.key_dim, 0), (case.config.slots, 1))
     state = {**case.state, "keys": keys, "values": np.zeros_like(case.state["values"])}
     queries = case.queries.copy()
@@ -64,7 +64,7 @@ def opposites_leave_the_key(backend: Backend, case: Case) -> None:
 
 @law("5", full)
 def misses_evict_the_oldest(backend: Backend, case: Case) -> None:
-    """Rows of a new value each take the slot whose age and noise are largest, at the largest age too."""
+    """Rows of new values take the slots with the largest sums of age and noise, also at the largest age."""
     case = dataclasses.replace(case, targets=np.arange(len(case.targets), dtype=np.int32) + 10)
     check_update(backend, case)
     check_update(backend, dataclasses.replace(case, state={**case.state, "ages": np.full_like(case.state["ages"], 2**31 - 1)}))
@@ -72,7 +72,7 @@ def misses_evict_the_oldest(backend: Backend, case: Case) -> None:
 
 @law("5")
 def duplicates_take_slots_of_their_own(backend: Backend, case: Case) -> None:
-    """A batch of one row again and again, of a new value: each is a miss, as the memory was before the batch."""
+    """Equal rows of a new value in one batch are misses, each with a slot of its own."""
     queries = np.tile(case.queries[:1], (len(case.queries), 1))
     case = dataclasses.replace(case, queries=queries, targets=np.full_like(case.targets, 9)).everyone()
     _, report = run_update(backend, case)
@@ -83,7 +83,7 @@ def duplicates_take_slots_of_their_own(backend: Backend, case: Case) -> None:
 
 @law("5", crowded)
 def misses_beyond_the_slots_are_dropped(backend: Backend, case: Case) -> None:
-    """When slots run out the remaining rows are dropped and counted."""
+    """Rows for which no slot is left are dropped and counted."""
     case = dataclasses.replace(case, targets=np.arange(len(case.targets), dtype=np.int32) + 10)
     _, report = run_update(backend, case)
     assert report.dropped == len(case.targets) - case.config.slots
@@ -91,26 +91,26 @@ def misses_beyond_the_slots_are_dropped(backend: Backend, case: Case) -> None:
 
 
 def least_hit(sizes: tuple[Size, ...], **options: Any) -> st.SearchStrategy[Case]:
-    """Cases whose config evicts those hit least."""
+    """Cases with `evict="least_hit"`."""
     return cases(with_config(sizes, evict="least_hit"), **options)
 
 
 @law("5", lambda sizes: least_hit(sizes, masked=False))
 def those_hit_least_go_first(backend: Backend, case: Case) -> None:
-    """With `evict="least_hit"`, of slots hit equally often the oldest."""
+    """With `evict="least_hit"` the slots hit least are evicted first, and of these the oldest."""
     check_update(backend, case)
     check_update(backend, dataclasses.replace(case, targets=np.arange(len(case.targets), dtype=np.int32) + 10))
 
 
 def hit_and_noisy(sizes: tuple[Size, ...]) -> st.SearchStrategy[Case]:
-    """The same with no noise, and with so much that it would bring any slot forward."""
+    """Such cases without noise, and with more noise than ages differ by."""
     still, noisy = (with_config(sizes, evict="least_hit", age_noise=noise) for noise in (0, 1000))
     return cases((still[0], noisy[0], noisy[2]), full=True, masked=False)
 
 
 @law("4, 5", hit_and_noisy)
 def what_was_hit_outlives_what_is_older(backend: Backend, case: Case) -> None:
-    """One slot that was hit once, however old, is evicted after all that were never hit."""
+    """A slot that was hit once is evicted after all that were never hit, however old it is."""
     ages, hits = np.zeros(case.config.slots, np.int32), np.zeros(case.config.slots, np.int32)
     ages[0], hits[0] = 2**31 - 1, 1
     case = dataclasses.replace(case, state={**case.state, "ages": ages, "hits": hits}, targets=np.full_like(case.targets, 10))
@@ -124,7 +124,7 @@ def what_was_hit_outlives_what_is_older(backend: Backend, case: Case) -> None:
 
 @law("7", full)
 def noise_agrees_to_the_bit(backend: Backend, case: Case) -> None:
-    """With all ages equal the order of eviction is the order of the noise: here of every slot."""
+    """If all ages are equal, slots are evicted in the order of their noise. Here every slot is."""
     repeats = -(-case.config.slots // len(case.queries))
     state = {**case.state, "ages": np.full(case.config.slots, case.state["ages"][0], np.int32)}
     for place in range(repeats):
@@ -138,7 +138,7 @@ def noise_agrees_to_the_bit(backend: Backend, case: Case) -> None:
 
 @law("8")
 def masked_rows_are_not_there(backend: Backend, case: Case) -> None:
-    """What stands in a masked row changes nothing to the bit, be it NaN or a target out of range."""
+    """The content of a masked row, be it NaN or a target out of range, changes nothing to the bit."""
     queries, targets = case.queries.copy(), case.targets.copy()
     queries[~case.mask] = np.nan
     targets[~case.mask] = -5
@@ -152,7 +152,7 @@ def masked_rows_are_not_there(backend: Backend, case: Case) -> None:
 
 @law("8", lambda sizes: cases(sizes, only=(0,)))
 def padding_changes_nothing(backend: Backend, case: Case) -> None:
-    """A batch with masked rows writes what the batch without them writes."""
+    """A batch with masked rows writes what the batch without these rows writes."""
     if not case.mask.any():
         return
     short = case.rows(case.mask)
@@ -166,7 +166,7 @@ def padding_changes_nothing(backend: Backend, case: Case) -> None:
 
 @law("8")
 def all_masked_changes_nothing(backend: Backend, case: Case) -> None:
-    """No row, no write, no step: the memory is the same to the bit."""
+    """If all rows are masked, the memory stays the same to the bit, its step included."""
     case = dataclasses.replace(case, mask=np.zeros_like(case.mask))
     state, report = run_update(backend, case)
     same_state(state, case.state)
@@ -176,7 +176,7 @@ def all_masked_changes_nothing(backend: Backend, case: Case) -> None:
 
 @law("2, 11", full, late=True)
 def a_question_is_answered_anew(backend: Backend, case: Case) -> None:
-    """The same rows asked again after a write are answered from what is there now."""
+    """A query after an update answers by what the memory holds now."""
     state, rows = backend.from_numpy(case.config, case.state), (case.queries, case.targets + 50, case.mask)
     backend.query(case.config, state, *rows)
     state, _ = backend.update(case.config, state, *rows)

@@ -1,4 +1,4 @@
-"""A sample of mutants, each tried on the laws that reach it, several at a time. What comes out goes to a file, line by line."""
+"""Runs the laws on a sample of mutants, several at a time, and writes the outcomes to a file, a line each."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ from raremem.reference.mutation.trial import AT_LEAST, TIMES, Outcome, Reached, 
 TABLE = "raremem.adapters.numpy"
 OTHER_ROOMS = ("adapters", "reference", "benchmarks", "command")
 FEWEST = 5
-"""Mutants of a module in a sample, if it has so many, and the sample is large."""
+"""Mutants of each module in a large sample, at least, if the module has so many."""
 FIRST, TIMES_MORE = 1.5, 4.0
-"""Seconds of laws that a mutant is tried on at first, and how much more each time that it has survived."""
+"""Seconds of laws that a mutant is tried on at first, and the factor by which they grow each time that it survives."""
 HELD_BY_TESTS = {
     "raremem.files": "writing a file in place of another, and locks on files; `tests/test_files.py`",
     "raremem.guard": "turns between threads, and signals; `tests/test_threads.py`",
     "raremem.registry": "which frameworks are installed, and why not; a law is given its backend. `tests/test_package.py`",
     "raremem.watch": "which arrays are written to behind the back of a memory; `tests/test_shadow.py`",
 }
-"""Modules of which no mutants are made, since no law on one backend in one thread can tell; and what holds them."""
+"""Modules without mutants, since no law on one backend in one thread can tell; what they do, and the tests that hold them."""
 
 
 def modules() -> dict[str, Path]:
-    """The files of the modules of which mutants are made: `core/` but for what `HELD_BY_TESTS`, and the NumPy table."""
+    """The files of the modules with mutants: `core/` without `HELD_BY_TESTS`, and the NumPy table."""
     names = [name for name in _below(raremem.__path__, "raremem.") if name.split(".")[1] not in OTHER_ROOMS]
     names = [name for name in names if name not in HELD_BY_TESTS]
     return {name: Path(str(importlib.util.find_spec(name).origin)) for name in sorted([*names, TABLE])}  # type: ignore[union-attr]
@@ -59,15 +59,15 @@ def _below(path: Iterable[str], prefix: str) -> Iterator[str]:
 
 
 def all_mutants() -> list[Mutant]:
-    """Of all these modules."""
+    """The mutants of all these modules."""
     return [mutant for name, path in modules().items() for mutant in mutants(name, path.read_text())]
 
 
 def sample(every: Sequence[Mutant], seed: int, count: int) -> list[Mutant]:
-    """So many of them, some of every module, the others in proportion to how many it has.
+    """A sample of `count` mutants: some of every module, and the rest in proportion to the mutants that each module has.
 
-    Within a module those go first whose key and the seed have the lowest hash: the same ones on any machine, and most of them
-    the same ones after a change of the code, or in a larger sample.
+    Within a module the mutants with the lowest hash of seed and key are drawn. So samples are the same on any machine, and most
+    mutants stay in the sample when code changes or the sample grows.
     """
     by_module: dict[str, list[Mutant]] = {}
     for mutant in sorted(every, key=lambda mutant: hashlib.sha256(f"{seed} {mutant.key}".encode()).digest()):
@@ -87,12 +87,12 @@ def sample(every: Sequence[Mutant], seed: int, count: int) -> list[Mutant]:
 
 @dataclass
 class Kit:
-    """The laws on every player, what each reaches, and which have killed most so far."""
+    """All pairs of player and law, what each reaches, and which have killed most mutants so far."""
 
     examples: int
     reach: dict[Try, Reached]
     most: float = float("inf")
-    """Seconds of laws that a mutant is tried on, if it survives them."""
+    """Seconds of laws that a mutant is tried on, at most."""
     tried: Counter[Try] = field(default_factory=Counter)
     killed: Counter[Try] = field(default_factory=Counter)
 
@@ -106,7 +106,7 @@ class Kit:
         jobs: int = 1,
         kept: Path | None = None,
     ) -> Kit:
-        """Found by trying every law without a mutant; what a run before has kept is not tried again."""
+        """Run every law without a mutant, to find what it reaches. What an earlier run has stored in `kept` is used."""
         found = {one: what for one, what in (_kept_reach(kept, examples) if kept else {}).items() if one[0] in players}
         for first in range(0, len(players), jobs):
             some = [
@@ -121,8 +121,8 @@ class Kit:
         return cls(examples, found, most)
 
     def for_mutant(self, mutant: Mutant) -> list[Try]:
-        """What may notice it, the most likely for the time it takes first; a law on one player more, if it held on others,
-        is the less likely the more these are."""
+        """The pairs that reach a mutant, first those that are most likely to kill it for the time they take. After a law on one
+        player the same law on another counts less."""
         lines = _lines_of(mutant)
         tries = [one for one, what in self.reach.items() if lines is None or not what.lines.isdisjoint(lines)]
         ordered = sorted(tries, key=self._worth, reverse=True)
@@ -136,23 +136,23 @@ class Kit:
         return (1 + self.killed[one]) / (2 + self.tried[one]) / (0.1 + self.reach[one].seconds)
 
     def round(self, tries: Sequence[Try], seconds: float) -> list[Try]:
-        """The first of these, as many as take so long without a mutant; at least one."""
+        """The first of these pairs that take so many seconds without a mutant; at least one."""
         ends = list(accumulate(self.reach[one].seconds for one in tries))
         return list(tries[: max(1, sum(end <= seconds for end in ends))])
 
     def limits(self, tries: Iterable[Try]) -> list[float]:
-        """Seconds of a processor for each."""
+        """The limit of each pair, in seconds of a processor."""
         return [AT_LEAST + TIMES * self.reach[one].seconds for one in tries]
 
     def learn(self, tries: Sequence[Try], outcome: Outcome) -> None:
-        """Which law was it?"""
+        """Count which pairs were tried, and which killed."""
         self.tried.update(tries[: outcome.tries])
         if outcome.outcome != "survived" and outcome.tries:
             self.killed[tries[outcome.tries - 1]] += 1
 
 
 def _law_digests(examples: int) -> dict[str, str]:
-    """By law: of the code that is mutated, of the law's own text, and of how often it is tried."""
+    """For each law a digest of the code that is mutated, the text of the law, and the number of examples."""
     code = digest(modules().values())
     texts = {name: f"{code} {examples} {inspect.getsource(law.check)}" for name, law in LAWS.items()}
     return {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in texts.items()}
@@ -165,7 +165,7 @@ def _keep_reach(path: Path, examples: int, found: Mapping[Try, Reached]) -> None
 
 
 def _kept_reach(path: Path, examples: int) -> dict[Try, Reached]:
-    """Of those laws whose text, and whose code, are as they were."""
+    """What the file holds of laws whose digest is the same."""
     digests = _law_digests(examples)
     said = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     return {
@@ -176,7 +176,7 @@ def _kept_reach(path: Path, examples: int) -> dict[Try, Reached]:
 
 
 def _lines_of(mutant: Mutant) -> set[tuple[str, int]] | None:
-    """Those of its statement; None outside of all functions, which every law reaches, and so of a default."""
+    """The lines of its statement; None outside of functions, and for a default, which every law reaches."""
     path = modules()[mutant.module]
     functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
     if not any(node.body[0].lineno <= mutant.first <= (node.end_lineno or 0) for node in functions):
@@ -186,7 +186,7 @@ def _lines_of(mutant: Mutant) -> set[tuple[str, int]] | None:
 
 @dataclass
 class _Waiting:
-    """A mutant that is to be tried, again if it has survived some laws: on which, and for how long."""
+    """A mutant that is to be tried, perhaps again: its pairs of player and law, and the seconds of the next round."""
 
     mutant: Mutant
     tries: list[Try] | None = None
@@ -202,10 +202,10 @@ def try_all(
     took: Callable[[Mutant, Outcome], None],
     until: float = float("inf"),
 ) -> None:
-    """Try each, so many at a time, on the laws that are most likely to tell; then those that survived on others.
+    """Try each mutant, `jobs` at a time, on the laws that are most likely to kill it; then survivors on more laws.
 
-    `took` is told as they end. None is begun after the time `until`, as `time.monotonic` has it. What is under way is ended if
-    this is interrupted.
+    `took` is called with each outcome. After the time `until` of `time.monotonic` no mutant is begun. An interrupt ends the
+    processes under way.
     """
     waiting, running = deque(map(_Waiting, chosen)), selectors.DefaultSelector()
     try:
@@ -238,16 +238,16 @@ def try_all(
 
 
 def _goes_on(one: _Waiting, outcome: Outcome, most: float) -> bool:
-    """Whether it has survived, and is to be tried on more; notes what was done."""
+    """Whether a mutant has survived and is to be tried on more laws; counts what was done."""
     one.done, one.spent, begun = one.done + outcome.tries, one.spent + outcome.seconds, one.seconds
     one.seconds *= TIMES_MORE
     return outcome.outcome == "survived" and one.done < len(one.tries or ()) and begun < most
 
 
 class Results:
-    """What has come out so far: a file with a line for each mutant, after one that says of what; a later line counts.
+    """The outcomes so far: a file with a head, and a line for each outcome. The last line of a mutant counts.
 
-    What was killed stays so when laws are added. What survived is tried again, and by the same laws if it was not on all.
+    A mutant that was killed is not tried again. A survivor is, if laws have changed, or if it was not tried on all of them.
     """
 
     def __init__(self, path: Path, head: Mapping[str, Any], kit: str = "") -> None:
@@ -267,7 +267,7 @@ class Results:
             replace_file(path, (json.dumps(dict(head)) + "\n").encode())
 
     def add(self, mutant: Mutant, outcome: Outcome) -> None:
-        """Keep it at once."""
+        """Write an outcome."""
         before = self.outcomes.get(mutant.key)
         late = before is not None and (before.late or before.kit != self.kit)
         outcome = self.outcomes[mutant.key] = replace(outcome, kit=self.kit, late=late)
@@ -275,7 +275,7 @@ class Results:
             file.write(json.dumps({"key": mutant.key, **asdict(outcome)}) + "\n")
 
     def lacks(self, mutant: Mutant, seconds: float) -> bool:
-        """Whether it is to be tried, perhaps again."""
+        """Whether a mutant is to be tried, perhaps again."""
         outcome = self.outcomes.get(mutant.key)
         if outcome is None or outcome.outcome != "survived":
             return outcome is None
@@ -283,20 +283,20 @@ class Results:
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Outcome]]:
-    """The head of a file of results, and the outcomes by the keys of their mutants; a last line cut short is left out."""
+    """The head of a file of results, and the outcomes by the key of the mutant. A last line that was cut short is ignored."""
     head, *lines = path.read_text().splitlines(keepends=True)
     found = [json.loads(line) for line in lines if line.endswith("\n")]
     return json.loads(head), {each.pop("key"): Outcome(**each) for each in found}
 
 
 def kit_paths() -> list[Path]:
-    """The files that decide what a law says."""
+    """The files that decide what laws do."""
     here = Path(__file__).parents[1]
     return sorted([*here.glob("*.py"), *(here / "laws").glob("*.py"), here / "mutation" / "players.py"])
 
 
 def digest(paths: Iterable[Path]) -> str:
-    """Of the code that is mutated, or of the kit."""
+    """A digest of files: the code that is mutated, or the kit."""
     content = hashlib.sha256()
     for path in paths:
         content.update(path.name.encode() + b"\0" + path.read_bytes())
@@ -305,14 +305,14 @@ def digest(paths: Iterable[Path]) -> str:
 
 @dataclass(frozen=True)
 class Sample:
-    """Which mutants: so many by a seed; or, `only`, those that survived by a file of results, perhaps of older code."""
+    """Which mutants to try: `count` drawn by `seed`; or those that survived in the results `only`, perhaps of older code."""
 
     seed: int
     count: int
     only: Path | None = None
 
-    def of(self, every: Sequence[Mutant], tell: Callable[[str], None]) -> list[Mutant]:
-        """Drawn from all there are."""
+    def draw(self, every: Sequence[Mutant], tell: Callable[[str], None]) -> list[Mutant]:
+        """The mutants of the sample, out of all."""
         if self.only is None:
             return sample(every, self.seed, self.count)
         survived = {key for key, outcome in read(self.only)[1].items() if outcome.outcome == "survived"}
@@ -323,7 +323,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Run:
-    """What came of a sample: of the mutants of it that were tried, in the order of the sample."""
+    """The outcomes of a sample: of the mutants that were tried, in the order of the sample."""
 
     sample: Sample
     examples: int
@@ -331,19 +331,19 @@ class Run:
     total: int
     outcomes: dict[str, Outcome]
     seconds: float = float("inf")
-    """Of laws, for each mutant."""
+    """Seconds of laws for each mutant, at most."""
     drawn: int = 0
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much is tried.
+    """How much to try.
 
     Attributes:
-        jobs: how many at a time.
+        jobs: mutants at a time.
         examples: cases for each law.
-        seconds: of laws, as long as they take without a mutant, for each mutant.
-        minutes: after so many by the clock no more is begun.
+        seconds: seconds of laws for each mutant, by what they take without one.
+        minutes: after so many minutes no mutant is begun.
     """
 
     jobs: int = 1
@@ -353,23 +353,23 @@ class Limits:
 
 
 def run(drawn: Sample, limits: Limits, results: Path, tell: Callable[[str], None]) -> Run:
-    """Try every mutant of a sample; go on where `results` ends.
+    """Try every mutant of a sample, or go on with an earlier run.
 
     Args:
-        drawn: which.
-        limits: how much is tried.
-        results: the file for what comes out; if it is there already, what is in it is not tried again.
-        tell: is told what happens, a line each.
+        drawn: the sample.
+        limits: how much to try.
+        results: the file for outcomes; those that it holds are not tried again.
+        tell: is called with a line for each event.
 
     Raises:
-        ConfigError: `results` is of another sample, or of other code; a law does not hold, though there is no mutant.
+        ConfigError: `results` is of another sample or of other code, or a law breaks without any mutant.
     """
     every, players = all_mutants(), tuple(installed())
-    chosen = drawn.of(every, tell)
+    chosen = drawn.draw(every, tell)
     head = {**asdict(drawn), "only": drawn.only and str(drawn.only), "examples": limits.examples}
     kit = f"{digest(kit_paths())} {', '.join(players)}"
     kept = Results(results, {**head, "code": digest(modules().values())}, hashlib.sha256(kit.encode()).hexdigest()[:16])
-    reasons = {each.key for each in EXPLAINED} & set(kept.outcomes)  # what survived and is explained is not tried again
+    reasons = {each.key for each in EXPLAINED} & set(kept.outcomes)  # a survivor with a reason is not tried again
     left = [mutant for mutant in chosen if mutant.key not in reasons and kept.lacks(mutant, limits.seconds)]
     left.sort(key=lambda mutant: mutant.key in kept.outcomes)
     tell(f"{len(chosen)} of {len(every)} mutants, {len(chosen) - len(left)} of them tried before")

@@ -1,23 +1,15 @@
-"""Mutants that no law notices: each with the reason why.
+"""Mutants that break no law, each with the reason why.
 
-Most are here because no user could tell: nothing of them can be seen in any answer, at any size, on any backend; how long a
-call takes, and how much memory, is not seen. What some user could tell, but no law on these backends, is `told`, and counts as
-left. An entry that fits no mutant of today's code is an error, and so is one that a law kills.
+Of most no user could tell: the answers are the same at any size and on any backend; time and memory do not count. Those of
+which a user could tell are `told`, and count as left: no law on these backends can tell, or it takes more cases than were
+tried. An entry that is no mutant of the present code is an error. So is a law that kills a mutant of which no user could tell.
 """
 
 from __future__ import annotations
 
-from raremem.reference.mutation.reason import Explained
+from raremem.reference.mutation.explained_search import SEARCH
+from raremem.reference.mutation.reason import COMMUTES, LAST_AXIS, ONE_AXIS, TIME, WAY, Explained
 from raremem.reference.mutation.told import TOLD
-
-_ONE_AXIS = (
-    "The array has one dimension, so that its only axis is the same as none, and its only index array is the last one too."
-)
-_TIME = (
-    "It decides how much is worked out at a time, or by which of two ways; the answers are the same, and "
-    "only time and memory differ."
-)
-_EMPTY = "Cutting the empty slots at the end of a memory saves time only: nothing that is empty is ever found."
 
 EXPLAINED: tuple[Explained, ...] = (
     Explained(
@@ -33,6 +25,28 @@ EXPLAINED: tuple[Explained, ...] = (
         "return left @ right.T if len(left) > len(right) else (right @ left.T).T",
         "return (left @ right.T)",
         "The same product; which of the two ways is taken is a matter of time.",
+    ),
+    Explained(
+        "raremem.adapters.numpy",
+        "is_product_cheaper",
+        "return batch * n * dim >= gathered and 2 * batch * slots <= batch * n * dim",
+        "return batch + n * dim >= gathered and 2 * batch * slots <= batch * n * dim",
+        WAY,
+    ),
+    Explained("raremem.adapters.numpy", "NumpyPrimitives", "gathered = 2**21", "gathered = 3**21", WAY),
+    Explained(
+        "raremem.adapters.numpy",
+        "NumpyPrimitives.sort_order",
+        "best = np.argpartition(ranked, k - 1, axis=1)[:, :k]",
+        "best = np.argpartition(ranked, k - 1)[:, :k]",
+        LAST_AXIS,
+    ),
+    Explained(
+        "raremem.adapters.numpy",
+        "NumpyShortlist.gather",
+        'return keys.take(rows, axis=0) if into is None else keys.take(rows, axis=0, out=into[: len(rows)], mode="clip")',
+        "return keys.take(rows, axis=0)",
+        TIME,
     ),
     Explained(
         "raremem.checkpoint",
@@ -95,7 +109,7 @@ EXPLAINED: tuple[Explained, ...] = (
         "_contenders",
         "places = xp.where(priority >= lowest)[0]",
         "places = xp.where(priority >= lowest)[-1]",
-        _ONE_AXIS,
+        ONE_AXIS,
     ),
     Explained(
         "raremem.rules.eviction",
@@ -105,11 +119,53 @@ EXPLAINED: tuple[Explained, ...] = (
         "An age of -1 is one of exactly 2**32 - 1 updates, one before the slot looks new by its own definition.",
     ),
     Explained(
+        "raremem.rules.eviction",
+        "free_slots",
+        "if p.eager and config.slots >= 2 * work.block * count:",
+        "if p.eager and config.slots < 2 * work.block * count:",
+        TIME,
+    ),
+    Explained(
+        "raremem.rules.eviction",
+        "free_slots",
+        "if p.eager and config.slots >= 2 * work.block * count:",
+        "if p.eager and config.slots >= work.block * count:",
+        TIME,
+    ),
+    Explained(
+        "raremem.rules.eviction",
+        "free_slots",
+        "if p.eager and config.slots >= 2 * work.block * count:",
+        "if p.eager and config.slots > 2 * work.block * count:",
+        TIME,
+    ),
+    Explained(
+        "raremem.rules.eviction",
+        "_contenders",
+        "if maxima.shape[1] >= count:",
+        "if maxima.shape[1] > count:",
+        "More slots are then among those that may go first, and the same ones go; only time differs.",
+    ),
+    Explained(
         "raremem.rules.loss",
         "_negative_log_likelihood",
         "nearest, highest = p.constant(logits)[:, 0], p.constant(best)",
         "nearest, highest = p.constant(logits)[:, 0], best",
         "What is subtracted from both sides and added again has no gradient of its own, whether it is a constant or not.",
+    ),
+    Explained(
+        "raremem.rules.noise",
+        "age_noise",
+        "hashed = _mix(p, p.xp.bitwise_xor(slots, wrap_int32(config.seed * 0x7FEB352D + 0x9E3779B1)))",
+        "hashed = _mix(p, p.xp.bitwise_xor(wrap_int32(config.seed * 0x7FEB352D + 0x9E3779B1), slots))",
+        COMMUTES,
+    ),
+    Explained(
+        "raremem.rules.noise",
+        "age_noise",
+        "return p.xp.bitwise_and(hashed, 0x7FFFFFFF) % (2 * config.age_noise + 1) - config.age_noise",
+        "return p.xp.bitwise_and(0x7FFFFFFF, hashed) % (2 * config.age_noise + 1) - config.age_noise",
+        COMMUTES,
     ),
     Explained(
         "raremem.rules.query",
@@ -118,6 +174,32 @@ EXPLAINED: tuple[Explained, ...] = (
         "rows, largest = xp.where(accepted[:, None], rows, 1.0), xp.where(accepted, largest, 2.0)",
         "Rows that are not accepted are set to zero afterwards, whatever they are divided by.",
     ),
+    Explained(
+        "raremem.rules.query",
+        "query",
+        "if targets is not None and target_slot is not None:",
+        "if targets is not None or target_slot is not None:",
+        "A search answers with the best slot of each target if targets are given, and only then.",
+    ),
+    Explained(
+        "raremem.rules.turns",
+        "turns_of",
+        'first = p.cast(xp.argmax(p.cast(writes, "int32"), axis=0), "int32")',
+        'first = xp.argmax(p.cast(writes, "int32"), axis=0)',
+        "An index of 64 bits picks the same rows as one of 32.",
+    ),
+    Explained(
+        "raremem.rules.turns",
+        "turns_of",
+        "rows, nobody = xp.where(writes, p.arange(writes.shape[0], slot), first), ~xp.any(writes)",
+        "rows, nobody = xp.where(writes, p.arange(writes.shape[-1], slot), first), ~xp.any(writes)",
+        ONE_AXIS,
+    ),
+    Explained("raremem.rules.work", "Work", "rows: int | None = 1024", "rows: int | None = 1025", TIME),
+    Explained("raremem.rules.work", "Work", "rows: int | None = 1024", "rows: int | None = 1023", TIME),
+    Explained("raremem.rules.work", "Work", "slots: int = 2**18", "slots: int = 2**19", TIME),
+    Explained("raremem.rules.work", "Work", "slots: int = 2**18", "slots: int = 3**18", TIME),
+    Explained("raremem.rules.work", "Work", "block: int = 64", "block: int = 63", TIME),
     Explained(
         "raremem.rules.write",
         "update",
@@ -130,94 +212,28 @@ EXPLAINED: tuple[Explained, ...] = (
         "_store",
         'rank = p.cast(xp.cumsum(p.cast(miss, "int32"), axis=0), "int32") - 1',
         'rank = p.cast(xp.cumsum(p.cast(miss, "int32")), "int32") - 1',
-        _ONE_AXIS,
+        ONE_AXIS,
     ),
     Explained(
         "raremem.rules.write",
         "_count",
         'return p.cast(p.xp.sum(p.cast(rows, "int32"), axis=0), "int32")',
         'return p.cast(p.xp.sum(p.cast(rows, "int32")), "int32")',
-        _ONE_AXIS,
+        ONE_AXIS,
     ),
     Explained(
-        "raremem.search.blocks",
-        "block_width",
-        "return 2 ** max(0, int(math.log2(count / k) / 2))",
-        "return 2 ** max(-1, int(math.log2(count / k) / 2))",
-        "There are never fewer numbers than are asked for, so that the logarithm is never below 0.",
+        "raremem.rules.write",
+        "update",
+        "still = state.values[xp.where(slot != NO_SLOT, slot, 0)] == targets",
+        "still = state.values[xp.where(slot != NO_SLOT, slot, -1)] == targets",
+        "Where there is no slot the row is no hit, whatever is read of the last slot.",
     ),
     Explained(
-        "raremem.search.blocks",
-        "block_width",
-        "return 2 ** max(0, int(math.log2(count / k) / 2))",
-        "return 2 ** max(0, int(math.log2(count / k) / 1))",
-        _TIME,
-    ),
-    Explained(
-        "raremem.search.blocks",
-        "block_width",
-        "return 2 ** max(0, int(math.log2(count / k) / 2))",
-        "return 2 ** min(0, int(math.log2(count / k) / 2))",
-        _TIME,
-    ),
-    Explained(
-        "raremem.search.live",
-        "LiveIndex._is_due",
-        "if self._built is None:",
-        "if True:",
-        "An index is then built anew whenever it may be: this takes time, and the answers are the same.",
-    ),
-    Explained(
-        "raremem.search.portable",
-        "PortableScan._of_groups.with_group",
-        "start = batch - (groups - index) * rows",
-        "start = batch - (index) * rows",
-        "The same groups of rows, one after the other, in another order.",
-    ),
-    Explained("raremem.search.shortlist", "_filled", "if state.values[-1] != NO_SLOT:", "if False:", _EMPTY),
-    Explained(
-        "raremem.search.shortlist",
-        "_filled",
-        "if state.values[-1] != NO_SLOT:",
-        "if not (state.values[-1] != NO_SLOT):",
-        _EMPTY,
-    ),
-    Explained(
-        "raremem.search.shortlist",
-        "_filled",
-        "return state._replace( keys=state.keys[:count], values=state.values[:count], "
-        "last_used=state.last_used[:count], hits=state.hits[:count] )",
-        "return state._replace(keys=state.keys[:count], values=state.values[:count], last_used=state.last_used[:count])",
-        "The search does not read how often slots were hit.",
-    ),
-    Explained(
-        "raremem.search.shortlist",
-        "Shortlist.scan",
-        "if width == 1:",
-        "if False:",
-        "In low precision, too, the bound proves the answer or all slots are scored in f32.",
-    ),
-    Explained(
-        "raremem.search.shortlist",
-        "Shortlist.scan",
-        "maxima = p.xp.empty_like(p.xp.broadcast_to(asked[:, 0], (whole // width, len(asked))))",
-        "maxima = p.xp.empty_like(p.xp.broadcast_to(asked[:, -1], (whole // width, len(asked))))",
-        "The array only lends its shape and its dtype, which the last column has as well as the first.",
-    ),
-    Explained("raremem.search.shortlist", "Shortlist.largest_of_columns", "if width == 1:", "if not (width == 1):", _TIME),
-    Explained(
-        "raremem.search.targets",
-        "_best_by_product",
-        "score = xp.full_like(queries[:, 0], NOTHING)",
-        "score = xp.full_like(queries[:, -1], NOTHING)",
-        "The array only lends its shape and its dtype, which the last column has as well as the first.",
-    ),
-    Explained(
-        "raremem.search.targets",
-        "_best_by_product",
-        "highest = p.take_along(scores, column[:, None])[:, 0]",
-        "highest = p.take_along(scores, column[:, None])[:, -1]",
-        _ONE_AXIS,
+        "raremem.rules.write",
+        "_store",
+        "placed = miss & (rank < free.shape[0]) & usable[rank_in_reach]",
+        "placed = miss & (rank < free.shape[-1]) & usable[rank_in_reach]",
+        ONE_AXIS,
     ),
     Explained(
         "raremem.state",
@@ -261,5 +277,6 @@ EXPLAINED: tuple[Explained, ...] = (
         "if shape != (config.slots, config.key_dim):",
         "Every caller gives a tuple.",
     ),
+    *SEARCH,
     *TOLD,
 )

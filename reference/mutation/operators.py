@@ -1,8 +1,8 @@
-"""Mutants of a module: one small change each, of a kind that people make, found by walking its syntax tree.
+"""Mutants of a module: each is one small change, of a kind that people make, found in the syntax tree.
 
-What has no meaning when the module runs is left as it is: docstrings, annotations, types, imports, `__all__`, decorators,
-assertions, and the texts of errors. A mutant is known by its module, its function and the text of its statement before and
-after, and not by the number of its line: it is the same one when other lines of the module change.
+Docstrings, annotations, types, imports, `__all__`, decorators, assertions and the texts of errors are not changed. The key of a
+mutant is its module, its function, and the text of its statement before and after the change. It has no line number, so that a
+mutant keeps its key when other lines of the module change.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ BOTH_SIDES_ALONE = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.BitAnd, ast.BitOr, 
 TWINS = (("min", "max"), ("amin", "amax"), ("minimum", "maximum"), ("any", "all"), ("argmax", "argmin"), ("zeros", "ones"))
 OTHER_NAME = {one: other for pair in TWINS for one, other in (pair, pair[::-1])}
 NAMESPACES = {"p", "xp", "np", "math", "primitives"}
-"""Whose functions take the value as their first argument, where a method has it before the dot."""
+"""Names of modules and tables: their functions take the value as first argument, where a method has it before the dot."""
 WRAPPERS = {"int", "float", "bool", "abs", "min", "max", "sorted", "tuple", "list"}
 NEVER_SWAPPED = {"p", "xp", "config", "self"}
-"""Names of what would fail at once in any other place."""
+"""Names of arguments that would fail at once in any other place."""
 LOOSE = (ast.Constant, ast.BinOp, ast.BoolOp, ast.Compare, ast.UnaryOp, ast.IfExp, ast.Lambda, ast.NamedExpr)
-"""What needs parentheses to stand where a name stood."""
+"""Expressions that need parentheses in the place of a name."""
 COMPOUND = (ast.FunctionDef, ast.ClassDef, ast.If, ast.For, ast.While, ast.With, ast.Try)
 TYPES = {"TypeVar", "NewType", "ParamSpec", "NamedTuple"}
 
@@ -80,12 +80,12 @@ class Mutant:
 
     @property
     def key(self) -> str:
-        """What tells it from all others, today and after other lines have changed."""
+        """Its name, which no other mutant has, and which stays when other lines change."""
         return f"{self.module}:{self.function}: {self.before} -> {self.after}"
 
 
 def mutants(module: str, source: str) -> list[Mutant]:
-    """All of a module, in the order of its lines. Where two have the same key, the second has "(2)" at its end."""
+    """All mutants of a module, by the line. Of two with the same key, the second has "(2)" at the end of `after`."""
     found, seen = [], Counter[str]()
     for mutant in _Walk(module, source).all():
         seen[mutant.key] += 1
@@ -95,7 +95,7 @@ def mutants(module: str, source: str) -> list[Mutant]:
 
 
 Edit = tuple[str, int, int, str]
-"""The kind of change; from where to where in the module's bytes; and the text to put there."""
+"""The kind of change, its first and last place in the bytes of the module, and the new text."""
 
 
 class _Walk:
@@ -112,7 +112,7 @@ class _Walk:
                 yield from self._statement(statement, "")
 
     def _statement(self, statement: ast.stmt, function: str) -> Iterator[Mutant]:
-        """The mutants of a statement, its head first, and of those that it holds."""
+        """The mutants of a statement: of its head, then of the statements in it."""
         if isinstance(statement, (ast.Import, ast.ImportFrom, ast.Assert, ast.Global, ast.Nonlocal, ast.Pass)):
             return
         if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
@@ -165,7 +165,7 @@ class _Walk:
             yield "context left out", start, self.bytes.index(b":", head) + 1, "if True:"
 
     def _may_go(self, statement: ast.stmt) -> bool:
-        """Whether the program without the statement is one that could have been written."""
+        """Whether the program makes sense without the statement."""
         if isinstance(statement, ast.Assign):
             inside = [node for target in statement.targets for node in ast.walk(target)]
             return all(
@@ -175,7 +175,7 @@ class _Walk:
         return isinstance(statement, kinds) or (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call))
 
     def _bound_before(self, target: ast.Name) -> bool:
-        """Whether a name has a value already where this assigns to it: from a parameter, or from a line before."""
+        """Whether a name that is assigned to has a value before: as a parameter, or from an earlier line."""
         around = [node for node in ast.walk(self.tree) if isinstance(node, ast.FunctionDef) and _holds(node, target)]
         if not around:
             return False
@@ -191,7 +191,7 @@ class _Walk:
     # Expressions
 
     def _node(self, node: ast.AST) -> Iterator[Edit]:
-        """Changes of one expression, whatever is in it."""
+        """The changes of one expression, not of the expressions in it."""
         if isinstance(node, ast.Compare):
             for left, operation, right in zip([node.left, *node.comparators], node.ops, node.comparators, strict=False):
                 token, others = COMPARISONS[type(operation)]
@@ -283,7 +283,7 @@ class _Walk:
         return first, self.lines[node.end_lineno - 1] + node.end_col_offset  # type: ignore[attr-defined]
 
     def _outside(self, first: int, last: int) -> tuple[int, int]:
-        """With the parentheses around it, which belong to no node."""
+        """The span with the parentheses around it, which belong to no node."""
         while True:
             before, after = self.bytes[:first].rstrip(), self.bytes[last:]
             spaces = len(after) - len(after.lstrip())
@@ -300,14 +300,14 @@ class _Walk:
         return f"({self._text(node)})" if isinstance(node, LOOSE) else self._text(node)
 
     def _token(self, left: ast.AST, right: ast.AST, token: str) -> tuple[int, int]:
-        """Where an operator stands between its operands."""
+        """The span of the operator between two operands."""
         first, last = self._span(left)[1], self._span(right)[0]
         place = first + self.bytes[first:last].index(token.encode().split()[0])
         return place, place + len(token)
 
 
 def _in_order(node: ast.AST) -> Iterator[ast.AST]:
-    """An expression and all in it that a change may be made of."""
+    """An expression and all expressions in it that may be changed."""
     yield node
     if isinstance(node, ast.JoinedStr):
         return
@@ -316,7 +316,7 @@ def _in_order(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _expressions(statement: ast.stmt) -> Iterator[ast.AST]:
-    """What a statement computes by itself: not what it holds, nor annotations and decorators."""
+    """The expressions of a statement's head, without annotations and decorators."""
     if isinstance(statement, ast.FunctionDef):
         yield from statement.args.defaults
         yield from (default for default in statement.args.kw_defaults if default is not None)
@@ -333,7 +333,7 @@ def _expressions(statement: ast.stmt) -> Iterator[ast.AST]:
 
 
 def _is_type(statement: ast.stmt) -> bool:
-    """Whether a statement of a module only names a type, or what it exports."""
+    """Whether a statement of a module only names a type, or exports."""
     if not isinstance(statement, ast.Assign):
         return False
     value, target = statement.value, statement.targets[0]

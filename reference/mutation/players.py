@@ -1,8 +1,7 @@
-"""The backends that the laws are tried on, cheap ones, chosen so that together they run all of `core/`.
+"""The backends on which mutants are tried: fast ones, which together run all of `core/`.
 
-Beside NumPy and PyTorch as users have them stand NumPy tables that take other ways through the core: what is traced, what is
-scanned in low precision, what an index proposes. Where a way is only taken in a large memory, the size from which on it is
-taken is made small, by the plans that are given to a backend and its searcher; the laws are the same.
+Beside NumPy and PyTorch as users have them there are NumPy tables for other paths through the core: traced code, scans in low
+precision, approximate indexes. Paths for large memories are taken in small ones by the plans of backend and searcher.
 """
 
 from __future__ import annotations
@@ -35,30 +34,30 @@ F16_ROUNDOFF = 2.0**-11
 
 
 class Traced(NumpyPrimitives):
-    """Whose content is taken for unknown, as in `jax.jit`."""
+    """A table of arrays whose content is unknown, as in `jax.jit`."""
 
     eager = False
 
 
 class OneByOne(Traced):
-    """The same, whose arrays are written one after the other."""
+    """The same table, which writes the arrays of a state one after the other."""
 
     write = Primitives.write
 
 
 class LowPrecision(NumpyPrimitives):
-    """Whose products of f16 are summed in f32, which scores rows by a product with all keys if that is cheaper at all, and
-    whose zeros have either sign."""
+    """A table that sums products of f16 in f32, scores rows by a product with all keys wherever that is cheaper, and gives
+    zeros of both signs."""
 
     gathered = 0
 
     def inner(self, left: Array, right: Array) -> Array:
-        """Summed in f32 whatever comes."""
+        """The product, summed in f32 whatever the dtype."""
         product = super().inner(left.astype(np.float32), right.astype(np.float32))
         return product.astype(left.dtype)
 
     def score(self, queries: Array, keys: Array) -> Array:
-        """What is 0.0 in every other column is -0.0: which of them a sum of products gives is a library's business."""
+        """Scores with -0.0 for 0.0 in every other column: which of them a sum of products is depends on the library."""
         scores = super().score(queries, keys)
         scores[:, ::2] = np.where(scores[:, ::2] == 0, np.float32(-0.0), scores[:, ::2])
         return scores
@@ -66,19 +65,19 @@ class LowPrecision(NumpyPrimitives):
 
 @dataclass(frozen=True)
 class SmallBlocks(ShortlistPlan):
-    """Blocks of two slots, seven queries at a time, and lists that are mostly too short at first."""
+    """A plan with blocks of two slots, seven queries at a time, and lists that are mostly too short at first."""
 
     chunk: int = 6
     share: float = 0.01
     targets: TargetPlan = TargetPlan(gathered=0)  # noqa: RUF009
 
     def cut(self, slots: int, k: int, batch: int, dim: int) -> Cut:
-        """Single slots where there are few; at first half of the blocks that are asked for."""
+        """Blocks of one slot in a memory of few; at first half of the blocks that are asked for."""
         return Cut(1, k + 1, 7) if slots < 8 else Cut(2, k // 2 + 1, 7)
 
 
 class LowShortlist(NumpyShortlist):
-    """Which scans in f16."""
+    """A short list that scans in f16."""
 
     def coarse_keys(self, p: Primitives, state: MemoryState, batch: int) -> CoarseKeys:
         """The keys, to be cast chunk by chunk."""
@@ -87,15 +86,15 @@ class LowShortlist(NumpyShortlist):
 
 @dataclass(frozen=True)
 class AllProposed(LivePlan):
-    """An index from the first slot on, which is asked for more slots than there are. The target is sought row by row, each row
-    among its own slots, a few rows together."""
+    """A plan with an index from the first slot on, which is asked for more slots than there are. Targets are searched row by
+    row among their own slots, a few rows together."""
 
     smallest: int = 1
     fresh: int = 2
     targets: TargetPlan = TargetPlan(gathered=512, gather_cost=0)  # noqa: RUF009
 
     def proposals(self, k: int) -> int:
-        """As many as a memory of the laws has, or more."""
+        """At least as many as the memories of most laws have slots."""
         return 512
 
 
@@ -106,16 +105,16 @@ class Everything:
         self.slots = slots
 
     def search(self, queries: Array, count: int) -> Array:
-        """All of them, for every query, and -1 up to the count."""
+        """All slots, for every query, and -1 up to the count."""
         none = np.full(max(0, count - len(self.slots)), NO_SLOT, np.int32)
         return np.tile(np.concatenate([self.slots, none]), (len(queries), 1))
 
 
 class Growing(Everything):
-    """The same, and it takes more in."""
+    """The same index, to which keys can be added."""
 
     def add(self, keys: Array, slots: Array) -> None:
-        """Slots of changed keys."""
+        """Add slots whose keys have changed."""
         self.slots = np.concatenate([self.slots, slots])
 
 
@@ -123,18 +122,18 @@ PARTS = 3
 
 
 class Parts(Shards):
-    """As many holders as parts, which answer one after the other: what each would hand out is noted, then joined. The neighbors
-    come in the wrong order: the query puts them in order."""
+    """A memory in `PARTS` parts, which are searched one after the other: what each sends is recorded, then joined. Neighbors
+    come in reverse order, since a query must sort them."""
 
     def __init__(self) -> None:
         super().__init__(NumpyShortlist())
-        self._handed_out: list[tuple[Array, Array]] = []
+        self._sent: list[tuple[Array, Array]] = []
         self._joined: list[tuple[Array, Array]] = []
 
     def gather(self, state: MemoryState, scores: Array, slots: Array, k: int) -> tuple[Array, Array]:
-        """What all have handed out at this turn, once all have, and before that this holder's; and k places for nothing."""
-        turn = len(self._handed_out)
-        self._handed_out.append((scores, slots))
+        """What all parts have sent at this turn, or only this part before all have; and k places without a slot."""
+        turn = len(self._sent)
+        self._sent.append((scores, slots))
         every = self._joined[turn] if self._joined else (scores, slots)
         padding = ((0, 0), (0, k))
         nothing = zip(every, (NOTHING, NO_SLOT), strict=True)
@@ -146,16 +145,16 @@ class Parts(Shards):
         cuts = [len(state.values) * place // PARTS for place in range(PARTS + 1)]
 
         def of_part(holder: int) -> Found:
-            self._handed_out = []
+            self._sent = []
             first, last = cuts[holder : holder + 2]
             part = MemoryState(*[*(array[first:last] for array in state[:4]), state.step])
             return self.find_in_part(p, state, part, first, queries, targets, k)
 
-        self._joined, noted = [], []
+        self._joined, recorded = [], []
         for holder in range(PARTS):
             of_part(holder)
-            noted.append(self._handed_out)
-        for scores, slots in (zip(*turn, strict=True) for turn in zip(*noted, strict=True)):
+            recorded.append(self._sent)
+        for scores, slots in (zip(*turn, strict=True) for turn in zip(*recorded, strict=True)):
             self._joined.append((np.concatenate(scores, axis=1), np.concatenate(slots, axis=1)))
         slots, best = of_part(0)
         return Found(slots[:, ::-1], best)
@@ -188,9 +187,9 @@ PLAYERS: dict[str, tuple[Callable[[], Backend], bool]] = {
     "numpy, parts": (lambda: ArrayBackend(NumpyPrimitives(), Parts()), False),
     "torch": (lambda: get_backend("torch", compiled=False), False),
 }
-"""By name: how each is made; and whether laws that are costly are tried on it."""
+"""By name: how each is made, and whether costly laws are tried on it."""
 
 
 def installed() -> list[str]:
-    """The players whose framework is here."""
+    """The players whose framework is installed."""
     return [name for name in PLAYERS if not name.startswith("torch") or importlib.util.find_spec("torch") is not None]

@@ -1,4 +1,4 @@
-"""What came of a run, in words for the terminal and as a page of the docs."""
+"""The report of a run: text for the terminal, and a page of the docs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from raremem.reference.mutation.reason import Explained
 
 
 class Report:
-    """A run, and what is to be said of each survivor."""
+    """A run, with the reason of each survivor."""
 
     def __init__(self, run: Run, explained: Sequence[Explained] = EXPLAINED) -> None:
         self.run = run
@@ -26,15 +26,16 @@ class Report:
         self.unexplained = [mutant for mutant in self.survivors if mutant.key not in self.reasons]
         self.left = [mutant for mutant in self.survivors if mutant.key in self.told or mutant.key not in self.reasons]
         survived = {mutant.key for mutant in self.survivors}
-        self.refuted = [mutant for mutant in run.mutants if mutant.key in self.reasons and mutant.key not in survived]
+        hidden = self.reasons.keys() - self.told
+        self.refuted = [mutant for mutant in run.mutants if mutant.key in hidden and mutant.key not in survived]
 
     @property
     def failed(self) -> bool:
-        """Whether a survivor has no reason, or a mutant has a reason and is killed."""
+        """Whether a survivor has no reason, or a mutant of which no user could tell was killed."""
         return bool(self.unexplained or self.refuted)
 
     def score(self) -> str:
-        """Of the mutants that a user could tell, how many were killed."""
+        """The score: of the mutants that a user could tell, how many were killed."""
         killed, explained = self._killed(self.run.mutants), len(self.survivors) - len(self.left)
         told = len(self.run.mutants) - explained
         share = f"{100 * killed / told:.1f} %" if told else "none"
@@ -44,14 +45,14 @@ class Report:
         )
 
     def text(self) -> str:
-        """For the terminal."""
+        """The report for the terminal."""
         lines = [self.score()]
         for title, some in (("unexplained survivor", self.unexplained), ("explained, but killed", self.refuted)):
             lines += [line for mutant in some for line in _shown(title, mutant)]
         return "\n".join(lines)
 
     def page(self) -> str:
-        """For the docs."""
+        """The page for the docs."""
         run, outcomes = self.run, self.run.outcomes
         minutes = sum(outcomes[mutant.key].seconds for mutant in run.mutants) / 60
         how = Counter(outcomes[mutant.key].outcome for mutant in run.mutants)
@@ -74,7 +75,7 @@ class Report:
             "| module | what it does, and what holds it |",
             "| --- | --- |",
             *(f"| {name} | {why} |" for name, why in HELD_BY_TESTS.items()),
-            *self._table("What is left", "Some user could tell, and no law on these backends.", self.left),
+            *self._table("What is left", "Some user could tell. No law here does, or it takes more cases.", self.left),
             *self._table(
                 "Survivors that no user can tell",
                 "Nothing of them is in any answer; how long a call takes, and how much memory, does not count.",
@@ -98,7 +99,7 @@ class Report:
         return f"--seed {run.sample.seed} --count {run.sample.count} --examples {run.examples}{seconds}"
 
     def _limits(self) -> Iterator[str]:
-        """What was left out for the time that it takes, and what was killed late."""
+        """Paragraphs on what was left out to save time, and on what was killed late."""
         run = self.run
         found = [run.outcomes[mutant.key] for mutant in run.mutants]
         if len(run.mutants) < run.drawn:
@@ -125,7 +126,7 @@ class Report:
             yield f"| {module} | {len(some)} | {killed} | {len(some) - killed - left} | {left} |"
 
     def _table(self, title: str, says: str, some: Sequence[Mutant]) -> Iterator[str]:
-        """Survivors, a line each, by module and line."""
+        """A section with a table of survivors, by module and line."""
         yield f"\n## {title}\n\n{says}\n" if some else f"\n## {title}\n\nNone."
         if some:
             yield "| where | change | why |\n| --- | --- | --- |"
@@ -144,7 +145,7 @@ def _shown(title: str, mutant: Mutant) -> Iterator[str]:
 
 
 def _commit() -> str:
-    """What git calls the code here, or else its version."""
+    """The commit of the checkout as git describes it; without git the version."""
     here = Path(__file__).parent
     try:
         found = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=True)

@@ -1,8 +1,8 @@
-"""One mutant tried: in a process of its own, in which raremem is imported anew with the mutant in the place of its module.
+"""Trial of one mutant, in a forked process that imports raremem anew with the mutant in place of its module.
 
-`reference.faults` puts a changed module into a running program. Here that would not do: what others took of the module when
-they were imported (default arguments, base classes, the classes of instances) would still be the unchanged one, and a mutant of
-a class would be noticed for being another class. So for each mutant a process is forked that then imports raremem anew.
+`reference.faults` replaces a module in a running program. That is not enough here: what other modules took when they were
+imported (default arguments, base classes, classes of instances) would be unchanged, and a mutant of a class would be noticed
+for being another class.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from typing import Any, NoReturn
 from raremem.errors import ConfigError
 
 MEMORY = 4 * 2**30
-"""Bytes that a mutant may take beside what is there before it."""
+"""Bytes that a mutant may allocate."""
 AT_LEAST = 2.0
 TIMES = 5.0
-"""A law that takes so many seconds of a processor, and so many times as long as without a mutant, is taken to hang."""
+"""A law hangs if it takes this many seconds of a processor, and this many times as long as without a mutant, more."""
 WALL = 20.0
-"""The same by the clock, so many times as long, for what waits and does nothing: the machine may be busy."""
+"""For a law that waits and does nothing: this many times that limit, by the clock, since the machine may be busy."""
 
 Try = tuple[str, str]
 """A player and a law."""
@@ -41,7 +41,7 @@ Try = tuple[str, str]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a mutant: "killed" by a law on a player, "hung" or "crashed" in it, or "survived"."""
+    """The outcome of a mutant: "killed" by a law on a player, "hung" or "crashed" in it, or "survived"."""
 
     outcome: str
     player: str = ""
@@ -49,13 +49,13 @@ class Outcome:
     seconds: float = 0.0
     """Of a processor."""
     tries: int = 0
-    """Laws that were tried, on one player or another."""
+    """Pairs of player and law that were tried."""
     left: int = 0
-    """Of a survivor: those that reach its line too, and were not tried, for the time that they take."""
+    """Pairs that reach the line of a survivor too, and were not tried, to save time."""
     kit: str = ""
     """The digest of the laws."""
     late: bool = False
-    """Laws that it had survived were others."""
+    """Whether it survived an earlier version of the kit."""
 
 
 class Running:
@@ -72,11 +72,11 @@ class Running:
         os.close(writing)
 
     def fileno(self) -> int:
-        """For `selectors`."""
+        """The file descriptor, for `selectors`."""
         return self.reading
 
     def hear(self) -> bool:
-        """Take in what the process says; whether it has ended."""
+        """Read what the process has written; returns whether it has ended."""
         told = os.read(self.reading, 2**16)
         self.told += told
         if told:
@@ -84,7 +84,7 @@ class Running:
         return not told
 
     def stop_if_late(self) -> None:
-        """End it, if it has said nothing for too long."""
+        """End it if it has written nothing for too long."""
         at = self.told.count(b"\n") - 1
         limit = self.limits[at] if 0 <= at < len(self.limits) else AT_LEAST
         if time.monotonic() - self.begun > WALL * limit:
@@ -96,7 +96,7 @@ class Running:
             os.kill(self.pid, signal.SIGKILL)
 
     def outcome(self) -> Outcome:
-        """What came out. Only once, after it has ended."""
+        """The outcome. Call it once, after the process has ended."""
         os.close(self.reading)
         _, status, used = os.wait4(self.pid, 0)
         said = [json.loads(line) for line in self.told.splitlines()]
@@ -111,7 +111,7 @@ class Running:
 
 
 class _Teller:
-    """Says to the process that asked what is being done, a line each."""
+    """Writes lines of JSON to the parent process."""
 
     def __init__(self, pipe: int) -> None:
         self.pipe = pipe
@@ -121,7 +121,7 @@ class _Teller:
 
 
 def _child(writing: int, work: Callable[[], None]) -> NoReturn:
-    """What a forked process does: its work, silently, and no more."""
+    """Do the work of a forked process, without output, and end it."""
     try:
         silence = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
@@ -132,7 +132,7 @@ def _child(writing: int, work: Callable[[], None]) -> NoReturn:
 
 
 def _try(tell: _Teller, module: str, source: str, tries: Sequence[Try], limits: Sequence[float], examples: int) -> None:
-    """Each law on its player, until one is broken."""
+    """Try each law on its player until one breaks."""
     try:
         _limit_memory()
         _limit_processor(AT_LEAST)
@@ -157,7 +157,7 @@ def _limit_memory() -> None:
 
 
 def _limit_processor(seconds: float) -> None:
-    """From now on so many; then the process is ended."""
+    """End the process after so many more seconds of a processor."""
     _, most = resource.getrlimit(resource.RLIMIT_CPU)
     resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time() + seconds) + 1, most))
 
@@ -166,7 +166,7 @@ def _limit_processor(seconds: float) -> None:
 
 
 class _Planted(importlib.machinery.SourceFileLoader):
-    """Loads a module from another text than its file's."""
+    """Loads a module from a text instead of its file."""
 
     def __init__(self, name: str, path: str, text: str) -> None:
         super().__init__(name, path)
@@ -191,13 +191,13 @@ class _Finder:
 
 @contextlib.contextmanager
 def planted(module: str, source: str) -> Iterator[None]:
-    """While this lasts, raremem is one that is imported anew, with this text for that module; then it is what it was before."""
+    """A context in which raremem is imported anew, with this text for that module."""
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         raise LookupError(f"there is no module {module}.")
     finder = _Finder(module, spec.origin, source, spec.submodule_search_locations)
     before = {name: kept for name, kept in sys.modules.items() if _is_ours(name)}
-    _forget()
+    _unload()
     sys.meta_path.insert(0, finder)
     try:
         with warnings.catch_warnings():
@@ -205,11 +205,11 @@ def planted(module: str, source: str) -> Iterator[None]:
             yield
     finally:
         sys.meta_path.remove(finder)
-        _forget()
+        _unload()
         sys.modules.update(before)
 
 
-def _forget() -> None:
+def _unload() -> None:
     for name in [name for name in sys.modules if _is_ours(name)]:
         del sys.modules[name]
 
@@ -223,14 +223,14 @@ def _is_ours(name: str) -> bool:
 
 @dataclass
 class Reached:
-    """What a law did without a mutant: the lines that it ran, (file, line), and how long it took."""
+    """The lines (file, line) that a law runs without a mutant, and its seconds."""
 
     lines: set[tuple[str, int]]
     seconds: float
 
 
 class Reaching:
-    """What laws that a player is to hold reach: found in a process of its own, which begins at once. `known` are left out."""
+    """A process that finds what each law reaches on a player, but for those in `known`. It begins at once."""
 
     def __init__(self, player: str, examples: int, files: Iterable[str], known: Iterable[str] = ()) -> None:
         self.player = player
@@ -242,10 +242,10 @@ class Reaching:
         os.close(writing)
 
     def laws(self) -> dict[str, Reached]:
-        """Wait for it. Only once.
+        """Wait for the process, and return what it found. Call it once.
 
         Raises:
-            ConfigError: a law does not hold, though there is no mutant.
+            ConfigError: a law breaks without any mutant.
         """
         with os.fdopen(self.reading, "rb") as pipe:
             said = [json.loads(line) for line in pipe]

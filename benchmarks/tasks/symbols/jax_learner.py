@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from raremem import Lookup, MemoryState
 from raremem.adapters import jax as memory
-from raremem.benchmarks.tasks.symbols.recipe import EPSILON, LEARNING_RATE, Symbols, SymbolsRecipe, Weights, first_weights
-from raremem.benchmarks.training.jax_learner import Array, JaxLearner, given
+from raremem.benchmarks.tasks.symbols.recipe import EPSILON, Symbols, SymbolsRecipe, Weights, first_weights
+from raremem.benchmarks.training.jax_learner import Array, JaxLearner, initial
 
 
 class Cell(nnx.Module):
@@ -40,9 +40,9 @@ class Network(nnx.Module):
     def __init__(self, recipe: SymbolsRecipe) -> None:
         weights, maps, rngs = first_weights(recipe), recipe.maps, nnx.Rngs(recipe.seed)
         self.recipe = recipe
-        self.input = nnx.Embed(recipe.symbols, maps, embedding_init=given(weights["input"]), rngs=rngs)
+        self.input = nnx.Embed(recipe.symbols, maps, embedding_init=initial(weights["input"]), rngs=rngs)
         self.output, self.scale, self.gain = (nnx.Param(jnp.asarray(weights[name])) for name in ("output", "scale", "gain"))
-        self.linear = nnx.Linear(maps, maps, use_bias=False, kernel_init=given(weights["linear"]), rngs=rngs)
+        self.linear = nnx.Linear(maps, maps, use_bias=False, kernel_init=initial(weights["linear"]), rngs=rngs)
         self.tape = _convolution(weights, "tape", maps, 3 * maps, rngs)
         self.before0, self.before1 = (Cell(weights, f"before{place}", maps, rngs) for place in range(2))
         self.after0, self.after1 = (Cell(weights, f"after{place}", maps, rngs) for place in range(2))
@@ -74,7 +74,7 @@ class JaxSymbols(JaxLearner):
 
     def __init__(self, recipe: SymbolsRecipe) -> None:
         state = memory.init(recipe.config) if recipe.memory else None
-        super().__init__(Network(recipe), state, partial(_loss, recipe), LEARNING_RATE, recipe.steps, EPSILON)
+        super().__init__(Network(recipe), state, partial(_loss, recipe), recipe.rate, recipe.steps, EPSILON)
         self._ask, self._show = self.compiled(_ask), self.compiled(partial(_show, recipe), donate=(0,))
 
     def ask(self, symbols: Symbols) -> Symbols:
@@ -90,8 +90,8 @@ class JaxSymbols(JaxLearner):
 def _convolution(weights: Weights, name: str, inputs: int, outputs: int, rngs: nnx.Rngs) -> nnx.Conv:
     """A 3x3 convolution of that name, with a bias if there is one."""
     bias = weights.get(f"{name}_bias")
-    biased = {"use_bias": False} if bias is None else {"bias_init": given(bias)}
-    kernel = given(weights[name])
+    biased = {"use_bias": False} if bias is None else {"bias_init": initial(bias)}
+    kernel = initial(weights[name])
     return nnx.Conv(inputs, outputs, (3, 3), kernel_init=kernel, conv_general_dilated=_as_product, rngs=rngs, **biased)
 
 

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from raremem.config import MemoryConfig
 
-LEARNING_RATE = 4e-3
 EPSILON = 1e-5
 """Adam's. Larger than usual: rows of the output embedding that are hardly ever right get tiny gradients, all alike, and with
 1e-8 they would move as fast as the others, in one direction."""
@@ -38,6 +37,7 @@ class SymbolsRecipe:
         neighbors: of the memory.
         memory: whether there is one.
         loss: the memory's.
+        rate: Adam's learning rate.
         seed: of everything that is random.
     """
 
@@ -55,6 +55,7 @@ class SymbolsRecipe:
     neighbors: int = 8
     memory: bool = True
     loss: str = "margin"
+    rate: float = 4e-3
     seed: int = 0
 
     @property
@@ -88,9 +89,9 @@ class SymbolsRecipe:
         """The batch of a step of training: it depends on the seed and the step alone."""
         generator = np.random.default_rng([self.seed, 2, step])
         places = generator.choice(len(self.frequencies), (self.batch, self.length), p=self.frequencies)
-        return self.asked(self.order[self.unseen + places])
+        return self.with_answers(self.order[self.unseen + places])
 
-    def asked(self, sequences: Symbols) -> tuple[Symbols, Symbols, NDArray[np.bool_]]:
+    def with_answers(self, sequences: Symbols) -> tuple[Symbols, Symbols, NDArray[np.bool_]]:
         """Sequences [B, length], the answers [B, length] due at each place, and where one is due: all but the first."""
         due = np.zeros(sequences.shape, np.bool_)
         due[:, 1:] = True

@@ -80,7 +80,7 @@ def measure(learner: SymbolLearner, recipe: SymbolsRecipe, seen: NDArray[np.int6
     new = generator.choice(recipe.order[: recipe.unseen], min(recipe.unseen, 2 * asked_in_one), replace=False)
     before = _right(learner, recipe, new).mean()
     for sequences, _ in _sequences(recipe, generator.permutation(new)):
-        learner.show(*recipe.asked(sequences))
+        learner.show(*recipe.with_answers(sequences))
     after = _right(learner, recipe, generator.permutation(new)).mean()
     return SymbolFigures(by_seen, asked, 100 * float(after), 100 * float(before))
 
@@ -104,7 +104,7 @@ def _right(learner: SymbolLearner, recipe: SymbolsRecipe, symbols: Symbols) -> N
     """Which of these symbols are answered rightly."""
     right = []
     for sequences, count in _sequences(recipe, symbols):
-        _, answers, due = recipe.asked(sequences)
+        _, answers, due = recipe.with_answers(sequences)
         right.append((learner.ask(sequences) == answers)[due][:count])
     return np.concatenate(right)
 
@@ -148,7 +148,7 @@ def _asked(setting: Setting, memory: bool) -> dict[str, Any]:
 
 
 def _snapshot(setting: Setting, memory: bool) -> Path:
-    return setting.snapshot(f"symbols-{'memory' if memory else 'plain'}")
+    return setting.snapshot_path(f"symbols-{'memory' if memory else 'plain'}")
 
 
 def findings(measured: dict[str, SymbolFigures], runs: dict[str, TrainingRun]) -> Findings:

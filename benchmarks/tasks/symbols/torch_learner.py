@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from raremem import Lookup
 from raremem.adapters.torch import Memory
-from raremem.benchmarks.tasks.symbols.recipe import EPSILON, LEARNING_RATE, Symbols, SymbolsRecipe, first_weights
+from raremem.benchmarks.tasks.symbols.recipe import EPSILON, Symbols, SymbolsRecipe, first_weights
 from raremem.benchmarks.training.torch_learner import TorchLearner
 
 
@@ -27,7 +27,7 @@ class TorchSymbols(TorchLearner):
             }
         )
         self.memory = Memory(recipe.config) if recipe.memory else None
-        self.start(LEARNING_RATE, recipe.steps, EPSILON)
+        self.start(recipe.rate, recipe.steps, EPSILON)
 
     def forward(
         self, symbols: Tensor, answers: Tensor | None = None, due: Tensor | None = None

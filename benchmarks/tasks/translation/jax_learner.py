@@ -17,14 +17,13 @@ from raremem.adapters import jax as memory
 from raremem.benchmarks.data.corpus import PAD, START
 from raremem.benchmarks.tasks.translation.recipe import (
     CLIP,
-    LEARNING_RATE,
     LONGEST,
     MEMORY_SHARE,
     TranslationRecipe,
     Weights,
     first_weights,
 )
-from raremem.benchmarks.training.jax_learner import Array, JaxLearner, given
+from raremem.benchmarks.training.jax_learner import Array, JaxLearner, initial
 
 LstmState = tuple[Array, Array]
 """Its cells and its outputs, each [B, dim]."""
@@ -49,7 +48,7 @@ class Network(nnx.Module):
         weights, rngs, dim = first_weights(recipe, sizes), nnx.Rngs(recipe.seed), recipe.dim
         self.recipe = recipe
         self.source, self.embedding = (
-            nnx.Embed(size, dim, embedding_init=given(weights[name]), rngs=rngs)
+            nnx.Embed(size, dim, embedding_init=initial(weights[name]), rngs=rngs)
             for size, name in zip(sizes, ("source", "embedding"), strict=True)
         )
         self.bias, self.gain = nnx.Param(jnp.asarray(weights["bias"])), nnx.Param(jnp.asarray(weights["gain"]))
@@ -111,7 +110,7 @@ class JaxTranslator(JaxLearner):
 
     def __init__(self, recipe: TranslationRecipe, sizes: tuple[int, int]) -> None:
         state = memory.init(recipe.config) if recipe.memory else None, jax.random.PRNGKey(recipe.seed)
-        super().__init__(Network(recipe, sizes), state, partial(_loss, recipe), LEARNING_RATE, recipe.steps, clip=CLIP)
+        super().__init__(Network(recipe, sizes), state, partial(_loss, recipe), recipe.rate, recipe.steps, clip=CLIP)
         self._translate, self._read = self.compiled(_translate), self.compiled(partial(_read, recipe), donate=(0,))
 
     def translate(self, source: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -127,8 +126,8 @@ class JaxTranslator(JaxLearner):
 def _linear(weights: Weights, name: str, rngs: nnx.Rngs) -> nnx.Linear:
     """A linear map of that name, with a bias if there is one."""
     bias = weights.get(f"{name}_bias")
-    biased = {"use_bias": False} if bias is None else {"bias_init": given(bias)}
-    return nnx.Linear(*weights[name].shape, kernel_init=given(weights[name]), rngs=rngs, **biased)
+    biased = {"use_bias": False} if bias is None else {"bias_init": initial(bias)}
+    return nnx.Linear(*weights[name].shape, kernel_init=initial(weights[name]), rngs=rngs, **biased)
 
 
 def _lstm(weights: Weights, name: str, rngs: nnx.Rngs) -> nnx.OptimizedLSTMCell:
@@ -136,9 +135,9 @@ def _lstm(weights: Weights, name: str, rngs: nnx.Rngs) -> nnx.OptimizedLSTMCell:
     return nnx.OptimizedLSTMCell(
         len(inputs),
         len(hidden),
-        kernel_init=given(inputs),
-        recurrent_kernel_init=given(hidden),
-        bias_init=given(bias),
+        kernel_init=initial(inputs),
+        recurrent_kernel_init=initial(hidden),
+        bias_init=initial(bias),
         rngs=rngs,
     )
 

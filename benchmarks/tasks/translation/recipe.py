@@ -12,7 +12,6 @@ from raremem.benchmarks.data.corpus import END, PAD, START, Tokens
 from raremem.benchmarks.training.learner import TrainingBatch
 from raremem.config import MemoryConfig
 
-LEARNING_RATE = 2e-3
 CLIP = 1.0
 MEMORY_SHARE = 0.3
 """Of the memory's own loss in the whole, whose gradient is clipped."""
@@ -53,6 +52,7 @@ class TranslationRecipe:
             by itself: with the memory's help alone it learns no rare word.
         memory: whether there is one.
         loss: the memory's.
+        rate: Adam's learning rate.
         seed: of everything that is random.
     """
 
@@ -68,6 +68,7 @@ class TranslationRecipe:
     helped: float = 0.5
     memory: bool = True
     loss: str = "nll"
+    rate: float = 2e-3
     seed: int = 0
 
     @property

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 SEEN = ((0, 0), (1, 1), (2, 3), (4, 10), (11, 100), (101, None))
 """First and last count of each group of words."""
 ARMS = {"with memory": True, "without": False}
-TRANSLATED_AT_ONCE = 100
 
 
 class Translator(Learner, Protocol):
@@ -49,10 +48,17 @@ class Translator(Learner, Protocol):
 
 
 class Text:
-    """A corpus in subwords, and its batches; both languages' subwords are learned from `known`, or else the training set."""
+    """A corpus in subwords, and its batches.
 
-    def __init__(self, corpus: Corpus, recipe: TranslationRecipe, known: Sentences | None = None) -> None:
-        self.recipe = recipe
+    Args:
+        corpus: what to train on, and what to test on.
+        recipe: its sizes.
+        known: from which both languages' subwords are learned; None: the training set.
+        at_once: sentences that are translated in a batch.
+    """
+
+    def __init__(self, corpus: Corpus, recipe: TranslationRecipe, known: Sentences | None = None, at_once: int = 100) -> None:
+        self.recipe, self.at_once = recipe, at_once
         known = known or corpus.train
         self.source, self.target = Subwords(known.source, recipe.subwords), Subwords(known.target, recipe.subwords)
         self.sizes = self.source.size, self.target.size
@@ -87,8 +93,8 @@ class Text:
     def translate(self, learner: Translator, sentences: Sentences) -> list[str]:
         """The learner's translations."""
         pairs, said = self.pairs(sentences), []
-        for start in range(0, len(pairs), TRANSLATED_AT_ONCE):
-            source, *_ = padded([Pair(pair.source, [], []) for pair in pairs[start : start + TRANSLATED_AT_ONCE]])
+        for start in range(0, len(pairs), self.at_once):
+            source, *_ = padded([Pair(pair.source, [], []) for pair in pairs[start : start + self.at_once]])
             said += self.target.decode(learner.translate(source))
         return said
 
@@ -124,13 +130,13 @@ def measure(learner: Translator, text: Text, test: Sentences) -> dict[str, Any]:
     asked, other = test[0::2], test[1::2]
     there = set(word_counts(other.target))
 
-    def found(translations: list[str]) -> dict[str, Any]:
+    def figures(translations: list[str]) -> dict[str, Any]:
         words = word_recall(text.seen, SEEN, translations, asked.target, only=there)
         return {"bleu": bleu(translations, asked.target), "words": words}
 
-    before = found(said[0::2])
+    before = figures(said[0::2])
     text.read(learner, other)
-    after = found(text.translate(learner, asked))
+    after = figures(text.translate(learner, asked))
     return {
         "bleu": bleu(said, test.target),
         "words": word_recall(text.seen, SEEN, said, test.target),
@@ -177,7 +183,7 @@ def _recipe(setting: Setting, memory: bool) -> TranslationRecipe:
 
 
 def _snapshot(setting: Setting, memory: bool) -> Path:
-    return setting.snapshot(f"translation-{'memory' if memory else 'plain'}")
+    return setting.snapshot_path(f"translation-{'memory' if memory else 'plain'}")
 
 
 def findings(measured: dict[str, dict[str, Any]], runs: dict[str, TrainingRun]) -> Findings:

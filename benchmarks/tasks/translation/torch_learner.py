@@ -15,7 +15,6 @@ from raremem.adapters.torch import Memory
 from raremem.benchmarks.data.corpus import END, PAD, START
 from raremem.benchmarks.tasks.translation.recipe import (
     CLIP,
-    LEARNING_RATE,
     LONGEST,
     MEMORY_SHARE,
     TranslationRecipe,
@@ -47,7 +46,7 @@ class TorchTranslator(TorchLearner):
         names = dict.fromkeys(name.partition("/")[0] for name in weights if "/" in name)
         self.recurrent = nn.ModuleDict({f"{name}_lstm": _lstm(weights, name) for name in names})
         self.memory = Memory(recipe.config) if recipe.memory else None
-        self.start(LEARNING_RATE, recipe.steps, clip=CLIP)
+        self.start(recipe.rate, recipe.steps, clip=CLIP)
 
     def encode(self, source: Tensor) -> Encoded:
         """The encoder's view of sources [B, S]."""

@@ -12,15 +12,8 @@ from numpy.typing import NDArray
 
 from raremem.adapters import jax as memory
 from raremem.benchmarks.data.characters import Images
-from raremem.benchmarks.training.embedding.recipe import (
-    LEARNING_RATE,
-    MATRIX_RATE,
-    NORM_EPSILON,
-    NORM_MOMENTUM,
-    EmbeddingRecipe,
-    first_weights,
-)
-from raremem.benchmarks.training.jax_learner import Array, JaxLearner, given
+from raremem.benchmarks.training.embedding.recipe import NORM_EPSILON, NORM_MOMENTUM, EmbeddingRecipe, first_weights
+from raremem.benchmarks.training.jax_learner import Array, JaxLearner, initial
 from raremem.config import MemoryConfig
 from raremem.state import MemoryState
 
@@ -35,14 +28,14 @@ class Network(nnx.Module):
         weights, rngs = first_weights(recipe), nnx.Rngs(recipe.seed)
         self.blocks = len(recipe.channels) - 1
         for name, inputs, outputs in recipe.layers:
-            kernel = given(weights[f"kernel{name}"])
+            kernel = initial(weights[f"kernel{name}"])
             norm = nnx.BatchNorm(outputs, momentum=1 - NORM_MOMENTUM, epsilon=NORM_EPSILON, use_fast_variance=False, rngs=rngs)
             setattr(
                 self, f"convolution{name}", nnx.Conv(inputs, outputs, (3, 3), use_bias=False, kernel_init=kernel, rngs=rngs)
             )
             setattr(self, f"norm{name}", norm)
         linear = weights["linear"]
-        self.linear = nnx.Linear(*linear.shape, use_bias=False, kernel_init=given(linear), rngs=rngs)
+        self.linear = nnx.Linear(*linear.shape, use_bias=False, kernel_init=initial(linear), rngs=rngs)
 
     def __call__(self, images: Array) -> Array:
         """Embeddings [n, key_dim] of images [n, 28, 28]."""
@@ -64,7 +57,7 @@ class JaxEmbedder(JaxLearner):
 
     def __init__(self, recipe: EmbeddingRecipe) -> None:
         state, loss = memory.init(recipe.memory), partial(_loss, recipe.memory)
-        super().__init__(Network(recipe), state, loss, LEARNING_RATE, recipe.steps, matrix_rate=MATRIX_RATE)
+        super().__init__(Network(recipe), state, loss, recipe.rate, recipe.steps, matrix_rate=recipe.matrix_rate)
         self._embed = self.compiled(_embed_unit)
 
     def embed(self, images: Images) -> NDArray[np.float32]:

@@ -25,10 +25,6 @@ SHAPES = 8
 """Of each character: turned by 0, 90, 180 and 270 degrees, and mirrored."""
 NORM_EPSILON = 1e-5
 NORM_MOMENTUM = 0.1
-LEARNING_RATE = 6e-3
-"""Adam's, for gains and biases."""
-MATRIX_RATE = 0.05
-"""Muon's, for kernels and the linear map."""
 NEIGHBORS = 32
 """Of a training query: the nearest classes are those to tell apart."""
 
@@ -50,6 +46,8 @@ class EmbeddingRecipe:
         key_dim: what the linear map leads to.
         distortion: how strongly every image is turned, scaled, slanted and shifted; if 0, an episode is shifted as a whole.
         loss: the memory's.
+        rate: Adam's learning rate, for gains and biases.
+        matrix_rate: Muon's learning rate, for kernels and the linear map.
         seed: of the first weights and of the episodes.
     """
 
@@ -61,6 +59,8 @@ class EmbeddingRecipe:
     key_dim: int = 64
     distortion: float = 0.0
     loss: str = "nll"
+    rate: float = 6e-3
+    matrix_rate: float = 0.05
     seed: int = 0
 
     @property

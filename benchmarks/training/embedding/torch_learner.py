@@ -10,14 +10,7 @@ from torch import Tensor, nn
 
 from raremem.adapters.torch import Memory
 from raremem.benchmarks.data.characters import Images
-from raremem.benchmarks.training.embedding.recipe import (
-    LEARNING_RATE,
-    MATRIX_RATE,
-    NORM_EPSILON,
-    NORM_MOMENTUM,
-    EmbeddingRecipe,
-    first_weights,
-)
+from raremem.benchmarks.training.embedding.recipe import NORM_EPSILON, NORM_MOMENTUM, EmbeddingRecipe, first_weights
 from raremem.benchmarks.training.torch_learner import TorchLearner
 
 
@@ -31,7 +24,7 @@ class TorchEmbedder(TorchLearner):
         self.matrices = nn.ParameterDict({name: torch.from_numpy(w.T.copy()) for name, w in weights.items() if w.ndim == 2})
         self.norms = nn.ModuleDict({name: nn.BatchNorm2d(maps, NORM_EPSILON, NORM_MOMENTUM) for name, _, maps in recipe.layers})
         self.memory = Memory(recipe.memory)
-        self.start(LEARNING_RATE, recipe.steps, matrix_rate=MATRIX_RATE)
+        self.start(recipe.rate, recipe.steps, matrix_rate=recipe.matrix_rate)
 
     def forward(self, images: Tensor) -> Tensor:
         """Embeddings [n, key_dim] of images [n, 28, 28]."""
