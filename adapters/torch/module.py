@@ -136,7 +136,7 @@ class MemoryModule(nn.Module):
             if watch is None or report is None:
                 watch = Watch(keys, step)
             else:
-                watch.follow(keys, step, self._places(in_numpy(report.slots[report.written])))
+                watch.follow(keys, step, self._places(in_numpy(report.slots)[in_numpy(report.written)]))
         with torch.inference_mode(False):
             content = tuple(tensor.detach() for tensor in state)
         self._known = Known(tuple(state), content, writes(state) if trusted else None, watch)
