@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -85,7 +84,7 @@ class ArrayBackend(Backend):
         self.work = work
         self._query: Callable[..., Lookup] = self._answer
         self._update: Callable[..., tuple[MemoryState, UpdateReport]] = self._search_and_write
-        self._forget: Callable[..., tuple[MemoryState, ForgetReport]] = partial(forget, self.primitives)
+        self._forget: Callable[..., tuple[MemoryState, ForgetReport]] = self._emptied
         if compiled:
             self._query, self._update = self.compile(self._query, self._update)
 
@@ -184,7 +183,7 @@ class ArrayBackend(Backend):
 
     def _forgotten(self, config: MemoryConfig, state: MemoryState, *named: Array | None) -> tuple[MemoryState, ForgetReport]:
         """`forget` of what was checked, when it is its turn. An index is dropped first: it has keys of its own."""
-        p = self.table_for(state.values)
+        p = self.table_for(state.values, *named)
         if self.index is not None:
             self.index.drop()
         keys, taken = p.identity(state.keys), self.searcher.take(p, state)
@@ -194,6 +193,10 @@ class ArrayBackend(Backend):
             self.searcher.written(p, state, p.asarray(np.flatnonzero(gone).astype(np.int32), state.values), taken)
         pass_on_changed(keys, p.identity(state.keys))
         return state, report
+
+    def _emptied(self, config: MemoryConfig, state: MemoryState, *named: Array | None) -> tuple[MemoryState, ForgetReport]:
+        """`rules.forget.forget`: what is compiled."""
+        return forget(self.table_for(state.values, *named), config, state, *named)
 
     def _answer(self, config: MemoryConfig, state: MemoryState, queries: Array, targets: Array | None, mask: Array) -> Lookup:
         """`rules.query.query`: what is compiled."""

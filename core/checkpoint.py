@@ -129,7 +129,10 @@ def _schema(path: Path, header: Any) -> int:
         raise ValueError("its header has no whole number as schema")
     schema: int = header["schema"]
     if not 1 <= schema <= SCHEMA:
-        raise CheckpointError(f"{path} has schema {shown(schema)}; expected 1 to {SCHEMA}. Update raremem.")
+        raise CheckpointError(
+            f"{path} has schema {shown(schema)}; expected 1 to {SCHEMA}. Update raremem, if a later version wrote it. "
+            "Else it is damaged. Load an older copy."
+        )
     expected = ["config", "schema", "sha256"] if schema > 2 else ["config", "schema"]
     if not isinstance(header["config"], dict):
         raise ValueError(f"its config is a {type(header['config']).__name__}")
