@@ -19,8 +19,8 @@ FOUND = ".hypothesis/raremem"
 """Where fuzzing keeps the cases that it has found."""
 
 LAWS: dict[str, Law] = {}
-USUAL = 50
-"""Cases for each law, where nothing else is said."""
+USUAL, USUAL_TRACED = 50, 20
+"""Cases for each law, where nothing else is said; the second on a backend that `traces`, where one takes ten times as long."""
 OF_OTHER_PROGRAMS = frozenset({
     "copied_lookup_is_of_its_memory",
     "gradient_agrees",
@@ -55,14 +55,14 @@ def law(
 
 
 def run(
-    law: Law, backend: Backend, examples: int = USUAL, shrink: bool = True, called: str | None = None, fuzz: bool = False
+    law: Law, backend: Backend, examples: int | None = None, shrink: bool = True, called: str | None = None, fuzz: bool = False
 ) -> int:
     """Try a law on a backend with this many cases (a tenth if it is costly), the same ones every time.
 
     Args:
         law: which.
         backend: on what.
-        examples: how many cases.
+        examples: how many cases; by default `USUAL`, or `USUAL_TRACED` on a backend that traces, unless fuzzing.
         shrink: look for the smallest case, and explain it.
         called: what the user calls the backend.
         fuzz: other cases every time, and first those that have failed before, as Hypothesis's database has them.
@@ -76,6 +76,8 @@ def run(
     tried = 0
     broken: list[tuple[Case | tuple[Life, ...], Exception]] = []
     phases = [Phase.generate] + [Phase.shrink] * (shrink and not law.costly) + [Phase.reuse] * fuzz
+    if examples is None:
+        examples = USUAL_TRACED if traces(backend) and not fuzz else USUAL
     sizes = _sizes(law, backend, whole=fuzz or examples > USUAL)
 
     @settings(
@@ -107,9 +109,14 @@ def run(
     return tried
 
 
+def traces(backend: Backend) -> bool:
+    """Whether it compiles, or is JAX, which compiles each operation for each shape."""
+    return backend.compiled or backend.name == "jax"
+
+
 def _sizes(law: Law, backend: Backend, whole: bool) -> tuple[Size, ...]:
     """A compiler makes programs for each size: few of them where there is one."""
-    if not backend.compiled and backend.name != "jax":
+    if not traces(backend):
         return MANY_SIZES
     return FEW_SIZES if whole or law.name not in OF_OTHER_PROGRAMS else FEW_SIZES[:1]
 
