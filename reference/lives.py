@@ -66,7 +66,7 @@ class World:
 
 
 _FEW: dict[str, tuple[str, ...]] = {
-    "rows": ("float32", "float64"), "targets": ("int32", "int64"), "layouts": ("plain", "strided"),
+    "rows": ("float32", "float64"), "targets": ("int64",), "layouts": ("plain", "strided"),
 }  # fmt: skip
 FEW_WORLDS = (
     World(MemoryConfig(7, 24, neighbors=3, margin=0.125, softmax_temperature=64.0, age_noise=2, seed=7), (4,), **_FEW),

@@ -112,18 +112,19 @@ def test_a_broken_law_over_time_is_told_with_every_call_that_it_takes(mine, tmp_
 def test_expected_failures_have_reasons_and_must_fail(mine, tmp_path):
     listed = tmp_path / "expected.txt"
     listed.write_text("no_such_law[mine:backend-eager]  # none\nquery_agrees[mine:backend-eager]  # it passes\n")
-    result = mine(SOUND, "--raremem-expected-failures", "expected.txt")
+    few = "--raremem-examples", "2"
+    result = mine(SOUND, *few, "--raremem-expected-failures", "expected.txt")
     assert result.returncode == 1
     assert "no_such_law[mine:backend-eager] is expected to fail, but there is no such law and mode" in result.stdout
     assert "query_agrees[mine:backend-eager] is expected to fail, but it passed" in result.stdout
     listed.write_text("anything[mine:backend-eager]\n")
     assert "has no reason" in mine(SOUND, "--raremem-expected-failures", "expected.txt").stderr
-    every = mine(FAULTY, "--raremem-report", "report.json")
+    every = mine(FAULTY, *few, "--raremem-report", "report.json")
     assert every.returncode == 1
     laws = json.loads((tmp_path / "report.json").read_text())["modes"]["mine:backend-eager"]
     broken = [law for law, found in laws.items() if found["outcome"] == "failed"]
     listed.write_text("".join(f"{law}[mine:backend-eager]  # values are lost\n" for law in broken))
-    result = mine(FAULTY, "--raremem-expected-failures", "expected.txt")
+    result = mine(FAULTY, *few, "--raremem-expected-failures", "expected.txt")
     assert result.returncode == 0, result.stdout
     assert f"0 are broken, {len(broken)} as expected" in result.stdout
 

@@ -88,7 +88,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="NAME",
         help="numpy, torch, jax, or package.module:attribute of a Backend or a dict of them; may be repeated",
     )
-    group.addoption("--raremem-examples", type=int, default=50, metavar="N", help="cases for each law; default: 50")
+    group.addoption(
+        "--raremem-examples", type=int, metavar="N", help="cases for each law; default: 50, and 20 on a compiled backend or JAX"
+    )
     group.addoption(
         "--raremem-expected-failures",
         type=Path,

@@ -17,6 +17,11 @@ def worlds(sizes: tuple[Size, ...]) -> tuple[World, ...]:
     return FEW_WORLDS if sizes is FEW_SIZES else MANY_WORLDS
 
 
+def general(sizes: tuple[Size, ...]) -> st.SearchStrategy[tuple[Life, ...]]:
+    """Lives of arbitrary rows; where worlds are few in one of those, for which there are programs."""
+    return lives_in(FEW_WORLDS if sizes is FEW_SIZES else (GENERAL,), exact=False)
+
+
 def living(sizes: tuple[Size, ...]) -> st.SearchStrategy[tuple[Life, ...]]:
     """Exact lives."""
     return lives_in(worlds(sizes))
@@ -43,7 +48,7 @@ def a_memory_lives_long(backend: Backend, lives: tuple[Life, ...]) -> None:
         Companion(backend, life).live()
 
 
-@law("1 to 8", lambda sizes: lives_in((GENERAL,), exact=False))
+@law("1 to 8", general)
 def a_memory_lives_on_any_rows(backend: Backend, lives: tuple[Life, ...]) -> None:
     """The same on arbitrary rows, each call from the memory as the backend holds it, within the derived tolerance."""
     for life in lives:

@@ -19,6 +19,27 @@ FOUND = ".hypothesis/raremem"
 """Where fuzzing keeps the cases that it has found."""
 
 LAWS: dict[str, Law] = {}
+USUAL, USUAL_TRACED = 50, 20
+"""Cases for each law, where nothing else is said; the second on a backend that `traces`, where one takes ten times as long."""
+OF_OTHER_PROGRAMS = frozenset({
+    "copied_lookup_is_of_its_memory",
+    "gradient_agrees",
+    "gradient_is_the_slope",
+    "gradient_belongs_to_its_query",
+    "gradient_of_what_is_retrieved_agrees",
+    "gradient_of_what_is_retrieved_is_the_slope",
+    "half_precision_rows_are_cast",
+    "likelihood_agrees",
+    "likelihood_agrees_on_any_rows",
+    "likelihood_changes_the_loss_only",
+    "likelihood_gradient_agrees",
+    "many_memories_in_one_call",
+    "no_gradient_reaches_the_keys",
+    "those_hit_least_go_first",
+    "what_was_given_is_let_go",
+})  # fmt: skip
+"""Laws whose configs, dtypes or gradients need programs that few others use. Where sizes are few, each is tried in the first of
+them; in all when fuzzing, or for more cases than usual."""
 
 
 def law(
@@ -34,14 +55,14 @@ def law(
 
 
 def run(
-    law: Law, backend: Backend, examples: int = 50, shrink: bool = True, called: str | None = None, fuzz: bool = False
+    law: Law, backend: Backend, examples: int | None = None, shrink: bool = True, called: str | None = None, fuzz: bool = False
 ) -> int:
     """Try a law on a backend with this many cases (a tenth if it is costly), the same ones every time.
 
     Args:
         law: which.
         backend: on what.
-        examples: how many cases.
+        examples: how many cases; by default `USUAL`, or `USUAL_TRACED` on a backend that traces, unless fuzzing.
         shrink: look for the smallest case, and explain it.
         called: what the user calls the backend.
         fuzz: other cases every time, and first those that have failed before, as Hypothesis's database has them.
@@ -55,7 +76,9 @@ def run(
     tried = 0
     broken: list[tuple[Case | tuple[Life, ...], Exception]] = []
     phases = [Phase.generate] + [Phase.shrink] * (shrink and not law.costly) + [Phase.reuse] * fuzz
-    sizes = FEW_SIZES if backend.compiled or backend.name == "jax" else MANY_SIZES
+    if examples is None:
+        examples = USUAL_TRACED if traces(backend) and not fuzz else USUAL
+    sizes = _sizes(law, backend, whole=fuzz or examples > USUAL)
 
     @settings(
         max_examples=max(1, examples // 10) if law.costly else examples,
@@ -84,6 +107,18 @@ def run(
         case, error = broken[0]
         raise AssertionError(explain(law, backend, case, error, called or backend.name) if shrink else law.name) from error
     return tried
+
+
+def traces(backend: Backend) -> bool:
+    """Whether it compiles, or is JAX, which compiles each operation for each shape."""
+    return backend.compiled or backend.name == "jax"
+
+
+def _sizes(law: Law, backend: Backend, whole: bool) -> tuple[Size, ...]:
+    """A compiler makes programs for each size: few of them where there is one."""
+    if not traces(backend):
+        return MANY_SIZES
+    return FEW_SIZES if whole or law.name not in OF_OTHER_PROGRAMS else FEW_SIZES[:1]
 
 
 def general(sizes: tuple[Size, ...]) -> st.SearchStrategy[Case]:
