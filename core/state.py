@@ -6,6 +6,7 @@ every framework already knows how to walk them (a JAX pytree, a torch pytree).
 
 from __future__ import annotations
 
+import importlib
 import operator
 from collections.abc import Mapping
 from dataclasses import replace
@@ -130,6 +131,8 @@ def _backend_of(array: Array) -> Any:
     for kind, backend in backends_of.items():
         if isinstance(array, kind):
             return backend
+    if isinstance(array, np.ndarray):  # of the oracle, where no adapter has been imported
+        return importlib.import_module("raremem.adapters.numpy").backend
     raise DTypeError(
         f"the lookup's arrays are of {type(array).__name__}; expected a type in raremem.state.backends_of. "
         "Enter your backend there: backends_of[type] = backend."

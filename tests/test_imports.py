@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "adapters": CORE,
     "reference": CORE,
     "reference.laws": CORE | {"reference"},
-    "reference.faults": CORE | {"reference", "reference.laws", "reference.mutation"},
+    "reference.faults": CORE | {"reference.laws", "reference.mutation"},
     "reference.conformance": CORE | {"reference.laws"},
     "reference.mutation": CORE | {"reference.laws", "adapters"},
     "benchmarks": set(),

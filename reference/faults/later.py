@@ -1,8 +1,8 @@
-"""Planted faults of the rules that came after the paper's: see `raremem.reference.faults`."""
+"""Planted faults of the rules that came after the paper's: forgetting, keeping, scores and sets."""
 
 from __future__ import annotations
 
-from raremem.reference.planting import Fault
+from raremem.reference.faults.planting import Fault
 
 _WRITE, _EVICTION, _FORGET, _SCORES = (f"raremem.rules.{name}" for name in ("write", "eviction", "forget", "scores"))
 _NUMPY, _TORCH = "raremem.adapters.numpy", "raremem.adapters.torch.primitives"

@@ -1,16 +1,8 @@
-"""Planted faults: each is one wrong line in the rules, in a search or in a table of primitives, and some law must catch it.
-
-A fault is a text that stands exactly once in a module, and the wrong text to put there. That keeps the list readable as what it
-is, a list of mistakes, and a fault whose line is no longer there is an error and not a pass.
-"""
+"""Planted faults of the rules of the paper, of the searches, and of what keeps memories apart."""
 
 from __future__ import annotations
 
-from raremem.reference.later_faults import LATER
-from raremem.reference.laws import LAWS
-from raremem.reference.planting import Fault, caught_by, holds, planted
-
-__all__ = ["FAULTS", "Fault", "caught_by", "holds", "planted", "table"]
+from raremem.reference.faults.planting import Fault
 
 _BACKEND, _CONFIG, _RANKS = "raremem.backend", "raremem.config", "raremem.ranks"
 _RULES = "query", "loss", "write", "turns", "eviction", "noise"
@@ -19,7 +11,7 @@ _SEARCH = "portable", "blocks", "coarse", "shortlist", "targets", "live", "shard
 _PORTABLE, _BLOCKS, _COARSE, _SHORTLIST, _TARGETS, _LIVE, _SHARDS = (f"raremem.search.{name}" for name in _SEARCH)
 _NUMPY, _TORCH = "raremem.adapters.numpy", "raremem.adapters.torch.primitives"
 
-FAULTS = (
+PAPER = (
     Fault("rows are normalised by their sum", _QUERY, "unit = rows / xp.sqrt(xp.sum(rows * rows, axis=1))",
           "unit = rows / xp.sum(xp.abs(rows), axis=1)", law="query_agrees"),
     Fault("no scaling before squares", _QUERY, "rows = rows / p.power_of_two(largest)[:, None]\n", "pass\n", law="only_direction_matters"),
@@ -256,23 +248,4 @@ FAULTS = (
     Fault("slots of a part are counted from its first", _SHARDS, "places + first, NO_SLOT)", "places, NO_SLOT)", "numpy, parts", law="positives_of_many_values"),
     Fault("the best of the first part is the best of all", _SHARDS, "return p.take_along(slots, p.sort_order(scores, slots, k))",
           "return slots[:, :k]", "numpy, parts", law="positives_of_many_values"),
-    *LATER,
 )  # fmt: skip
-
-
-def table() -> str:
-    """As markdown: every fault, where it stands, and which law catches it."""
-    rows = [f"| {fault.name} | {fault.module.removeprefix('raremem.')} | {fault.backend} | {fault.law} |" for fault in FAULTS]
-    return "\n".join([
-        "# Planted faults\n",
-        f"Written by `python -m raremem.reference.faults`: {len(FAULTS)} faults, each a change of one text, and {len(LAWS)} laws.",
-        "`tests/test_faults.py` plants each, sees that the law named here breaks, and sees that this page is current. Which others",
-        "break, say `list(raremem.reference.faults.caught_by(fault))`.\n",
-        "| fault | in | seen with | caught by |",
-        "| --- | --- | --- | --- |",
-        *rows,
-    ])  # fmt: skip
-
-
-if __name__ == "__main__":
-    print(table())
