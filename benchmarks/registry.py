@@ -18,6 +18,8 @@ TASKS = {
     "index": "index:TASK",
     "index-omniglot": "index:CHARACTERS",
     "intents": "intents.run:TASK",
+    "intents-arriving": "intents.run:ARRIVING",
+    "intents-pixels": "intents.run:PIXELS",
     "intents-rates": "intents.run:RATES",
     "ranks": "ranks:TASK",
 }

@@ -45,31 +45,52 @@ def letters(texts):
     return counts / np.linalg.norm(counts, axis=1, keepdims=True)
 
 
-def test_a_run_leaves_its_figures(folder, tmp_path, monkeypatch):
-    plan = run.Plan(draws=2, shots=(4,), first=20, pixels=False, encoder=letters)
-    monkeypatch.setattr(runner, "find", lambda name: replace(registry.find(name), run=partial(run.run, plan=plan)))
-    arguments = ["bench", "intents", "--backend", "numpy", "--data", str(folder), "--out", str(tmp_path / "out")]
-    assert cli.main(arguments) == 0
-    figures = json.loads((tmp_path / "out" / "intents-numpy-0.json").read_text())["figures"]
-    for case in ("CLINC150, 4 shots", "Banking77, 4 shots"):
-        assert len(figures["few shots"][case]) == 7
-        for contender in figures["few shots"][case].values():
+@pytest.fixture
+def figures(tmp_path, monkeypatch):
+    """Runs a task as the command does, and gives its figures."""
+
+    def of(task, work, *arguments):
+        monkeypatch.setattr(runner, "find", lambda name: replace(registry.find(name), run=work))
+        assert cli.main(["bench", task, "--backend", "numpy", "--out", str(tmp_path / "out"), *arguments]) == 0
+        return json.loads((tmp_path / "out" / f"{task}-numpy-0.json").read_text())["figures"]
+
+    return of
+
+
+PLAN = run.Plan(draws=2, shots=(4,), first=20, encoder=letters)
+
+
+def test_few_shots(folder, figures):
+    found = figures("intents", partial(run.run, plan=PLAN), "--data", str(folder))["few shots"]
+    assert list(found) == ["CLINC150, 4 shots", "Banking77, 4 shots"]
+    for contenders in found.values():
+        assert len(contenders) == 7
+        for contender in contenders.values():
             assert len(contender["accuracy"]) == 2
             assert min(contender["accuracy"]) > 50
-    for arrived in figures["arriving"]:
+
+
+def test_classes_that_arrive(folder, figures):
+    for arrived in figures("intents-arriving", partial(run.run_arriving, plan=PLAN), "--data", str(folder))["arriving"]:
         assert [number for number, _ in arrived["curve"]] == [20, 24]
+        assert arrived["after the last"] > 50
         assert arrived["forgotten slots"] == 4 * 10
         assert arrived["answers of forgotten intents"] == 0
         assert arrived["forgotten keys in the file"] == 0
         assert arrived["arrays of other slots that changed"] == 0
 
 
-@pytest.mark.parametrize("backend", ["numpy"])
-def test_rates(backend, tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "find", lambda name: replace(registry.find(name), run=partial(run.run_rates, kept=(50, 80))))
-    arguments = ["bench", "intents-rates", "--backend", backend, "--minutes", "0.001", "--out", str(tmp_path)]
-    assert cli.main(arguments) == 0
-    found = json.loads((tmp_path / f"intents-rates-{backend}-0.json").read_text())["figures"]["rates"]
+def test_pixels(figures):
+    found = figures("intents-pixels", partial(run.run_pixels, draws=2, most=300))
+    for of_set in found["pixels"].values():
+        for split in of_set:
+            assert split["other answers"] == 0
+            assert split["every row kept"] == split["KNeighborsClassifier"] > 50
+    assert found["pixels"].keys() == found["learned map"].keys() >= {"digits"}
+
+
+def test_rates(figures):
+    found = figures("intents-rates", partial(run.run_rates, kept=(50, 80)), "--minutes", "0.001")["rates"]
     assert list(found) == ["50", "80"]
     for some in found.values():
         assert min(some.values()) > 0

@@ -55,8 +55,8 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         projection: None, or "learned": `fit` trains a linear map of the rows through the memory's loss, and takes it if with
             it more rows that were held out are right. Classes that come later are mapped by it as they are.
         unknown: None, or the share of known rows that may be refused, in (0, 1): others are answered `unknown_label`. The
-            threshold is from rows held out by `fit`, then from the latest 1,000 rows of known classes that `partial_fit` was
-            given, each asked before it is learned.
+            threshold is from rows held out by `fit`, then from the latest rows of known classes that `partial_fit` was given,
+            each asked before it is learned.
         unknown_label: by default "unknown" among strings, and -1 among numbers.
         backend: "numpy", "torch" or "jax".
         random_state: of the map's training, and of the memory's age noise.

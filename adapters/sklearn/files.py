@@ -49,7 +49,7 @@ def save(path: str | os.PathLike[str], classifier: Any) -> None:
         "seen": store.seen,
         "classes": [classifier.classes_.dtype.str, classifier.classes_.tolist()],
         "features": [classifier.n_features_in_, *getattr(classifier, "feature_names_in_", np.zeros(0)).tolist()],
-        "window": None if threshold is None else threshold.window.maxlen,
+        "window": None if threshold is None else [threshold.window.maxlen, threshold.level],
     }
     try:
         text = json.dumps(header, sort_keys=True, default=_plain)
@@ -97,7 +97,9 @@ def _restored(kind: type[Classifier], header: dict[str, Any], arrays: dict[str, 
     classifier._threshold = None
     if header["window"] is not None:
         classifier._threshold = ConformalThreshold(parameters["unknown"])
-        classifier._threshold.replace(arrays["window"], header["window"])
+        length, level = header["window"]
+        classifier._threshold.replace(arrays["window"], length)
+        classifier._threshold.level = level
     dtype, labels = header["classes"]
     classifier.classes_ = np.array(labels, np.dtype(dtype))
     classifier.n_features_in_, *names = header["features"]

