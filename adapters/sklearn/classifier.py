@@ -241,6 +241,8 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def save(self, path: str | PathLike[str]) -> None:
         """Write everything to a file without pickle (safetensors), whole or not at all.
 
+        To the Hugging Face Hub: `huggingface_hub.upload_file(path_or_fileobj=path, path_in_repo=name, repo_id=repo)`.
+
         Raises:
             ValueError: labels are of a kind that JSON has not.
             OSError: the file cannot be written.
@@ -250,7 +252,7 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     @classmethod
     def load(cls, path: str | PathLike[str], backend: str | None = None) -> MemoryClassifier:
-        """What `save` wrote.
+        """What `save` wrote. From the Hugging Face Hub: `load(huggingface_hub.hf_hub_download(repo, name))`.
 
         Args:
             path: the file.
