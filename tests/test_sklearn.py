@@ -16,9 +16,7 @@ from raremem.rules.loss import loss_of
 BACKENDS = ["numpy", "torch", "jax"]
 
 
-@parametrize_with_checks(
-    [MemoryClassifier(), MemoryClassifier(write="merge"), MemoryClassifier(projection="learned", unknown=0.05)]
-)
+@parametrize_with_checks([MemoryClassifier(), MemoryClassifier(write="merge"), MemoryClassifier(projection="learned")])
 def test_scikit_learns_own_checks(estimator, check):
     check(estimator)
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from raremem.backend import ArrayBackend
 from raremem.config import MemoryConfig
 from raremem.interface import Backend
+from raremem.registry import get_backend
 from raremem.state import Lookup, resized
 
 Array = NDArray[Any]
@@ -79,8 +80,6 @@ class Store:
         return {**vars(self), "state": self.backend.to_numpy(self.state), "backend": self.backend.name}
 
     def __setstate__(self, content: dict[str, Any]) -> None:
-        from raremem.registry import get_backend
-
         vars(self).update(content, backend=get_backend(content["backend"]))
         self.state = self.backend.from_numpy(self.config, content["state"])
 
