@@ -18,7 +18,6 @@ from raremem.adapters.sklearn.learned_map import LearnedMap, learn, unit
 from raremem.adapters.sklearn.store import BATCH, Store
 from raremem.adapters.sklearn.unknown import ConformalThreshold, evidence, without
 from raremem.config import MemoryConfig, shown
-from raremem.registry import get_backend
 from raremem.state import Lookup
 
 Array = NDArray[Any]
@@ -136,7 +135,7 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self.map_ = None
             self._threshold = None if self.unknown is None else ConformalThreshold(self.unknown)
             seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-            self._store = Store(get_backend(self.backend), self._config(X.shape[1], seed, len(X)), self.slots is None)
+            self._store = Store(self.backend, self._config(X.shape[1], seed, len(X)), self.slots is None)
         else:
             X, y = self._checked(X, y, reset=False)
         known = np.isin(y, self.classes_)
@@ -315,7 +314,7 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _filled_store(self, X: Array, labels: Array, seed: int) -> Store:
         keys = self._keys(X)
-        store = Store(get_backend(self.backend), self._config(keys.shape[1], seed, len(keys)), self.slots is None)
+        store = Store(self.backend, self._config(keys.shape[1], seed, len(keys)), self.slots is None)
         for _ in store.write(keys, labels):
             pass
         return store

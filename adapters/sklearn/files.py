@@ -19,7 +19,6 @@ from raremem.adapters.sklearn.unknown import ConformalThreshold
 from raremem.config import MemoryConfig
 from raremem.errors import CheckpointError
 from raremem.files import replace_file
-from raremem.registry import get_backend
 
 SCHEMA = 1
 HEADER = "raremem-classifier"
@@ -39,7 +38,7 @@ def save(path: str | os.PathLike[str], classifier: Any) -> None:
         arrays["window"] = np.asarray(threshold.window, np.float64)
     if classifier.map_ is not None:
         arrays |= classifier.map_._asdict()
-    parameters = {**classifier.get_params(), "backend": store.backend.name}
+    parameters = {**classifier.get_params(), "backend": store.name}
     if not isinstance(parameters["random_state"], (int, type(None))):
         parameters["random_state"] = None  # a generator has no form in a file
     header = {
@@ -87,7 +86,7 @@ def _restored(kind: type[Classifier], header: dict[str, Any], arrays: dict[str, 
     parameters = header["parameters"] | ({} if backend is None else {"backend": backend})
     classifier: Any = kind(**parameters)
     config = MemoryConfig(**header["config"])
-    store = Store(get_backend(parameters["backend"]), dataclasses.replace(config, slots=1), parameters["slots"] is None)
+    store = Store(parameters["backend"], dataclasses.replace(config, slots=1), parameters["slots"] is None)
     store.config, store.ids, store.seen = config, arrays["ids"], header["seen"]
     portable = {**{name: arrays[name] for name in MEMORY}, "step": int(arrays["step"])}
     store.filled = int(portable["filled"].sum())

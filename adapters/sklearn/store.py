@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from raremem.backend import ArrayBackend
 from raremem.config import MemoryConfig
-from raremem.interface import Backend
 from raremem.registry import get_backend
 from raremem.state import Lookup, resized
 
@@ -25,14 +24,15 @@ class Store:
     """A memory with an id for each slot: how many examples had come before the one that took the slot.
 
     Args:
-        backend: whose memory it is.
+        backend: whose memory it is, as `raremem.get_backend` calls it.
         config: its config; `slots` is where it starts if it grows.
         grows: double the slots instead of evicting.
     """
 
-    def __init__(self, backend: Backend, config: MemoryConfig, grows: bool) -> None:
-        self.backend, self.config, self.grows = backend, config, grows
-        self.state = backend.init(config)
+    def __init__(self, backend: str, config: MemoryConfig, grows: bool) -> None:
+        self.name, self.backend = backend, get_backend(backend)
+        self.config, self.grows = config, grows
+        self.state = self.backend.init(config)
         self.ids = np.full(config.slots, -1, np.int64)
         self.filled = self.seen = 0
 
@@ -77,10 +77,10 @@ class Store:
         return set(self.backend.counts(self.state))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "state": self.backend.to_numpy(self.state), "backend": self.backend.name}
+        return {**vars(self), "state": self.backend.to_numpy(self.state), "backend": None}
 
     def __setstate__(self, content: dict[str, Any]) -> None:
-        vars(self).update(content, backend=get_backend(content["backend"]))
+        vars(self).update(content, backend=get_backend(content["name"]))
         self.state = self.backend.from_numpy(self.config, content["state"])
 
     def _resize(self, slots: int) -> None:
