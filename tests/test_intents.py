@@ -81,7 +81,7 @@ def test_classes_that_arrive(folder, figures):
 
 
 def test_pixels(figures):
-    found = figures("intents-pixels", partial(run.run_pixels, draws=2, most=300))
+    found = figures("intents-pixels", partial(run.run_pixels, draws=2, every=10))
     for of_set in found["pixels"].values():
         for split in of_set:
             assert split["other answers"] == 0

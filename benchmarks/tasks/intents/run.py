@@ -83,14 +83,14 @@ def run_arriving(setting: Setting, plan: Plan = PLAN) -> Findings:
     )
 
 
-def run_pixels(setting: Setting, draws: int = 5, most: int | None = None) -> Findings:
-    """Frozen pixels, of at most so many rows.
+def run_pixels(setting: Setting, draws: int = 5, every: int = 1) -> Findings:
+    """Frozen pixels; of each set every so manyth row.
 
     Raises:
         MissingPackageError: scikit-learn is not installed.
     """
     seeds = range(setting.seed, setting.seed + draws)
-    sets = {name: Part(part.rows[:most], part.labels[:most]) for name, part in pixel_sets().items()}
+    sets = {name: Part(part.rows[::every], part.labels[::every]) for name, part in pixel_sets().items()}
     runs = {name: [pixels(part, seed, setting.backend) for seed in progress(seeds, name)] for name, part in sets.items()}
     mapped = {name: learned(part, setting.seed, setting.backend) for name, part in sets.items()}
     headline = {f"{name}: {figure}": mean for name, some in runs.items() for figure, mean in _means(some).items()}
