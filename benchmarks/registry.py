@@ -17,6 +17,10 @@ TASKS = {
     "speed": "speed:TASK",
     "index": "index:TASK",
     "index-omniglot": "index:CHARACTERS",
+    "intents": "intents.run:TASK",
+    "intents-arriving": "intents.run:ARRIVING",
+    "intents-pixels": "intents.run:PIXELS",
+    "intents-rates": "intents.run:RATES",
     "ranks": "ranks:TASK",
 }
 """For each name the module in `tasks/`, and the task's name in it; in the order in which they are listed."""

@@ -43,6 +43,7 @@ DOCTESTS = (
     "raremem.adapters.torch.memory",
     "raremem.adapters.jax",
     "raremem.adapters.jax.flax",
+    "raremem.adapters.sklearn.classifier",
 )
 
 

@@ -21,6 +21,8 @@ class DataSet:
     files: dict[str, str]
 
 
+BANKING = "PolyAI-LDN/task-specific-datasets/57ec275d8078af65b7731c2a98be812d844a6d6b/banking_data/"
+
 DATA_SETS = {
     "omniglot": DataSet(
         "Omniglot's two official zips (or their folders, or .npz)",
@@ -38,6 +40,17 @@ DATA_SETS = {
             "train.de.gz": "sha256:726e39b2fa9eb9ffb6dc763fb35a179f80fae06ffc5d28b6ace5faa883de28a6",
             "test_2016_flickr.en.gz": "sha256:611d361c6334bc7246101d48097c13cf5c4413c5befc793cc629934359d532d9",
             "test_2016_flickr.de.gz": "sha256:9204244e408ccb38d2a55cfcd344df15005fc42a07a6e55ca6c52b6ababb8cc8",
+        },
+    ),
+    "intents": DataSet(
+        "CLINC150 (data_full.json) and Banking77 (train.csv, test.csv)",
+        "https://raw.githubusercontent.com/",
+        {  # of commits 828f809 and 57ec275
+            "clinc/oos-eval/828f8093932c8fe6ca7936c3d2e52903b1c523de/data/data_full.json": (
+                "sha256:36923c3705a59e08fe9c3883d8bc2dd966ef93e22cb78ac41171782a698d56e0"
+            ),
+            f"{BANKING}train.csv": "sha256:b06e26ac675513959a63135f11b94ea7786ed02da65db93a5650d8838cbc664b",
+            f"{BANKING}test.csv": "sha256:d12d6e3bc4c3103966ae786dc435913c0c563dfa328f5a3646d0e62cfeeb474d",
         },
     ),
 }

@@ -86,6 +86,11 @@ def span(numbers: list[float], digits: int = 2) -> str:
     return least if least == most else f"{least} to {most}"
 
 
+def spread(numbers: list[float], digits: int = 1) -> str:
+    """Mean ± standard deviation."""
+    return f"{statistics.mean(numbers):.{digits}f} ± {statistics.stdev(numbers):.{digits}f}"
+
+
 def within(numbers: list[float], most: float) -> str:
     """How many of some numbers are at most `most`."""
     return f"{sum(number <= most for number in numbers)} of {len(numbers)}"
@@ -116,7 +121,7 @@ def page(template: Path = TEMPLATE, folder: Path = RESULTS) -> str:
         jinja2.UndefinedError: the template names a result or a figure that is not there.
     """
     runs = results(folder)
-    helpers = {function.__name__: function for function in (ratios, span, within, verdict, column, case)}
+    helpers = {function.__name__: function for function in (ratios, span, spread, within, verdict, column, case)}
     helpers |= {function.__name__: partial(function, runs=runs) for function in (origin, commands, mean)}
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True

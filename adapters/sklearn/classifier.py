@@ -1,0 +1,376 @@
+"""`MemoryClassifier`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from os import PathLike
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import type_of_target
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from raremem.adapters.sklearn import files
+from raremem.adapters.sklearn.learned_map import LearnedMap, learn, unit
+from raremem.adapters.sklearn.store import BATCH, Store
+from raremem.adapters.sklearn.unknown import ConformalThreshold, evidence, without
+from raremem.config import MemoryConfig, shown
+from raremem.state import Lookup
+
+Array = NDArray[Any]
+
+HELD_OUT = 5
+"""One row in so many of each class is held out to choose and calibrate."""
+
+
+class Neighbors(NamedTuple):
+    """The examples that explain answers.
+
+    Attributes:
+        ids: [B, k] i64: how many examples had come before this one, in `fit` and `partial_fit` together; -1: none.
+        labels: [B, k], their labels; where there is no neighbor it is not to be read.
+        similarities: [B, k] f32, cosines, the largest first.
+    """
+
+    ids: Array
+    labels: Array
+    similarities: Array
+
+
+class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """A classifier for vectors of a frozen encoder: classes come and go at any time, without a gradient step.
+
+    Every example is a (key, value) of a memory. A question's class probabilities are the summed weights of its nearest examples
+    (rule 15); a new class is one `partial_fit` away. Rows are scaled to length 1 (rule 1); one of zeros is not learned.
+
+    Args:
+        write: "keep" every example, or "merge" one with its nearest if that has its label (rules 4 and 13).
+        neighbors: how many examples an answer is made of.
+        slots: how many examples are held; older ones are evicted (rule 5). None: as many as come.
+        temperature: the factor on similarities before the softmax over neighbors; 0: all neighbors have the same weight.
+        projection: None, or "learned": `fit` trains a linear map of the rows through the memory's loss, and takes it if with
+            it more rows that were held out are right. Classes that come later are mapped by it as they are.
+        unknown: None, or the share of known rows that may be refused, in (0, 1): others are answered `unknown_label`. The
+            threshold is from rows held out by `fit`, then from the latest rows of known classes that `partial_fit` was given,
+            each asked before it is learned.
+        unknown_label: by default "unknown" among strings, and -1 among numbers.
+        backend: "numpy", "torch" or "jax".
+        random_state: of the map's training, and of the memory's age noise.
+
+    Attributes:
+        classes_: sorted labels.
+        n_features_in_, feature_names_in_: as scikit-learn has them.
+        map_: the `LearnedMap`, or None.
+
+    >>> import numpy as np
+    >>> classifier = MemoryClassifier().fit([[1.0, 0.0], [0.0, 1.0]], ["right", "up"])
+    >>> classifier.partial_fit([[-1.0, 0.0]], ["left"]).predict([[-0.9, 0.1], [0.2, 0.9]])
+    array(['left', 'up'], dtype='<U5')
+    """
+
+    def __init__(
+        self,
+        *,
+        write: str = "keep",
+        neighbors: int = 256,
+        slots: int | None = None,
+        temperature: float = 20.0,
+        projection: str | None = None,
+        unknown: float | None = None,
+        unknown_label: Any = None,
+        backend: str = "numpy",
+        random_state: Any = None,
+    ) -> None:
+        self.write = write
+        self.neighbors = neighbors
+        self.slots = slots
+        self.temperature = temperature
+        self.projection = projection
+        self.unknown = unknown
+        self.unknown_label = unknown_label
+        self.backend = backend
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any) -> MemoryClassifier:
+        """Forget everything and learn these.
+
+        Args:
+            X: [N, features], finite.
+            y: [N] labels: strings, whole numbers or booleans.
+
+        Raises:
+            ConfigError, ValueError: a parameter or the data is none.
+        """
+        self._check_parameters()
+        X, y = self._checked(X, y, reset=True)
+        generator = check_random_state(self.random_state)
+        seed = int(generator.randint(2**31 - 1))
+        self.classes_, labels = np.unique(y, return_inverse=True)
+        self._numbers = np.arange(len(self.classes_))
+        self._threshold = None if self.unknown is None else ConformalThreshold(self.unknown)
+        self.map_: LearnedMap | None = None
+        held: Array | None = None
+        if self.projection == "learned":
+            held = self._choose_map(X, labels, generator, seed)
+        self._store = self._filled_store(X, labels, seed)
+        if self._threshold is not None:
+            self._threshold.replace(self._scores_left_out() if held is None else held)
+        return self
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None) -> MemoryClassifier:
+        """Learn these too, without a gradient step. Labels may be new.
+
+        Args:
+            X: [N, features], as for `fit`.
+            y: [N] labels, of the kind of the first.
+            classes: labels that are to be in `classes_` though they have no example yet; scikit-learn's habit, not needed.
+        """
+        if not hasattr(self, "_store"):
+            self._check_parameters()
+            X, y = self._checked(X, y, reset=True)
+            self.classes_, self._numbers = y[:0], np.arange(0)
+            self.map_ = None
+            self._threshold = None if self.unknown is None else ConformalThreshold(self.unknown)
+            seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+            self._store = Store(self.backend, self._config(X.shape[1], seed, len(X)), self.slots is None)
+        else:
+            X, y = self._checked(X, y, reset=False)
+        known = np.isin(y, self.classes_)
+        self._enter(y if classes is None else np.concatenate([y, np.asarray(classes)]))
+        found = self._store.write(self._keys(X), self._numbers[np.searchsorted(self.classes_, y)])
+        scores = self._evidence(found)
+        if self._threshold is not None:
+            self._threshold.add(scores[known & np.isfinite(scores)])
+        return self
+
+    def predict(self, X: Any) -> Array:
+        """The likeliest label of each row [N], or `unknown_label`."""
+        X = self._asked(X)
+        found = list(self._store.answer(self._keys(X)))
+        answers = self.classes_[self._probabilities(found).argmax(axis=1)]
+        if self._threshold is None:
+            return answers
+        refused = self._evidence(found) < self._threshold.value
+        label = np.asarray(self._unknown_label())
+        return np.where(refused, label, answers).astype(np.result_type(label, answers), copy=False)
+
+    def predict_proba(self, X: Any) -> Array:
+        """The share of each class [N, classes] in the weights of the neighbors, in the order of `classes_`; f64."""
+        X = self._asked(X)
+        return self._probabilities(list(self._store.answer(self._keys(X))))
+
+    def evidence(self, X: Any) -> Array:
+        """How well each row [N] is known: the log of the summed, unnormalised weights of its likeliest class; f32.
+
+        `predict` refuses a row with less than `threshold_`.
+        """
+        X = self._asked(X)
+        return self._evidence(self._store.answer(self._keys(X)))
+
+    @property
+    def threshold_(self) -> float:
+        """The least evidence that is not refused; -inf: nothing is."""
+        check_is_fitted(self, "classes_")
+        return -np.inf if self._threshold is None else self._threshold.value
+
+    def calibrate(self, X: Any) -> MemoryClassifier:
+        """Work the threshold out from these rows, of known classes but never learned, instead of those that `fit` held out.
+
+        Raises:
+            ValueError: `unknown` is None.
+        """
+        X = self._asked(X)
+        if self._threshold is None:
+            raise ValueError("unknown=None: expected the share of known rows that may be refused, say unknown=0.05.")
+        self._threshold.replace(self._evidence(self._store.answer(self._keys(X))))
+        return self
+
+    def kneighbors(self, X: Any, n_neighbors: int | None = None) -> Neighbors:
+        """The examples nearest to each row, and so why it is answered as it is.
+
+        Args:
+            X: [N, features].
+            n_neighbors: how many; by default `neighbors`.
+        """
+        X = self._asked(X)
+        found = list(self._store.answer(self._keys(X), n_neighbors))
+        slots, values, similarities = (
+            np.concatenate([getattr(each, name) for each in found]) for name in ("slots", "values", "similarities")
+        )
+        place = np.zeros(self._numbers.max(initial=0) + 1, np.int64)
+        place[self._numbers] = np.arange(len(self._numbers))
+        return Neighbors(np.where(slots < 0, -1, self._store.ids[slots]), self.classes_[place[values]], similarities)
+
+    def forget(self, labels: Any = None, *, ids: Any = None, older_than: int | None = None) -> int:
+        """Forget examples: no answer is made of them, and no byte of their rows is left, here or in files saved later.
+
+        What had merged with them goes too. A label that has no example left is no longer in `classes_`. A learned map, and the
+        threshold, are what they were: numbers that these examples, among others, had an effect on.
+
+        Args:
+            labels: one label or several.
+            ids: of examples, as `kneighbors` gives them.
+            older_than: in updates: examples written or hit longer ago.
+
+        Returns:
+            How many slots were emptied.
+
+        Raises:
+            ValueError: a label is not in `classes_`, or nothing is named.
+        """
+        check_is_fitted(self, "classes_")
+        named: dict[str, Any] = {}
+        if labels is not None:
+            labels = np.atleast_1d(labels)
+            if not np.isin(labels, self.classes_).all():
+                raise ValueError(f"labels={shown(labels.tolist())}: expected some of `classes_`.")
+            named["values"] = self._numbers[np.searchsorted(self.classes_, labels)].astype(np.int32)
+        if ids is not None:
+            named["slots"] = np.isin(self._store.ids, np.atleast_1d(ids)) & (self._store.ids >= 0)
+        if older_than is not None:
+            named["older_than"] = older_than
+        count = self._store.forget(**named)
+        held = np.isin(self._numbers, list(self._store.values()))
+        self.classes_, self._numbers = self.classes_[held], self._numbers[held]
+        return count
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write everything to a file without pickle (safetensors), whole or not at all.
+
+        To the Hugging Face Hub: `huggingface_hub.upload_file(path_or_fileobj=path, path_in_repo=name, repo_id=repo)`.
+
+        Raises:
+            ValueError: labels are of a kind that JSON has not.
+            OSError: the file cannot be written.
+        """
+        check_is_fitted(self, "classes_")
+        files.save(path, self)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str], backend: str | None = None) -> MemoryClassifier:
+        """What `save` wrote. From the Hugging Face Hub: `load(huggingface_hub.hf_hub_download(repo, name))`.
+
+        Args:
+            path: the file.
+            backend: on which it is to run; by default on which it ran.
+
+        Raises:
+            CheckpointError: the file is damaged, or no classifier.
+            OSError: it cannot be read.
+        """
+        return files.load(cls, path, backend)
+
+    def __len__(self) -> int:
+        """How many slots are filled."""
+        check_is_fitted(self, "classes_")
+        return self._store.filled
+
+    def _check_parameters(self) -> None:
+        if self.projection not in (None, "learned"):
+            raise ValueError(f"projection={shown(self.projection)}: expected None or 'learned'.")
+        if self.unknown is not None and not 0 < self.unknown < 1:
+            raise ValueError(f"unknown={shown(self.unknown)}: expected None, or a share in (0, 1).")
+
+    def _checked(self, X: Any, y: Any, reset: bool) -> tuple[Array, Array]:
+        X, y = validate_data(self, X, y, reset=reset, dtype=[np.float64, np.float32])
+        kind = type_of_target(y, input_name="y", raise_unknown=True)
+        if kind not in ("binary", "multiclass"):
+            raise ValueError(f"Unknown label type: {kind}; expected labels y [N]: strings, whole numbers or booleans.")
+        if not reset and (y.dtype.kind in "OSU") != (self.classes_.dtype.kind in "OSU"):
+            raise ValueError(f"y has labels of dtype {y.dtype}; expected them of the kind of the first, {self.classes_.dtype}.")
+        return X, y
+
+    def _asked(self, X: Any) -> Array:
+        check_is_fitted(self, "classes_")
+        X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
+        if not len(self.classes_):
+            raise ValueError("everything was forgotten; learn something before asking.")
+        return X
+
+    def _unknown_label(self) -> Any:
+        label = self.unknown_label
+        if label is None:
+            label = "unknown" if self.classes_.dtype.kind in "OSU" else -1
+        if label in self.classes_:
+            raise ValueError(f"unknown_label={shown(label)} is in `classes_`; expected another.")
+        return label
+
+    def _config(self, key_dim: int, seed: int, rows: int) -> MemoryConfig:
+        return MemoryConfig(
+            slots=max(rows, 1) if self.slots is None else self.slots,
+            key_dim=key_dim,
+            neighbors=self.neighbors,
+            softmax_temperature=self.temperature,
+            seed=seed,
+            write=self.write,
+        )
+
+    def _keys(self, X: Array) -> Array:
+        rows = unit(X).astype(np.float32)
+        return rows if self.map_ is None else self.map_(rows)
+
+    def _filled_store(self, X: Array, labels: Array, seed: int) -> Store:
+        keys = self._keys(X)
+        store = Store(self.backend, self._config(keys.shape[1], seed, len(keys)), self.slots is None)
+        for _ in store.write(keys, labels):
+            pass
+        return store
+
+    def _choose_map(self, X: Array, labels: Array, generator: np.random.RandomState, seed: int) -> Array | None:
+        """Learn a map, and keep it if it helps on rows held out; give their evidence then."""
+        held = _held_out(labels, generator)
+        right, scores = {}, np.zeros(0, np.float32)
+        self.map_ = learn(unit(X[~held]).astype(np.float32), labels[~held], generator) if held.any() else None
+        for tried in (self.map_, None) if self.map_ is not None else ():
+            self.map_ = tried
+            self._store = self._filled_store(X[~held], labels[~held], seed)
+            found = list(self._store.answer(self._keys(X[held])))
+            right[tried is None] = int((self._probabilities(found).argmax(axis=1) == labels[held]).sum())
+            scores = self._evidence(found) if tried is not None else scores
+        if not right or right[True] >= right[False]:
+            return None
+        self.map_ = learn(unit(X).astype(np.float32), labels, generator)
+        return scores
+
+    def _enter(self, labels: Array) -> None:
+        """Give a number to each label that is new: the lowest that is free."""
+        new = np.setdiff1d(labels, self.classes_)
+        if len(new):
+            free = np.setdiff1d(np.arange(len(self._numbers) + len(new)), self._numbers)[: len(new)]
+            classes, numbers = np.concatenate([self.classes_, new]), np.concatenate([self._numbers, free])
+            order = np.argsort(classes, kind="stable")
+            self.classes_, self._numbers = classes[order], numbers[order]
+
+    def _probabilities(self, found: list[Lookup]) -> Array:
+        scores = np.concatenate([each.scores(int(self._numbers.max()) + 1) for each in found]).astype(np.float64)[
+            :, self._numbers
+        ]
+        total = scores.sum(axis=1, keepdims=True)
+        return np.where(total > 0, scores / np.where(total > 0, total, 1), 1 / len(self.classes_))
+
+    def _evidence(self, found: Iterable[Lookup]) -> Array:
+        classes = int(self._numbers.max()) + 1
+        return np.concatenate([np.zeros(0, np.float32), *(evidence(each, self.temperature, classes) for each in found)])
+
+    def _scores_left_out(self) -> Array:
+        """The evidence of every example, asked of all the others."""
+        portable = self._store.backend.to_numpy(self._store.state)
+        slots = np.flatnonzero(portable["filled"]).astype(np.int32)
+        found = self._store.answer(portable["keys"][slots], self.neighbors + 1)
+        starts = range(0, len(slots), BATCH)
+        scores = self._evidence(
+            without(each, slots[start : start + BATCH], self.temperature) for start, each in zip(starts, found, strict=True)
+        )
+        return scores[np.isfinite(scores)]
+
+
+def _held_out(labels: Array, generator: np.random.RandomState) -> Array:
+    """Which rows [N] are held out: of each class one in `HELD_OUT`, at least one if three are left."""
+    held = np.zeros(len(labels), np.bool_)
+    for label in np.unique(labels):
+        rows = generator.permutation(np.flatnonzero(labels == label))
+        held[rows[: max(len(rows) // HELD_OUT, int(len(rows) > 3))]] = True
+    return held

@@ -1,0 +1,118 @@
+"""A `MemoryClassifier` in a file: safetensors, with a checksum, and nothing executable."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from raremem.adapters.sklearn.learned_map import LearnedMap
+from raremem.adapters.sklearn.store import Store
+from raremem.adapters.sklearn.unknown import ConformalThreshold
+from raremem.config import MemoryConfig
+from raremem.errors import CheckpointError
+from raremem.files import replace_file
+
+SCHEMA = 1
+HEADER = "raremem-classifier"
+"""The one entry of the file's metadata."""
+MEMORY = ("keys", "values", "ages", "filled", "hits")
+
+Classifier = TypeVar("Classifier")
+
+
+def save(path: str | os.PathLike[str], classifier: Any) -> None:
+    """Write a fitted classifier."""
+    store, threshold = classifier._store, classifier._threshold
+    portable = store.backend.to_numpy(store.state)
+    arrays = {name: np.ascontiguousarray(portable[name]) for name in MEMORY}
+    arrays |= {"step": np.asarray(portable["step"], np.int64), "ids": store.ids, "numbers": classifier._numbers}
+    if threshold is not None:
+        arrays["window"] = np.asarray(threshold.window, np.float64)
+    if classifier.map_ is not None:
+        arrays |= classifier.map_._asdict()
+    parameters = {**classifier.get_params(), "backend": store.name}
+    if not isinstance(parameters["random_state"], (int, type(None))):
+        parameters["random_state"] = None  # a generator has no form in a file
+    header = {
+        "schema": SCHEMA,
+        "config": dataclasses.asdict(store.config),
+        "parameters": parameters,
+        "seen": store.seen,
+        "classes": [classifier.classes_.dtype.str, classifier.classes_.tolist()],
+        "features": [classifier.n_features_in_, *getattr(classifier, "feature_names_in_", np.zeros(0)).tolist()],
+        "window": None if threshold is None else [threshold.window.maxlen, threshold.level],
+    }
+    try:
+        text = json.dumps(header, sort_keys=True, default=_plain)
+    except TypeError as error:
+        raise ValueError(f"the labels or parameters have no form in JSON ({error}); expected strings or numbers.") from error
+    content = safetensors.numpy.save(arrays, {HEADER: json.dumps([_checksum(text, arrays), text])})
+    replace_file(Path(path), content)
+
+
+def load(kind: type[Classifier], path: str | os.PathLike[str], backend: str | None) -> Classifier:
+    """Read a classifier of that class."""
+    with open(path, "rb"):
+        pass  # what the system refuses is its own error
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            if list(metadata) != [HEADER]:
+                raise ValueError(f"its metadata is {sorted(metadata)}, where {[HEADER]} is expected")
+            checksum, text = json.loads(metadata[HEADER])
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        header = json.loads(text)
+        if header["schema"] != SCHEMA:
+            raise ValueError(f"its schema is {header['schema']}, where {SCHEMA} is expected")
+        if checksum != _checksum(text, arrays):
+            raise ValueError("its checksum does not match its content")
+        return _restored(kind, header, arrays, backend)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{path} is no whole file of MemoryClassifier.save ({reason}). Load an older copy.") from error
+
+
+def _restored(kind: type[Classifier], header: dict[str, Any], arrays: dict[str, Any], backend: str | None) -> Classifier:
+    parameters = header["parameters"] | ({} if backend is None else {"backend": backend})
+    classifier: Any = kind(**parameters)
+    config = MemoryConfig(**header["config"])
+    store = Store(parameters["backend"], dataclasses.replace(config, slots=1), parameters["slots"] is None)
+    store.config, store.ids, store.seen = config, arrays["ids"], header["seen"]
+    portable = {**{name: arrays[name] for name in MEMORY}, "step": int(arrays["step"])}
+    store.filled = int(portable["filled"].sum())
+    store.state = store.backend.from_numpy(config, portable)
+    classifier._store, classifier._numbers = store, arrays["numbers"]
+    classifier.map_ = LearnedMap(arrays["weight"], arrays["bias"]) if "weight" in arrays else None
+    classifier._threshold = None
+    if header["window"] is not None:
+        classifier._threshold = ConformalThreshold(parameters["unknown"])
+        length, level = header["window"]
+        classifier._threshold.replace(arrays["window"], length)
+        classifier._threshold.level = level
+    dtype, labels = header["classes"]
+    classifier.classes_ = np.array(labels, np.dtype(dtype))
+    classifier.n_features_in_, *names = header["features"]
+    if names:
+        classifier.feature_names_in_ = np.array(names, object)
+    return classifier
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy number as one that JSON has."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"a {type(value).__name__} was given")
+
+
+def _checksum(text: str, arrays: dict[str, Any]) -> str:
+    return hashlib.sha256(text.encode() + safetensors.numpy.save(arrays)).hexdigest()

@@ -1,0 +1,1 @@
+"""Intents: a memory on frozen sentence embeddings, beside what scikit-learn has."""

@@ -1,0 +1,252 @@
+"""What scikit-learn's users expect of `MemoryClassifier`, and what it adds."""
+
+import pickle
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import raremem
+from raremem.adapters.sklearn import MemoryClassifier, learned_map
+from raremem.rules.loss import loss_of
+
+BACKENDS = ["numpy", "torch", "jax"]
+
+
+@parametrize_with_checks([MemoryClassifier(), MemoryClassifier(write="merge"), MemoryClassifier(projection="learned")])
+def test_scikit_learns_own_checks(estimator, check):
+    check(estimator)
+
+
+def clusters(generator, classes=6, rows=12, dim=16, spread=0.6):
+    """Rows about a direction for each class, and their labels, in a mixed order."""
+    centers = generator.normal(size=(classes, dim))
+    labels = generator.permutation(np.repeat(np.arange(classes), rows))
+    return centers[labels] + spread * generator.normal(size=(len(labels), dim)), labels
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("temperature", [0.0, 20.0])
+def test_keep_answers_as_k_nearest_neighbors_do(backend, temperature):
+    rows, labels = clusters(np.random.default_rng(0))
+    classifier = MemoryClassifier(neighbors=5, temperature=temperature, backend=backend).fit(rows[:50], labels[:50])
+    peer = KNeighborsClassifier(5, metric="cosine", weights=lambda far: np.exp(-temperature * far)).fit(rows[:50], labels[:50])
+    np.testing.assert_allclose(classifier.predict_proba(rows[50:]), peer.predict_proba(rows[50:]), atol=1e-5)
+    found = classifier.kneighbors(rows[50:], 3)
+    distances, ids = peer.kneighbors(rows[50:], 3)
+    assert (found.ids == ids).all()
+    assert (found.labels == labels[ids]).all()
+    np.testing.assert_allclose(found.similarities, 1 - distances, atol=1e-5)
+
+
+def test_digits_are_answered_as_k_nearest_neighbors_do():
+    rows, labels = load_digits(return_X_y=True)
+    ours = MemoryClassifier(neighbors=5).fit(rows[:1200], labels[:1200]).predict(rows[1200:])
+    peer = KNeighborsClassifier(5, metric="cosine", weights=lambda far: np.exp(-20 * far)).fit(rows[:1200], labels[:1200])
+    assert (ours == peer.predict(rows[1200:])).all()
+
+
+def test_the_map_is_trained_by_the_memorys_own_loss():
+    """Its loss is that of a memory of all other rows, and its gradient that of rule 3, by the query and by the keys."""
+    import torch
+
+    generator = np.random.default_rng(3)
+    rows, labels = clusters(generator, classes=3, rows=3, dim=5)
+    rows, labels = np.r_[rows, generator.normal(size=(1, 5))].astype(np.float32), np.r_[labels, 3].astype(np.int32)
+    weight = torch.tensor(generator.normal(size=(5, 4)), dtype=torch.float32, requires_grad=True)
+    keys = torch.nn.functional.normalize(torch.tensor(rows) @ weight)
+    config = raremem.MemoryConfig(slots=9, key_dim=4, neighbors=9, loss="nll", softmax_temperature=7.0, write="keep")
+    backend = raremem.get_backend("torch")
+    of_memories, of_rule = [], []
+    for row in range(9):  # the last is alone in its class, and is not asked
+        others, target = np.delete(np.arange(10), row), torch.tensor(labels[row : row + 1])
+        state, _ = backend.update(config, backend.init(config), keys[others].detach(), torch.tensor(labels[others]))
+        found = backend.query(config, state, keys[row : row + 1].detach(), target)
+        of_memories.append(float(found.loss[0]))
+        similarities = (keys[row] @ keys[others].T)[found.slots]
+        positive = similarities.where(found.values == target, torch.tensor(-1.0)).amax(dim=1)
+        of_rule.append(loss_of(backend.primitives, config, similarities, found.values, target, positive)[0])
+    torch.stack(of_rule).mean().backward()
+    loss, gradient = learned_map.loss_and_gradient(rows, labels, weight.detach().numpy(), 7.0)
+    assert loss == pytest.approx(np.mean(of_memories), rel=1e-5)
+    np.testing.assert_allclose(gradient, weight.grad.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def rotated(generator, classes, rows, dim=24, noise_dims=18):
+    """Classes differ in a few directions; in the others there is much that all share."""
+    rows_, labels = clusters(generator, classes, rows, dim - noise_dims, spread=0.3)
+    turn = np.linalg.qr(generator.normal(size=(dim, dim)))[0]
+    return np.c_[rows_, 2.0 * generator.normal(size=(len(rows_), noise_dims))] @ turn, labels
+
+
+def test_a_map_is_learned_where_it_helps_and_only_there():
+    generator = np.random.default_rng(0)
+    rows, labels = rotated(generator, classes=10, rows=20)
+    mapped = MemoryClassifier(projection="learned", random_state=0).fit(rows[:100], labels[:100])
+    plain = MemoryClassifier().fit(rows[:100], labels[:100])
+    assert mapped.map_ is not None
+    assert mapped.score(rows[100:], labels[100:]) > plain.score(rows[100:], labels[100:]) + 0.1
+    alike = generator.normal(size=(60, 24))  # nothing can be learned
+    noise = MemoryClassifier(projection="learned", random_state=0).fit(alike, np.arange(60) % 3)
+    assert noise.map_ is None or noise.score(*rotated(generator, 3, 5)) >= 0
+    assert MemoryClassifier(projection="learned").fit(rows[:4], np.arange(4)).map_ is None
+    assert MemoryClassifier(projection="learned").fit(rows[:4], np.zeros(4, int)).map_ is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "more"),
+    [
+        (np.array(["b", "a"]), np.array(["longer"])),
+        (np.array(["b", "a"], object), np.array(["longer"], object)),
+        (np.array([7, -3]), np.array([2**40])),
+        (np.array([True, False]), None),
+    ],
+)
+def test_any_labels_and_classes_that_arrive(labels, more, tmp_path):
+    rows = np.eye(3)
+    classifier = MemoryClassifier().fit(rows[:2], labels)
+    assert classifier.predict(rows[:2]).tolist() == labels.tolist()
+    if more is not None:
+        classifier.partial_fit(rows[2:], more)
+        labels = np.concatenate([labels, more])
+        assert classifier.predict(rows).tolist() == labels.tolist()
+        assert classifier.predict_proba(rows).argmax(axis=1).tolist() == np.argsort(np.argsort(labels)).tolist()
+    assert classifier.classes_.tolist() == sorted(labels.tolist())
+    classifier.save(tmp_path / "c.safetensors")
+    again = MemoryClassifier.load(tmp_path / "c.safetensors")
+    assert again.classes_.dtype == classifier.classes_.dtype
+    assert again.predict(rows).tolist() == classifier.predict(rows).tolist()
+
+
+def test_labels_of_another_kind_are_refused():
+    classifier = MemoryClassifier().fit(np.eye(2), ["a", "b"])
+    with pytest.raises(ValueError, match="expected them of the kind of the first"):
+        classifier.partial_fit(np.eye(2), [1, 2])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_is_forgotten_is_gone_and_the_rest_is_as_it_was(backend, tmp_path):
+    rows, labels = clusters(np.random.default_rng(1))
+    classifier = MemoryClassifier(backend=backend, neighbors=72).fit(rows, labels)
+    rest = MemoryClassifier(backend=backend, neighbors=72).fit(rows[labels != 2], labels[labels != 2])
+    state = classifier._store.backend.to_numpy(classifier._store.state)
+    assert classifier.forget(2) == 12
+    assert len(classifier) == 60
+    assert classifier.classes_.tolist() == [0, 1, 3, 4, 5]
+    np.testing.assert_allclose(classifier.predict_proba(rows), rest.predict_proba(rows), atol=1e-6)
+    classifier.save(tmp_path / "c.safetensors")
+    content = (tmp_path / "c.safetensors").read_bytes()
+    assert [key.tobytes() in content for key in state["keys"]] == (labels != 2).tolist()
+    assert (np.isin(np.arange(72), classifier.kneighbors(rows, 60).ids) == (labels != 2)).all()
+    classifier.partial_fit(rows[:1], [9])
+    assert classifier.predict(rows[:1])[0] in (9, labels[0])
+    assert classifier.kneighbors(rows[:1], 2).ids[0].tolist().count(72) == 1
+    assert classifier.forget(ids=[72]) == 1
+    assert 9 not in classifier.classes_
+    with pytest.raises(ValueError, match="expected some of `classes_`"):
+        classifier.forget("nobody")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("projection", [None, "learned"])
+def test_every_way_to_keep_a_classifier(backend, projection, tmp_path):
+    rows, labels = rotated(np.random.default_rng(0), classes=10, rows=20)
+    first = {"projection": projection, "unknown": 0.1, "backend": backend, "random_state": 0}
+    classifier = MemoryClassifier(**first).fit(rows[:100], labels[:100]).partial_fit(rows[100:110], labels[100:110])
+    classifier.save(tmp_path / "c.safetensors")
+    other = MemoryClassifier.load(tmp_path / "c.safetensors", backend="numpy")
+    for again in (pickle.loads(pickle.dumps(classifier)), MemoryClassifier.load(tmp_path / "c.safetensors"), other):
+        assert (again.predict(rows) == classifier.predict(rows)).all()
+        assert again.threshold_ == classifier.threshold_
+        before, after = again.kneighbors(rows[:9]), classifier.kneighbors(rows[:9])
+        assert (before.ids == after.ids).all()
+        again.partial_fit(rows[110:], labels[110:] + 5)
+        assert len(again) == 200
+        assert again.classes_.tolist() == list(range(15))
+    assert clone(classifier).get_params() == classifier.get_params()
+    assert len(classifier) == 110
+
+
+def test_a_file_that_is_none_is_one_line(tmp_path):
+    classifier = MemoryClassifier().fit(np.eye(2), [0, 1])
+    path = tmp_path / "c.safetensors"
+    classifier.save(path)
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(raremem.CheckpointError, match="its checksum does not match its content"):
+        MemoryClassifier.load(path)
+    config = raremem.MemoryConfig(slots=2, key_dim=2)
+    raremem.save(path, config, raremem.get_backend("numpy").init(config))
+    with pytest.raises(raremem.CheckpointError, match="no whole file of MemoryClassifier"):
+        MemoryClassifier.load(path)
+    with pytest.raises(FileNotFoundError):
+        MemoryClassifier.load(tmp_path / "nowhere")
+
+
+def test_a_slot_limit_evicts_and_merging_needs_fewer_slots():
+    rows, labels = clusters(np.random.default_rng(2), rows=40)
+    assert len(MemoryClassifier(slots=20).fit(rows, labels)) == 20
+    assert len(MemoryClassifier().fit(rows, labels)) == 240
+    merged = MemoryClassifier(write="merge", neighbors=1).fit(rows, labels)
+    assert len(merged) < 120
+    assert merged.score(rows, labels) > 0.8
+
+
+class Stream:
+    """Known rows and unknown ones, of classes about directions of their own."""
+
+    def __init__(self, seed, classes=30, dim=32):
+        self.generator = np.random.default_rng(seed)
+        self.centers = self.generator.normal(size=(classes, dim))
+
+    def draw(self, count, drift=0.0):
+        labels = self.generator.integers(len(self.centers), size=count)
+        return self.centers[labels] + (0.8 + drift) * self.generator.normal(size=(count, self.centers.shape[1])), labels
+
+
+@pytest.mark.parametrize("projection", [None, "learned"])
+@pytest.mark.parametrize("drift", [0.0, 0.4])
+def test_the_share_refused_holds_over_hundreds_of_updates(projection, drift):
+    stream, refused, unknown = Stream(4), [], np.random.default_rng(5).normal(size=(300, 32))
+    classifier = MemoryClassifier(unknown=0.05, projection=projection, random_state=0).fit(*stream.draw(300))
+    for _ in range(800):
+        row, label = stream.draw(1, drift)
+        refused.append(classifier.predict(row)[0] == -1)
+        classifier.partial_fit(row, label)
+    assert 0.03 <= np.mean(refused) <= 0.07
+    assert 0.03 <= np.mean(refused[400:]) <= 0.07
+    assert (classifier.predict(unknown) == -1).mean() > 0.5
+
+
+def test_rows_that_calibrate_are_refused_as_often_as_was_asked():
+    stream = Stream(6)
+    classifier = MemoryClassifier(unknown=0.05).fit(*stream.draw(300))
+    rows, _ = stream.draw(2000)
+    classifier.calibrate(rows)
+    assert (classifier.predict(rows) == -1).mean() == pytest.approx(0.05, abs=0.001)
+    assert (classifier.predict(stream.draw(2000)[0]) == -1).mean() == pytest.approx(0.05, abs=0.02)
+    assert classifier.predict(np.zeros((1, 32)))[0] == -1
+    with pytest.raises(ValueError, match=r"say unknown=0\.05"):
+        MemoryClassifier().fit(rows, rows[:, 0] > 0).calibrate(rows)
+
+
+def test_the_label_of_the_unknown():
+    rows, labels = np.eye(2), ["a", "b"]
+    far = -np.ones((1, 2))
+    assert MemoryClassifier(unknown=0.5).fit(rows, labels).calibrate(rows).predict(far).tolist() == ["unknown"]
+    other = MemoryClassifier(unknown=0.5, unknown_label="nobody knows").fit(rows, labels).calibrate(rows)
+    assert other.predict(far).tolist() == ["nobody knows"]
+    with pytest.raises(ValueError, match="expected another"):
+        MemoryClassifier(unknown=0.5, unknown_label="a").fit(rows, labels).predict(rows)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"projection": "pca"}, {"unknown": 0.0}, {"unknown": 1}, {"write": "drop"}, {"neighbors": 0}]
+)
+def test_wrong_parameters_are_refused_by_fit(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        MemoryClassifier(**wrong).fit(np.eye(2), [0, 1])
