@@ -84,7 +84,7 @@ class Store:
         self.state = self.backend.from_numpy(self.config, content["state"])
 
     def _resize(self, slots: int) -> None:
-        portable = resized(self.config, self.backend.to_numpy(self.state), slots)
+        portable, _ = resized(self.config, self.backend.to_numpy(self.state), slots)
         self.config = replace(self.config, slots=slots)
         self.state = self.backend.from_numpy(self.config, portable)
         self.ids = np.concatenate([self.ids, np.full(slots - len(self.ids), -1, np.int64)])

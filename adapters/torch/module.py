@@ -419,7 +419,7 @@ class MemoryModule(nn.Module):
         if self._is_broadcast:
             raise StateError(
                 f"DistributedDataParallel replaces this memory by that of rank 0 at every forward, and Memory.{call} changes "
-                f"that of one rank alone; expected raremem.adapters.distributed.{call}(memory, {given}), which changes all of them."
+                f"that of one rank alone; expected raremem.adapters.distributed.{call}(memory, {given}), for all of them."
             )
         if not self._has_warned:
             self._has_warned = True
