@@ -419,12 +419,12 @@ class MemoryModule(nn.Module):
         if self._is_broadcast:
             raise StateError(
                 f"DistributedDataParallel replaces this memory by that of rank 0 at every forward, and Memory.{call} changes "
-                f"that of one rank alone; expected raremem.adapters.distributed.{call}(memory, {given}), for all of them."
+                f"that of one rank alone; expected raremem.adapters.distributed.{call}(memory, {given}), for all."
             )
         if not self._has_warned:
             self._has_warned = True
             warnings.warn(
-                f"Memory.{call} changes the memory of this rank alone, of {dist.get_world_size()}: their memories will differ. "
-                f"Call raremem.adapters.distributed.{call}(memory, {given}), which makes the changes of all ranks to each.",
+                f"Memory.{call} writes to the memory of this rank alone, of {dist.get_world_size()}: they will differ. "
+                f"Call raremem.adapters.distributed.{call}(memory, {given}), which writes what all ranks give to each.",
                 stacklevel=3,
             )
