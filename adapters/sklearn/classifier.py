@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from os import PathLike
 from typing import Any, NamedTuple
 
@@ -22,8 +22,8 @@ from raremem.state import Lookup
 
 Array = NDArray[Any]
 
-HELD_OUT = 5
-"""One row in so many of each class is held out to choose and calibrate."""
+ENOUGH = 300
+"""Rows that are held out to choose and calibrate."""
 
 
 class Neighbors(NamedTuple):
@@ -51,8 +51,8 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         neighbors: how many examples an answer is made of.
         slots: how many examples are held; older ones are evicted (rule 5). None: as many as come.
         temperature: the factor on similarities before the softmax over neighbors; 0: all neighbors have the same weight.
-        projection: None, or "learned": `fit` trains a linear map of the rows through the memory's loss, and takes it if with
-            it more rows that were held out are right. Classes that come later are mapped by it as they are.
+        projection: None, or "learned": `fit` trains a linear map of the rows through the memory's loss, and takes it unless
+            rows that were held out say that it hurts. Classes that come later are mapped by it as they are.
         unknown: None, or the share of known rows that may be refused, in (0, 1): others are answered `unknown_label`. The
             threshold is from rows held out by `fit`, then from the latest rows of known classes that `partial_fit` was given,
             each asked before it is learned.
@@ -320,20 +320,28 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return store
 
     def _choose_map(self, X: Array, labels: Array, generator: np.random.RandomState, seed: int) -> Array | None:
-        """Learn a map, and keep it if it helps on rows held out; give their evidence then."""
-        held = _held_out(labels, generator)
-        right, scores = {}, np.zeros(0, np.float32)
-        self.map_ = learn(unit(X[~held]).astype(np.float32), labels[~held], generator) if held.any() else None
-        for tried in (self.map_, None) if self.map_ is not None else ():
-            self.map_ = tried
-            self._store = self._filled_store(X[~held], labels[~held], seed)
-            found = list(self._store.answer(self._keys(X[held])))
-            right[tried is None] = int((self._probabilities(found).argmax(axis=1) == labels[held]).sum())
-            scores = self._evidence(found) if tried is not None else scores
-        if not right or right[True] >= right[False]:
+        """Learn a map, and keep it unless rows that were held out are wrong with it more often, by more than a standard error.
+
+        Returns:
+            Their evidence, if it is kept.
+        """
+        scores: list[Array] = []
+        right: dict[bool, list[Array]] = {True: [], False: []}
+        for held in _folds(labels, generator):
+            mapped = learn(unit(X[~held]).astype(np.float32), labels[~held], generator)
+            for self.map_ in (mapped, None) if mapped is not None else ():
+                self._store = self._filled_store(X[~held], labels[~held], seed)
+                found = list(self._store.answer(self._keys(X[held])))
+                right[self.map_ is not None].append(self._probabilities(found).argmax(axis=1) == labels[held])
+                scores += [self._evidence(found)] if self.map_ is not None else []
+        self.map_ = None
+        if not scores:
+            return None
+        with_map, without_map = np.concatenate(right[True]), np.concatenate(right[False])
+        if (without_map & ~with_map).sum() - (with_map & ~without_map).sum() > np.sqrt((with_map != without_map).sum()):
             return None
         self.map_ = learn(unit(X).astype(np.float32), labels, generator)
-        return scores
+        return np.concatenate(scores)
 
     def _enter(self, labels: Array) -> None:
         """Give a number to each label that is new: the lowest that is free."""
@@ -367,10 +375,14 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return scores[np.isfinite(scores)]
 
 
-def _held_out(labels: Array, generator: np.random.RandomState) -> Array:
-    """Which rows [N] are held out: of each class one in `HELD_OUT`, at least one if three are left."""
-    held = np.zeros(len(labels), np.bool_)
-    for label in np.unique(labels):
-        rows = generator.permutation(np.flatnonzero(labels == label))
-        held[rows[: max(len(rows) // HELD_OUT, int(len(rows) > 3))]] = True
-    return held
+def _folds(labels: Array, generator: np.random.RandomState) -> Iterator[Array]:
+    """Which rows [N] are held out: a fifth of each class, of one of four rows one; again until `ENOUGH` were, four times at
+    most."""
+    order = generator.permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]
+    counts = np.bincount(labels)
+    place = np.empty(len(labels), np.int64)
+    place[order] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    share = np.maximum(counts // 5, counts > 3)
+    folds = min(4, -(-ENOUGH // max(int(share.sum()), 1))) if share.any() else 0
+    return ((place // np.maximum(share, 1)[labels] == fold) & (share[labels] > 0) for fold in range(folds))
