@@ -121,22 +121,22 @@ EXPLAINED: tuple[Explained, ...] = (
     Explained(
         "raremem.rules.eviction",
         "free_slots",
-        "if p.eager and config.slots >= 2 * work.block * count:",
-        "if p.eager and config.slots < 2 * work.block * count:",
+        "if p.eager and config.slots >= 2 * work.block * reach:",
+        "if p.eager and config.slots < 2 * work.block * reach:",
         TIME,
     ),
     Explained(
         "raremem.rules.eviction",
         "free_slots",
-        "if p.eager and config.slots >= 2 * work.block * count:",
-        "if p.eager and config.slots >= work.block * count:",
+        "if p.eager and config.slots >= 2 * work.block * reach:",
+        "if p.eager and config.slots >= work.block * reach:",
         TIME,
     ),
     Explained(
         "raremem.rules.eviction",
         "free_slots",
-        "if p.eager and config.slots >= 2 * work.block * count:",
-        "if p.eager and config.slots > 2 * work.block * count:",
+        "if p.eager and config.slots >= 2 * work.block * reach:",
+        "if p.eager and config.slots > 2 * work.block * reach:",
         TIME,
     ),
     Explained(
@@ -210,8 +210,8 @@ EXPLAINED: tuple[Explained, ...] = (
     Explained(
         "raremem.rules.write",
         "_store",
-        'rank = p.cast(xp.cumsum(p.cast(miss, "int32"), axis=0), "int32") - 1',
-        'rank = p.cast(xp.cumsum(p.cast(miss, "int32")), "int32") - 1',
+        'rank = p.cast(xp.cumsum(p.cast(asks, "int32"), axis=0), "int32") - 1',
+        'rank = p.cast(xp.cumsum(p.cast(asks, "int32")), "int32") - 1',
         ONE_AXIS,
     ),
     Explained(
@@ -231,8 +231,8 @@ EXPLAINED: tuple[Explained, ...] = (
     Explained(
         "raremem.rules.write",
         "_store",
-        "placed = miss & (rank < free.shape[0]) & usable[rank_in_reach]",
-        "placed = miss & (rank < free.shape[-1]) & usable[rank_in_reach]",
+        "placed = asks & (rank < free.shape[0]) & usable[rank_in_reach]",
+        "placed = asks & (rank < free.shape[-1]) & usable[rank_in_reach]",
         ONE_AXIS,
     ),
     Explained(

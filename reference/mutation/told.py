@@ -19,7 +19,7 @@ TOLD: tuple[Explained, ...] = (
         told=True,
     ),
     Explained(
-        "raremem.backend",
+        "raremem.interface",
         "Backend.mode",
         'return "compiled" if self.compiled else "eager"',
         'return ("eager")',
