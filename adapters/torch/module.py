@@ -1,9 +1,4 @@
-"""The life of a memory as a module: how its buffers are made, moved, emptied, filled, loaded, copied and watched.
-
-PyTorch makes, casts, averages and fills buffers in many ways, and asks nobody. So a module remembers how its own calls have
-left its buffers (`Known`). Where they are otherwise at the next call, they are looked at once: what was cast is put back, and
-what is no memory any longer is an error.
-"""
+"""A memory as a module: how it is copied, saved, loaded and filled, beside other processes too."""
 
 from __future__ import annotations
 
@@ -12,241 +7,34 @@ import dataclasses
 import json
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from multiprocessing.context import get_spawning_popen
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 import torch.distributed as dist
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from raremem import checkpoint
-from raremem.adapters.torch import modes
 from raremem.adapters.torch.buffers import (
-    DTYPES,
     NAMES,
-    Known,
     LoadError,
     Sent,
-    all_seen,
-    captured,
-    fault,
-    in_numpy,
-    is_broadcast,
-    is_cast,
-    keeps_content,
-    uncast,
-    writes,
 )
 from raremem.adapters.torch.loading import EXTRA, content_of
-from raremem.backend import ArrayBackend
+from raremem.adapters.torch.watched import WatchedModule
 from raremem.config import MemoryConfig
-from raremem.errors import DeviceError, RarememError, StateError
+from raremem.errors import RarememError, StateError
 from raremem.primitives import set_all
-from raremem.provenance import lineage_of, note, pass_on
+from raremem.provenance import lineage_of, note
 from raremem.registry import get_backend
-from raremem.search.live import LiveIndex
-from raremem.state import NO_SLOT, MemoryState, PortableState, UpdateReport
-from raremem.watch import Watch
+from raremem.state import MemoryState, PortableState
 
 Self = TypeVar("Self", bound="MemoryModule")
 
 
-class MemoryModule(nn.Module):
-    """What `Memory` and its kinds are as modules: five buffers, a config, and perhaps a projection and an index.
-
-    Attributes:
-        keys: [slots, key_dim] f32, a buffer. For this and the next four see `raremem.MemoryState`.
-        values: [slots] i32, a buffer.
-        last_used: [slots] i32, a buffer.
-        hits: [slots] i32, a buffer.
-        step: [] i32, a buffer.
-        config: size and behaviour.
-        backend: the functional interface that the module calls.
-        index: approximate search, or None.
-        projection: the learned linear map of `query_dim`, or None.
-    """
-
-    keys: Tensor
-    values: Tensor
-    last_used: Tensor
-    hits: Tensor
-    step: Tensor
-    config: MemoryConfig
-    backend: ArrayBackend
-    index: LiveIndex | None
-    projection: nn.Linear | None
-    _known: Known | None = None
-    _met: bool = False
-    """Whether the other ranks are known to hold the same."""
-    _is_part: bool = False
-    """Whether the keys are those of some slots, and other ranks have the others."""
-    _is_broadcast: bool = False
-    """Whether the last forward was in a DistributedDataParallel that broadcasts the buffers."""
-    _has_warned: bool = False
-    """Whether it was said that an update writes the rows of one rank alone."""
-
-    def _backend(self) -> ArrayBackend:
-        """The backend of this kind of module."""
-        raise NotImplementedError
-
-    @property
-    def state(self) -> MemoryState:
-        """The buffers, as the functional interface takes them. They are shared, not copied."""
-        return self._own
-
-    @property
-    def _own(self) -> MemoryState:
-        """The buffers."""
-        return MemoryState(self.keys, self.values, self.last_used, self.hits, self.step)
-
-    def _slots(self) -> slice:
-        """The slots whose keys are here."""
-        return slice(None)
-
-    def _places(self, slots: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Where the keys of those of these slots are that are here."""
-        return slots
-
-    def _parts(self, state: Any) -> MemoryState:
-        """A state of the backend as buffers."""
-        return MemoryState(*state)
-
-    def _in_turn(self, alone: bool, call: Callable[..., Any], *arguments: Any) -> Any:
-        return self.backend.in_turn(self._own, alone, call, *arguments)
-
-    # Watched.
-
-    def _note(self, report: UpdateReport | None = None, trusted: bool = True) -> None:
-        """Take the buffers as they are for known: all of them, or what our update has written.
-
-        Not trusted: known for what they are, and looked at when they are used.
-        """
-        if torch.compiler.is_compiling():
-            return
-        state = self._own
-        if not all_seen(state):
-            self._known = None
-            return
-        watch = self._known.watch if self._known is not None and report is not None else None
-        if state.keys.device.type == "cpu" and len(state.keys):
-            keys, step = in_numpy(state.keys), int(state.step)
-            if watch is None or report is None:
-                watch = Watch(keys, step)
-            else:
-                watch.follow(keys, step, self._places(in_numpy(report.slots)[in_numpy(report.written)]))
-        with torch.inference_mode(False):
-            content = tuple(tensor.detach() for tensor in state)
-        self._known = Known(tuple(state), content, writes(state) if trusted else None, watch)
-
-    def _look(self) -> None:
-        """See that the buffers are what our own calls have left, or at least a memory.
-
-        Raises:
-            StateError: something else has written to them, and they are no memory any longer.
-            DeviceError: some of them are on meta.
-            ConcurrencyError: another thread is updating them.
-        """
-        if torch.compiler.is_compiling() or modes.traced() or modes.transformed():
-            return
-        if self._known is None or not self._known.holds(self._own):
-            self._in_turn(False, self._look_again)
-        if dist.is_available() and dist.is_initialized():
-            self._is_broadcast = is_broadcast(self.keys)
-
-    def _look_again(self) -> None:
-        on_meta = [name for name, tensor in self._own._asdict().items() if tensor.is_meta]
-        if 0 < len(on_meta) < len(NAMES):
-            raise DeviceError(f"{', '.join(on_meta)} of the memory are on meta and the rest is not; expected all of it loaded.")
-        if (self._known is not None and self._known.holds(self._own)) or not all_seen(self._own) or captured(self.keys):
-            return
-        self._uncast()
-        wrong = fault(self._own, self._slots())
-        if wrong is not None:
-            raise StateError(
-                f"something other than this memory has written to its buffers, and {wrong}. Average weights without buffers "
-                "(AveragedModel(use_buffers=False)); fill what was never filled with load_state_dict or reset_parameters()."
-            )
-        self._met = False
-        self._note()
-
-    def _uncast(self) -> None:
-        """Have f32 keys and i32 numbers again. Of our own buffers the content is still there as it was."""
-        known = {} if self._known is None else dict(zip(map(id, self._known.tensors), self._known.content, strict=True))
-        for name, tensor, dtype in zip(NAMES, self._own, DTYPES, strict=True):
-            if not is_cast(tensor, dtype):
-                continue
-            with torch.inference_mode(False), torch.no_grad():
-                whole = known[id(tensor)].to(tensor.device) if id(tensor) in known else uncast(name, tensor)
-                if tensor.is_inference():
-                    self._buffers[name] = whole
-                else:
-                    tensor.data = whole
-
-    # Made, moved and emptied.
-
-    def _register(self, device: Any) -> None:
-        """Make the buffers, empty."""
-        for name, array in self._parts(self.backend.init(self.config))._asdict().items():
-            self.register_buffer(name, array if device is None else array.to(device))
-        self._note()
-
-    def reset_parameters(self) -> None:
-        """Empty the memory, and begin a learned projection anew. What makes a module on meta and then fills it calls this."""
-        if self.projection is not None:
-            self.projection.reset_parameters()
-        self._in_turn(True, self._empty)
-
-    @torch.no_grad()
-    def _empty(self) -> None:
-        set_all(self._own, (...,) * len(NAMES), (0.0, NO_SLOT, 0, 0, 0))
-        self._changed()
-
-    def _changed(self) -> None:
-        """All of the content is another."""
-        self._keep_normal()
-        self._met = False
-        self._note()
-        if self.index is not None:
-            self.index.drop()
-
-    def _apply(self: Self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Let `.to`, `.half()`, `.type()` and the like move the buffers, dtypes as they are; `to_empty` empties the memory."""
-        moved: Self = self._in_turn(True, self._moved, fn, recurse)
-        return moved
-
-    def _moved(self: Self, fn: Callable[[Tensor], Tensor], recurse: bool) -> Self:
-        before, kept = dict(self._buffers), keeps_content(fn, self.keys)
-        try:
-            super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-            for name, old in before.items():
-                new = self._buffers[name]
-                if old is not None and new is not None and new.dtype != old.dtype:
-                    unfilled = old.is_meta and not new.is_meta
-                    self._buffers[name] = torch.empty_like(old, device=new.device) if unfilled else old.to(new.device)
-                kept = kept and not (old is not None and new is not None and old.is_meta and not new.is_meta)
-        except BaseException:
-            self._buffers.update(before)
-            raise
-        if kept:
-            self._keep_normal()
-            self._note()
-            if self.keys is not before["keys"]:
-                pass_on(before["keys"], self.keys)
-        else:
-            if self.projection is not None:
-                self.projection.reset_parameters()
-            self._empty()
-        return self
-
-    def _keep_normal(self) -> None:
-        """Have normal tensors whatever made them: those made in `torch.inference_mode` could not be written to outside it."""
-        with torch.inference_mode(False):
-            for name, buffer in self._buffers.items():
-                if buffer is not None and buffer.is_inference():
-                    self._buffers[name] = buffer.clone()
+class MemoryModule(WatchedModule):
+    """What `Memory` and its kinds are as modules."""
 
     # Copied.
 
