@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,6 +37,7 @@ from .state import (
 )
 from .validation import (
     TARGET_DTYPES,
+    check_batch_size,
     check_column,
     check_kinds,
     check_named,
@@ -83,7 +83,7 @@ class ArrayBackend(Backend):
         self.work = work
         self._query: Callable[..., Lookup] = self._answer
         self._update: Callable[..., tuple[MemoryState, UpdateReport]] = self._search_and_write
-        self._forget: Callable[..., tuple[MemoryState, ForgetReport]] = partial(forget, self.primitives)
+        self._forget: Callable[..., tuple[MemoryState, ForgetReport]] = self._emptied
         if compiled:
             self._query, self._update = self.compile(self._query, self._update)
 
@@ -121,13 +121,14 @@ class ArrayBackend(Backend):
         *,
         strict: bool = False,
     ) -> Lookup:
-        queries, targets, mask = self._checked(config, state, queries, targets, mask, strict)
-        return self.in_turn(state, self.searcher.alone, self._answered, config, state, queries, targets, mask)
+        p, queries, targets, mask = self._checked(config, state, queries, targets, mask, strict)
+        keys = p.identity(state.keys)
+        memory = _memory(p, keys)
+        return guard.in_turn(memory, self.searcher.alone, self._answered, keys, config, state, queries, targets, mask)
 
-    def _answered(self, config: MemoryConfig, state: MemoryState, queries: Array, targets: Array | None, mask: Array) -> Lookup:
+    def _answered(self, keys: Any, config: MemoryConfig, state: MemoryState, *rows: Any) -> Lookup:
         """`query` of what was checked, when it is its turn."""
-        found = self._query(config, state, queries, targets, mask)
-        keys = self.primitives.identity(state.keys)
+        found = self._query(config, state, *rows)
         if keys is not None:
             pass_on(keys, found.slots)
         return found
@@ -143,18 +144,19 @@ class ArrayBackend(Backend):
         *,
         strict: bool = False,
     ) -> tuple[MemoryState, UpdateReport]:
-        queries, targets, mask = self._checked(config, state, queries, targets, mask, strict)
+        p, queries, targets, mask = self._checked(config, state, queries, targets, mask, strict)
         check_to_write(targets, lookup, queries.shape[0])
-        return self.in_turn(state, True, self._updated, config, state, queries, targets, mask, lookup)
+        keys = p.identity(state.keys)
+        memory = _memory(p, keys)
+        return guard.in_turn(memory, True, self._updated, keys, config, state, queries, targets, mask, lookup)
 
     def _updated(
-        self, config: MemoryConfig, state: MemoryState, queries: Array, targets: Array, mask: Array, lookup: Lookup | None
+        self, keys: Any, config: MemoryConfig, state: MemoryState, queries: Array, targets: Array, mask: Array, lookup: Any
     ) -> tuple[MemoryState, UpdateReport]:
         """`update` of what was checked, when it is its turn."""
-        if lookup is not None and not is_current(self.primitives, config, state, lookup):
+        if lookup is not None and not is_current(self.table_for(state.values, *lookup), config, state, lookup):
             again = self._query(config, state, queries, None, mask & lookup.accepted)
             lookup = again._replace(queries=lookup.queries, rejected=lookup.rejected)
-        keys = self.primitives.identity(state.keys)
         state, report = self._update(config, state, queries, targets, mask, lookup)
         lineage = None if keys is None else lineage_of(keys)
         if lineage is not None:
@@ -176,7 +178,7 @@ class ArrayBackend(Backend):
 
     def _forgotten(self, config: MemoryConfig, state: MemoryState, *named: Array | None) -> tuple[MemoryState, ForgetReport]:
         """`forget` of what was checked, when it is its turn. An index is dropped first: it has keys of its own."""
-        p = self.primitives
+        p = self.table_for(state.values, *named)
         if self.index is not None:
             self.index.drop()
         keys, taken = p.identity(state.keys), self.searcher.take(p, state)
@@ -187,25 +189,50 @@ class ArrayBackend(Backend):
         pass_on_changed(keys, p.identity(state.keys))
         return state, report
 
+    def _emptied(self, config: MemoryConfig, state: MemoryState, *named: Array | None) -> tuple[MemoryState, ForgetReport]:
+        """`rules.forget.forget`: what is compiled."""
+        return forget(self.table_for(state.values, *named), config, state, *named)
+
+    def table_for(self, *arrays: Any) -> Primitives:
+        """The table for a call with these arrays; a framework that has several asks here, and once, which of them it is."""
+        return self.primitives
+
     def _answer(self, config: MemoryConfig, state: MemoryState, queries: Array, targets: Array | None, mask: Array) -> Lookup:
         """`rules.query.query`: what is compiled."""
-        return query(self.primitives, config, state, queries, targets, mask, self.searcher)
+        p = self.table_for(state.values, queries, targets, mask)
+        return query(p, config, state, queries, targets, mask, self.searcher)
 
     def _search_and_write(
         self, config: MemoryConfig, state: MemoryState, queries: Array, targets: Array, mask: Array, lookup: Lookup | None
     ) -> tuple[MemoryState, UpdateReport]:
         """`rules.write.update`, of a lookup that is made if none is given: what is compiled."""
         found = self._answer(config, state, queries, None, mask) if lookup is None else lookup
-        taken = self.searcher.take(self.primitives, state)
-        state, report = self._write(config, state, found, targets, mask)
+        p = self.table_for(state.values, *found, targets, mask)
+        taken = self.searcher.take(p, state)
+        state, report = self._write(p, config, state, found, targets, mask)
         if taken is not None:
-            self.searcher.written(self.primitives, state, report.slots[report.written], taken)
+            self.searcher.written(p, state, report.slots[report.written], taken)
         return state, report
 
     def _write(
-        self, config: MemoryConfig, state: MemoryState, found: Lookup, targets: Array, mask: Array
+        self, p: Primitives, config: MemoryConfig, state: MemoryState, found: Lookup, targets: Array, mask: Array
     ) -> tuple[MemoryState, UpdateReport]:
-        return update(self.primitives, config, state, found, targets, mask, self.work)
+        return update(p, config, state, found, targets, mask, self.work)
+
+    def store(
+        self, config: MemoryConfig, state: MemoryState, queries: Array, targets: Array, *, batch_size: int | None = None
+    ) -> tuple[MemoryState, UpdateReport]:
+        _, queries, targets, _ = self._checked(config, state, queries, targets, None, False)
+        check_to_write(targets, None, queries.shape[0])
+        size = check_batch_size(batch_size, queries.shape[0])
+        reports: list[UpdateReport] = []
+        for start in range(0, queries.shape[0], size):
+            rows = slice(start, start + size)
+            state, report = self.update(config, state, queries[rows], targets[rows])
+            reports.append(report)
+        joined = self.primitives.xp.concatenate
+        columns = [list(column) for column in zip(*reports, strict=True)]
+        return state, UpdateReport(*map(joined, columns[:3]), *map(sum, columns[3:]))
 
     def counts(self, state: MemoryState) -> dict[int, int]:
         return count_values(self.in_turn(state, False, lambda: self.primitives.to_numpy(state.values)))
@@ -232,8 +259,7 @@ class ArrayBackend(Backend):
 
     def in_turn(self, state: MemoryState, alone: bool, call: Callable[..., Any], *arguments: Any) -> Any:
         """`call(*arguments)` when no other thread's call on this memory is in its way. See `raremem.guard`."""
-        keys = self.primitives.identity(state.keys) if self.primitives.in_place else None
-        return guard.in_turn(None if keys is None else id(keys), alone, call, *arguments)
+        return guard.in_turn(_memory(self.primitives, self.primitives.identity(state.keys)), alone, call, *arguments)
 
     def own(self, array: NDArray[Any], state: MemoryState, dtype: str | None = None) -> Array:
         own = self.primitives.asarray(array, state.keys)
@@ -261,10 +287,11 @@ class ArrayBackend(Backend):
 
     def _checked(
         self, config: MemoryConfig, state: MemoryState, queries: Array, targets: Any, mask: Any, strict: bool, least: int = 1
-    ) -> tuple[Array, Array | None, Array]:
-        """The inputs as this framework's arrays on the state's device, after every check that can be made here."""
-        p = self.primitives
+    ) -> tuple[Primitives, Array, Array | None, Array]:
+        """The table for the call, and its inputs as this framework's arrays on the state's device, after every check that can
+        be made here."""
         check_kinds(config, state, MemoryState)
+        p = self.table_for(state.values, queries, targets, mask)
         check_state(config, (len(state.values), state.keys.shape[1]))
         batch = check_queries(config, queries, least)
         queries = p.asarray(queries, state.keys)
@@ -285,4 +312,9 @@ class ArrayBackend(Backend):
         if strict:
             rejected = mask & ~sound_rows(p, queries)
             check_no_rejects(p.peek(rejected, wait=True))
-        return queries, targets, mask
+        return p, queries, targets, mask
+
+
+def _memory(p: Primitives, keys: Any) -> int | None:
+    """What stands for a memory in `raremem.guard`, by what stands for its keys; None where no turns need be taken."""
+    return id(keys) if p.in_place and keys is not None else None

@@ -90,7 +90,7 @@ def load(path: str | os.PathLike[str], backend: str | Backend = "numpy", slots: 
     except StateError as error:
         raise _refusal(path, error) from error
     other = dataclasses.replace(config, slots=slots)
-    return other, chosen.from_numpy(other, resized(config, portable, slots))
+    return other, chosen.from_numpy(other, resized(config, portable, slots)[0])
 
 
 def _read(path: Path) -> tuple[MemoryConfig, dict[str, Any]]:

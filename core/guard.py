@@ -85,7 +85,7 @@ def in_turn(memory: Hashable | None, alone: bool, call: Callable[..., Result], *
     me, turn = object(), _Turn(memory, alone, threading.get_ident())
     try:
         with _lock:
-            if _is_blocked(turn):
+            if (_turns or _waiting) and _is_blocked(turn):
                 _wait(me, turn)
             _turns[me] = turn
         return call(*arguments)

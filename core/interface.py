@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .config import MemoryConfig
-from .state import Array, ForgetReport, Lookup, PortableState, UpdateReport, count_values
+from .state import Array, ForgetReport, Lookup, PortableState, UpdateReport, check_portable, count_values, resized
 
 
 class Backend(ABC):
@@ -130,6 +131,52 @@ class Backend(ABC):
     def clear(self, config: MemoryConfig, state: Any) -> tuple[Any, ForgetReport]:
         """Forget all. The step stays; `init` makes a memory that has seen nothing."""
         return self.forget(config, state, slots=np.ones(config.slots, np.bool_))
+
+    def resize(self, config: MemoryConfig, state: Any, slots: int) -> tuple[MemoryConfig, Any, NDArray[np.int32]]:
+        """A memory of the same content in another number of slots.
+
+        Args:
+            config: the memory's config.
+            state: the memory. It is only read.
+            slots: how many. With more, the new ones are empty, after the others. With fewer, what would be evicted first is
+                left out (rule 5, without noise), and what is kept moves together in the order of its slots.
+
+        Returns:
+            Its config; its state; and [slots] i32, in NumPy, the slot that each slot was before, or -1 if it is new: by this
+            whatever you keep for each slot moves too.
+
+        Raises:
+            ConfigError: `slots` is no number of slots.
+            StateError: the state does not fit the config, or breaks an invariant.
+        """
+        other = replace(config, slots=slots)
+        portable, kept = resized(config, check_portable(config, self.to_numpy(state)), other.slots)
+        return other, self.from_numpy(other, portable), kept
+
+    @abstractmethod
+    def store(
+        self, config: MemoryConfig, state: Any, queries: Array, targets: Array, *, batch_size: int | None = None
+    ) -> tuple[Any, UpdateReport]:
+        """Write a labelled set: in one update, or streamed in the order given.
+
+        In one update all rows are read in the memory as it was before: of an empty memory none hits, and each takes a slot of
+        its own as long as there are any. Streamed, a row is read in the memory that the batches before it have left: with
+        `write="merge"` most rows of a class that is known then merge into its slots, so that far fewer are filled.
+
+        Args:
+            config: the memory's config.
+            state: the memory. It is consumed.
+            queries: [N, key_dim], as for `query`.
+            targets: [N], as for `query`.
+            batch_size: rows in an update; by default all.
+
+        Returns:
+            The state, and one report of all rows; a row's slot may have been taken by a later batch.
+
+        Raises:
+            ShapeError: `batch_size` is no whole number, or less than 1.
+            RarememError: whatever `update` raises; all rows are checked before the first is written.
+        """
 
     def counts(self, state: Any) -> dict[int, int]:
         """How many slots each value has, by value, ascending; their sum is the number of filled slots."""

@@ -15,7 +15,7 @@ What is asked of arrays, beside what the table and `xp` do with them:
 - bool: `& | ~`
 - indexing: by int, slice, None and `...`; `x[rows]` with i32 of any shape chooses rows, of which -1 is the last, and so does
   `x[:, rows]`
-- where arrays are `eager`, also: by bool or i64, `x[rows] = y`, `x.argmax(1)`, `<` and the like with infinite numbers
+- where the table is `eager`, also: by bool or i64, `x[rows] = y`, `x.argmax(1)`, `<` and the like with infinite numbers
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ class Primitives(ABC):
 
     in_place: bool = True
     """Whether an update writes to the arrays of the state that it is given; else arrays never change."""
+    eager: bool = False
+    """Whether shapes may depend on the content of arrays: it is there to be seen, at no cost, and nothing is compiled."""
 
     @property
     @abstractmethod
@@ -58,7 +60,7 @@ class Primitives(ABC):
     def xp(self) -> Any:
         """A namespace that follows NumPy, for arrays and Python numbers: where, sum, amax, any, cumsum, argmax, abs, sqrt, exp,
         log, concatenate, broadcast_to, full_like, zeros_like, bitwise_xor, bitwise_and, bitwise_right_shift (of i32; it repeats
-        the sign). If arrays may be `eager`, also amin, maximum, searchsorted, empty_like. An attribute will do."""
+        the sign). Where the table is `eager`, also amin, maximum, searchsorted, empty_like. An attribute will do."""
 
     # Arrays and the host.
 
@@ -85,10 +87,6 @@ class Primitives(ABC):
     def identity(self, array: Array) -> Any | None:
         """The object that stands for this array while it lives; None while it is traced."""
         return array
-
-    def eager(self, array: Array) -> bool:
-        """Whether shapes may depend on the content of `array`: it is there to be seen, at no cost, and nothing is compiled."""
-        return False
 
     # Arithmetic.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -50,15 +51,10 @@ def pass_on(array: Any, other: Any) -> None:
 def _remember(array: Any, lineage: Lineage, updates: int) -> None:
     key = id(array)
     try:
-        reference = weakref.ref(array, lambda gone: _forget(key, gone))
+        reference = weakref.ref(array, partial(_lineages.pop, key))  # called before another array can have this id
     except TypeError:  # some frameworks' arrays allow no weak reference
         return
     _lineages[key] = reference, lineage, updates
-
-
-def _forget(key: int, gone: weakref.ref[Any]) -> None:
-    if key in _lineages and _lineages[key][0] is gone:
-        del _lineages[key]
 
 
 def pass_on_changed(array: Any, other: Any) -> None:
@@ -124,7 +120,7 @@ def _holds(p: Primitives, state: MemoryState, lookup: Lookup, accepted: NDArray[
         return False
     if similarities is None or queries is None or keys is None:
         return True
-    off = np.abs(np.einsum("bd,bd->b", keys[nearest], queries[rows]) - similarities[rows, 0])
+    off = np.abs((keys[nearest] * queries[rows]).sum(1) - similarities[rows, 0])
     return bool((off <= 4 * (keys.shape[1] + 4) * F32).all())
 
 

@@ -155,16 +155,16 @@ def get_index(name: str, *, background: bool = True, seed: int = 0, plan: LivePl
 
 def _with_index(backend: Backend, index: LiveIndex) -> Backend:
     """A backend like this one that searches with an index."""
-    if isinstance(backend, ArrayBackend) and not backend.compiled and _is_eager(backend):
+    if (
+        isinstance(backend, ArrayBackend)
+        and not backend.compiled
+        and backend.table_for(backend.init(MemoryConfig(1, 1)).values).eager
+    ):
         return backend.indexed(index)
     raise UnknownBackendError(
         f"backend {backend.name!r}{' (compiled)' if backend.compiled else ''} takes no index; expected 'numpy' or 'torch', "
         "not compiled. Leave out index= (search is then exact), or look up in NumPy: get_backend('numpy', index=...)."
     )
-
-
-def _is_eager(backend: ArrayBackend) -> bool:
-    return backend.primitives.eager(backend.init(MemoryConfig(1, 1)).keys)
 
 
 def _name_for_array(array: Any) -> str:

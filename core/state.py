@@ -261,16 +261,23 @@ def _step(step: Any) -> int:
     return number
 
 
-def resized(config: MemoryConfig, portable: PortableState, slots: int) -> PortableState:
-    """A checked portable state in so many slots: with empty ones after the others, or without those to be evicted first."""
-    arrays = {name: array for name, array in portable.items() if name != "step"}
-    if slots > config.slots:
-        more = empty_portable(replace(config, slots=slots - config.slots))
-        return {**portable, **{name: np.concatenate([array, more[name]]) for name, array in arrays.items()}}
+def kept_slots(config: MemoryConfig, portable: PortableState, slots: int) -> NDArray[np.int32]:
+    """Which slot [slots] of a checked portable state each slot of a memory of so many holds; -1 for one that is new. Without
+    those to be evicted first, if there are fewer; with empty ones after the others, if there are more."""
+    if slots >= config.slots:
+        return np.append(np.arange(config.slots), np.full(slots - config.slots, NO_SLOT)).astype(np.int32)
     hits = portable["hits"] if config.evict == "least_hit" else np.zeros_like(portable["hits"])
     first_to_go = np.lexsort((-portable["ages"], hits, portable["filled"]))
-    kept = np.sort(first_to_go[config.slots - slots :])
-    return {**portable, **{name: array[kept] for name, array in arrays.items()}}
+    return np.sort(first_to_go[config.slots - slots :]).astype(np.int32)
+
+
+def resized(config: MemoryConfig, portable: PortableState, slots: int) -> tuple[PortableState, NDArray[np.int32]]:
+    """A checked portable state in so many slots, and what these held before: see `kept_slots`."""
+    kept, whole = kept_slots(config, portable, slots), empty_portable(replace(config, slots=slots))
+    there = kept != NO_SLOT
+    for name in whole.keys() - {"step"}:
+        whole[name][there] = portable[name][kept[there]]
+    return {**whole, "step": portable["step"]}, kept
 
 
 def count_values(values: NDArray[np.int32]) -> dict[int, int]:

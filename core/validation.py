@@ -27,8 +27,11 @@ def dtype_name(array: Array) -> str:
     dtype = array.dtype
     name = getattr(dtype, "name", None)
     name = name if isinstance(name, str) else str(dtype)
-    words = "".join([letter if letter.isalnum() or letter == "_" else " " for letter in name]).split()
-    return words[-1].rstrip("_").lower() if words else str(dtype)
+    last = name.rpartition(".")[2]
+    if not last.isidentifier():
+        words = "".join([letter if letter.isalnum() or letter == "_" else " " for letter in name]).split()
+        last = words[-1] if words else str(dtype)
+    return last.rstrip("_").lower()
 
 
 def check_is_array(name: str, array: Any) -> None:
@@ -72,6 +75,15 @@ def check_queries(config: MemoryConfig, queries: Array, least: int = 1) -> int:
     return shape[0]
 
 
+def check_batch_size(size: Any, rows: int) -> int:
+    """How many rows are written at a time: so many, or all."""
+    if size is None:
+        return rows
+    if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
+        raise ShapeError(f"batch_size={shown(size)}: expected a whole number, 1 or more; or None, for one batch.")
+    return int(size)
+
+
 def check_column(name: str, column: Array, batch: int, dtypes: tuple[str, ...]) -> None:
     """Check that `column`, called `name` in messages, is [batch] of one of these dtypes."""
     check_is_array(name, column)
@@ -83,6 +95,8 @@ def check_column(name: str, column: Array, batch: int, dtypes: tuple[str, ...]) 
 
 def check_targets(targets: NDArray[Any], mask: NDArray[np.bool_] | None) -> None:
     """Check that the targets of the rows that count are in [0, 2**31 - 1]."""
+    if not targets.size or (targets.min() >= 0 and targets.max() <= MAX_INT32):
+        return
     bad = (targets < 0) | (targets.astype(np.int64) > MAX_INT32)
     if mask is not None:
         bad &= mask

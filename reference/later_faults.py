@@ -39,6 +39,14 @@ LATER: tuple[tuple[str | bool, ...], ...] = (
     ("a copy of a lookup is of another memory once its slot is forgotten", "raremem.provenance",
      "if known or _found_what_is_empty(p, state, lookup, accepted):", "if known:"),
     ("an index outlives what it holds", "raremem.backend", "            self.index.drop()\n", "            pass\n", "numpy, index"),
+    # Of sets and sizes.
+    ("a set is written in one update whatever is asked", "raremem.backend", "            rows = slice(start, start + size)\n",
+     "            rows = slice(None)\n"),
+    ("the last batch of a set is left out", "raremem.backend", "for start in range(0, queries.shape[0], size):", "for start in range(0, max(1, queries.shape[0] - size), size):"),
+    ("of a set the last batch alone is counted", "raremem.backend", "*map(sum, columns[3:])", "*(column[-1] for column in columns[3:])"),
+    ("a size of no rows is taken", "raremem.validation", "not isinstance(size, (int, np.integer)) or size < 1", "not isinstance(size, (int, np.integer)) or size < 0"),
+    ("slots that are kept are told by their new place", "raremem.state", "return {**whole, \"step\": portable[\"step\"]}, kept",
+     "return {**whole, \"step\": portable[\"step\"]}, np.arange(slots, dtype=np.int32)"),
     # Of scores (15).
     ("values of many classes count for the first", _SCORES, "xp.where(counts, weights, 0.0)", "weights"),
     ("values beyond the classes count for those of other rows", _SCORES, "& (values < classes)", ""),

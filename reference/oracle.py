@@ -37,6 +37,7 @@ from raremem.reference.rules import (
 from raremem.state import NO_SLOT, ForgetReport, Lookup, PortableState, UpdateReport, check_portable, empty_portable, wrap_int32
 from raremem.validation import (
     TARGET_DTYPES,
+    check_batch_size,
     check_column,
     check_kinds,
     check_named,
@@ -153,6 +154,19 @@ class Oracle(Backend):
             evicted=np.int32(sum(state.slots[number] is not None for _, number in takers)),
         )
         return _after(state, written), report
+
+    def store(
+        self, config: MemoryConfig, state: OracleState, queries: Any, targets: Any, *, batch_size: int | None = None
+    ) -> tuple[OracleState, UpdateReport]:
+        _checked(config, state, queries, targets, None)
+        check_to_write(targets, None, len(queries))
+        size = check_batch_size(batch_size, len(queries))
+        reports: list[UpdateReport] = []
+        for start in range(0, len(queries), size):
+            state, report = self.update(config, state, queries[start : start + size], targets[start : start + size])
+            reports.append(report)
+        columns = list(zip(*reports, strict=True))
+        return state, UpdateReport(*map(np.concatenate, columns[:3]), *(np.int32(sum(column)) for column in columns[3:]))
 
     def forget(
         self,

@@ -82,7 +82,9 @@ def test_docstrings(name):
     assert results.failed == 0
 
 
-@pytest.mark.parametrize("kind", [raremem.MemoryConfig, raremem.Lookup, raremem.UpdateReport, raremem.MemoryState])
+@pytest.mark.parametrize(
+    "kind", [raremem.MemoryConfig, raremem.Lookup, raremem.UpdateReport, raremem.ForgetReport, raremem.MemoryState]
+)
 def test_every_field_is_on_its_page(kind):
     """In the order of the fields, with their defaults."""
     section = (ROOT / "docs" / "fields.md").read_text().partition(f"## `{kind.__name__}`")[2].partition("\n## ")[0]

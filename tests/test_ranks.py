@@ -141,7 +141,16 @@ def with_the_keys_of_rank_0(memory, rank):
     memory(*rows(rank, 9))
 
 
-OTHER = {"seed": 1, "age_noise": 3, "slots": 25, "evict": "least_hit", "key_dim": 9, "neighbors": 5, "margin": 0.2}
+OTHER = {
+    "seed": 1,
+    "age_noise": 3,
+    "slots": 25,
+    "evict": "least_hit",
+    "write": "keep",
+    "key_dim": 9,
+    "neighbors": 5,
+    "margin": 0.2,
+}
 BOTH = {
     **{f"another {name}": (name, other_config(name, value)) for name, value in OTHER.items()},
     "another step": ("step", alone),

@@ -8,7 +8,8 @@ import torch
 
 import raremem
 from raremem.adapters.numpy import NumpyBackend, NumpyPrimitives, NumpyShortlist
-from raremem.adapters.torch import TorchBackend, TorchPrimitives
+from raremem.adapters.torch import TorchBackend
+from raremem.adapters.torch.primitives import EagerPrimitives
 from raremem.adapters.torch.search import TorchSearch
 from raremem.adapters.torch.shortlist import TorchShortlist
 from raremem.reference.laws import LAWS, run
@@ -17,7 +18,7 @@ from raremem.rules.work import Work
 from raremem.search import shortlist
 from raremem.search.coarse import CoarseKeys
 from raremem.search.portable import PortableScan, ScanPlan
-from raremem.search.shortlist import ShortlistPlan
+from raremem.search.shortlist import Cut, ShortlistPlan
 from raremem.state import NO_SLOT, MemoryState
 
 EAGER = ("numpy", "torch")
@@ -54,7 +55,7 @@ def answers(backend, keys, values, queries, targets, k):
     arrays = (keys, values, 0 * values, 0 * values, np.array(1, np.int32), queries, targets)
     if backend.name == "torch":
         arrays = tuple(map(torch.from_numpy, arrays[:4])) + tuple(map(torch.tensor, arrays[4:]))
-    found, right = backend.searcher.find(backend.primitives, MemoryState(*arrays[:5]), *arrays[5:], k)
+    found, right = backend.searcher.find(backend.table_for(), MemoryState(*arrays[:5]), *arrays[5:], k)
     return np.asarray(found), np.asarray(right)[:, 0]
 
 
@@ -108,7 +109,7 @@ def worst_rounded(generator, count, dim):
 @pytest.mark.parametrize("width", [4, 32])
 @pytest.mark.parametrize("rows_of", [spread, worst_rounded])
 def test_no_slot_is_above_the_bound_of_its_block(rows_of, width):
-    p, generator = TorchPrimitives(), np.random.default_rng(0)
+    p, generator = EagerPrimitives(), np.random.default_rng(0)
     keys, queries = (torch.from_numpy(rows_of(generator, count, 24)) for count in (4096, 50))
     state = MemoryState(keys, *(torch.zeros(4096, dtype=torch.int32) for _ in range(3)), torch.tensor(1))
     coarse = AlwaysCoarse().scan(p, state, queries, width)
@@ -138,7 +139,7 @@ def test_the_largest_of_many_columns(name, count, k):
     scores[:, -1] = count
     given = torch.from_numpy(scores) if name == "torch" else scores
     search = TorchShortlist() if name == "torch" else NumpyShortlist()
-    columns = np.asarray(search.largest_of_columns(raremem.get_backend(name).primitives, given.T, k))
+    columns = np.asarray(search.largest_of_columns(raremem.get_backend(name).table_for(), given.T, k))
     assert all(len(set(row)) == k for row in columns)
     found = np.sort(np.take_along_axis(scores, columns, axis=1), axis=1)
     np.testing.assert_array_equal(found, np.sort(scores, axis=1)[:, -k:])
@@ -147,7 +148,7 @@ def test_the_largest_of_many_columns(name, count, k):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_maxima_of_blocks_are_never_below(dtype):
     """Of bf16 they are 0 where all of a block is below."""
-    p = TorchPrimitives()
+    p = EagerPrimitives()
     scores = p.cast(torch.randn(64, 33, generator=torch.Generator().manual_seed(0)) - 1, dtype)
     scores[:3] = -0.0
     for width in (1, 2, 8, 64):
@@ -160,22 +161,21 @@ def test_maxima_of_blocks_are_never_below(dtype):
 class Short(ShortlistPlan):
     """Blocks of two slots, few of them scored at first."""
 
-    def blocks(self, k):
-        return k // 2 + 1
-
-    def cut(self, slots, *sizes):
-        return min(2, slots), 7
+    def cut(self, slots, k, *sizes):
+        return Cut(min(2, slots), k // 2 + 1, 7) if slots > 1 else Cut(1, k + 1, 7)
 
 
 def short_of(name):
     """All in bf16 at first on torch; similarities taken from those with all keys; slots to evict chosen block by block, and
     hits merged three rows at a time."""
-    plan, work = Short(share=0.01), Work(rows=3, slots=5, block=1)
-    table = NumpyPrimitives() if name == "numpy" else TorchPrimitives()
+    plan, work = Short(share=0.01, scores=0), Work(rows=3, slots=5, block=1)
+    table = NumpyPrimitives() if name == "numpy" else EagerPrimitives()
     table.gathered = 0
     if name == "numpy":
         return NumpyBackend(table, NumpyShortlist(plan), work=work)
-    return TorchBackend(table, TorchSearch(AlwaysCoarse(plan)), work=work)
+    backend = TorchBackend(searcher=TorchSearch(AlwaysCoarse(plan)), work=work)
+    backend.eager = table
+    return backend
 
 
 @pytest.mark.parametrize("name", EAGER)

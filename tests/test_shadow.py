@@ -78,9 +78,9 @@ def test_keys_are_kept_from_the_second_search_on(memory):
 def test_few_rows_are_compared_with_what_is_kept(memory, monkeypatch):
     searching(memory, scores=0)
     seen = []
-    inner = memory.backend.primitives.inner
+    inner = memory.backend.eager.inner
     monkeypatch.setattr(
-        memory.backend.primitives, "inner", lambda left, right: seen.append(left.dtype) or inner(left, right), raising=False
+        memory.backend.eager, "inner", lambda left, right: seen.append(left.dtype) or inner(left, right), raising=False
     )
     for dtype in (torch.float32, torch.bfloat16):
         memory(rows(1)[:2])
@@ -92,7 +92,7 @@ def test_batches_of_many_sizes_are_compared_as_batches_of_few(memory, monkeypatc
     """For each new size of a product in bf16 oneDNN makes a program first."""
     searching(memory, scores=2**18)
     sizes = set()
-    inner = memory.backend.primitives.inner
+    inner = memory.backend.eager.inner
 
     def noted(left, right):
         sizes.add((left.dtype, len(left), len(right)))
@@ -101,7 +101,7 @@ def test_batches_of_many_sizes_are_compared_as_batches_of_few(memory, monkeypatc
     memory.keys.copy_(torch.nn.functional.normalize(torch.randn(memory.keys.shape, generator=torch.Generator().manual_seed(0))))
     queries = torch.nn.functional.normalize(torch.randn(128, 16, generator=torch.Generator().manual_seed(1)))
     expected = (queries @ memory.keys.T).argmax(1).tolist()
-    monkeypatch.setattr(memory.backend.primitives, "inner", noted, raising=False)
+    monkeypatch.setattr(memory.backend.eager, "inner", noted, raising=False)
     for batch in range(65, 129, 7):
         assert memory(queries[:batch]).slots[:, 0].tolist() == expected[:batch]
     assert len([size for size in sizes if size[0] == torch.bfloat16]) == 2, sizes  # all chunks but the last, and the last
@@ -233,7 +233,7 @@ def test_an_update_that_fails_leaves_nothing_behind_the_keys(memory, monkeypatch
         state.keys[7] = np.eye(16)[1]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(functional, "update", fail)
+    monkeypatch.setattr(functional, "_update_quietly", fail)
     with pytest.raises(KeyboardInterrupt):
         memory.update(out)
     assert first_slot(memory, 1) == 7
@@ -251,7 +251,7 @@ def test_a_memory_that_is_not_full(memory):
 
 def test_a_view_that_is_not_the_first_slots_is_converted_each_time(memory):
     part = memory.state._replace(keys=memory.keys[::2], **{n: getattr(memory, n)[::2] for n in ("values", "last_used", "hits")})
-    p = memory.backend.primitives
+    p = memory.backend.eager
     for _ in range(3):
         slots, _ = SHORTLIST.find(p, part, rows(1), None, 1)
         assert (slots == DECOY // 2).all()

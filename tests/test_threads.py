@@ -22,7 +22,7 @@ def backend(request):
 def held(backend, monkeypatch):
     """`with held(call, ...)`: meanwhile that call, in a thread of its own, is under way, held at its first `take_along`."""
     begun, go_on = threading.Event(), threading.Event()
-    take_along = backend.primitives.take_along
+    take_along = backend.table_for().take_along
 
     def waits(*arguments):
         if threading.current_thread().name.startswith("held"):
@@ -39,7 +39,7 @@ def held(backend, monkeypatch):
             go_on.set()
             answer.result()
 
-    monkeypatch.setattr(backend.primitives, "take_along", waits, raising=False)
+    monkeypatch.setattr(backend.table_for(), "take_along", waits, raising=False)
     return under_way
 
 
@@ -72,7 +72,7 @@ def test_a_call_beside_an_update_is_an_error(backend, held, first, second):
 
 def test_after_an_error_a_memory_is_free_again(backend, monkeypatch):
     state = backend.init(CONFIG)
-    monkeypatch.setattr(backend.primitives, "top_k", lambda *arguments: 1 / 0, raising=False)
+    monkeypatch.setattr(backend.table_for(), "take_along", lambda *arguments: 1 / 0, raising=False)
     for call in (query, update):
         with pytest.raises(ZeroDivisionError):
             call(backend, state)

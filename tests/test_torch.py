@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 import raremem
 from raremem.adapters.numpy import NumpyPrimitives
-from raremem.adapters.torch import LARGE, Memory, TorchPrimitives, search_operator
+from raremem.adapters.torch import LARGE, Memory, TorchBackend, search_operator
 from raremem.adapters.torch.shortlist import SHORTLIST
 from raremem.reference.comparison import same_state
 from raremem.reference.laws import LAWS, run
@@ -272,10 +272,11 @@ def test_errors_say_what_to_do():
 
 
 @pytest.mark.parametrize("law", [law for law in LAWS.values() if law.needs is None], ids=lambda law: law.name)
-def test_every_law_holds_where_content_is_not_seen(law, monkeypatch):
+def test_every_law_holds_where_content_is_not_seen(law):
     """As on a GPU: all in PyTorch, and in shapes that no content decides."""
-    monkeypatch.setattr(TorchPrimitives, "eager", lambda self, array: False)
-    run(law, raremem.get_backend("torch", compiled=False), 10)
+    backend = TorchBackend()
+    backend.eager = None
+    run(law, backend, 10)
 
 
 def test_where_content_is_not_seen_updates_are_pytorch_s(monkeypatch):
@@ -283,7 +284,7 @@ def test_where_content_is_not_seen_updates_are_pytorch_s(monkeypatch):
     monkeypatch.setattr(NumpyPrimitives, "put_rows", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         written()
-    monkeypatch.setattr(TorchPrimitives, "eager", lambda self, array: False)
+    monkeypatch.setattr(BACKEND, "eager", None, raising=False)
     written()
 
 
@@ -311,7 +312,7 @@ def test_a_product_with_one_row_is_that_with_many():
     """Whole numbers: every sum is exact."""
     left, right = (torch.randint(-8, 9, (rows, 128)).float() for rows in (50, 3))
     for row in range(3):
-        found = BACKEND.primitives.inner(left, right[row : row + 1])
+        found = BACKEND.eager.inner(left, right[row : row + 1])
         assert torch.equal(found, (left @ right.T)[:, row : row + 1])
 
 

@@ -1,8 +1,8 @@
 """The JAX backend: pure functions over a pytree.
 
-`init`, `query`, `update`, `forget`, `clear`, `copy`, `counts`, `to_numpy` and `from_numpy` of this module are pure: put the
-first six inside your own `jax.jit`, `grad`, `vmap`, `lax.scan` or `shard_map`, with the config static and the state donated.
-`get_backend("jax")` gives the same compiled, the state donated to `update` and `forget`.
+The functions of this module are pure: put `init`, `query`, `update`, `store`, `forget`, `clear` and `copy` inside your own
+`jax.jit`, `grad`, `vmap`, `lax.scan` or `shard_map`, with the config static and the state donated. `get_backend("jax")` gives
+the same compiled, the state donated to `update` and `forget`.
 
 >>> import jax
 >>> config = MemoryConfig(slots=100, key_dim=8)
@@ -37,6 +37,7 @@ __all__ = [
     "from_numpy",
     "init",
     "query",
+    "store",
     "to_numpy",
     "update",
 ]
@@ -46,6 +47,7 @@ query = backend.query
 update = backend.update
 copy = backend.copy
 forget = backend.forget
+store = backend.store
 clear = backend.clear
 counts = backend.counts
 to_numpy = backend.to_numpy

@@ -55,6 +55,16 @@ class Memory(nnx.Module):
         wholly(partial(self._set, jax.lax.stop_gradient(state)))
         return report
 
+    def store(self, queries: jax.Array, targets: jax.Array, *, batch_size: int | None = None) -> UpdateReport:
+        """Write a labelled set [N, key_dim], [N]: in one update, or in the order given, so many rows at a time.
+
+        See `Backend.store` for the difference.
+        """
+        queries = jax.lax.stop_gradient(queries)
+        state, report = functional.store(self.config, self.state, queries, targets, batch_size=batch_size)
+        wholly(partial(self._set, jax.lax.stop_gradient(state)))
+        return report
+
     def forget(
         self,
         *,

@@ -87,6 +87,11 @@ class JaxBackend(ArrayBackend):
     def forget(self, config: MemoryConfig, state: MemoryState, **named: Any) -> tuple[MemoryState, ForgetReport]:
         return super().forget(config, usable_state(state), **named)
 
+    def store(
+        self, config: MemoryConfig, state: MemoryState, queries: Any, targets: Any, *, batch_size: int | None = None
+    ) -> tuple[MemoryState, UpdateReport]:
+        return super().store(config, usable_state(state), queries, targets, batch_size=batch_size)
+
     def counts(self, state: MemoryState) -> dict[int, int]:
         return super().counts(usable_state(state))
 

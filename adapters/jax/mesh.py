@@ -104,6 +104,11 @@ class MeshBackend(JaxBackend):
             state, report = super().update(config, state, *given, strict=strict)
         return state, report if elsewhere is None else jax.device_put(report, elsewhere)
 
+    def store(
+        self, config: MemoryConfig, state: MemoryState, queries: Any, targets: Any, *, batch_size: int | None = None
+    ) -> tuple[MemoryState, UpdateReport]:
+        return super().store(config, state, *self._put((queries, targets)), batch_size=batch_size)
+
     def forget(self, config: MemoryConfig, state: MemoryState, **named: Any) -> tuple[MemoryState, ForgetReport]:
         with self._around() as elsewhere:
             given = self._put(named) if elsewhere is not None or _nothing_around() else named

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,9 +45,9 @@ class Known:
 
     def holds(self, state: MemoryState) -> bool:
         """Whether the buffers are as they were, as far as is seen without waiting for a device."""
-        if any(tensor is not known for tensor, known in zip(state, self.tensors, strict=True)):
+        if not all(map(operator.is_, state, self.tensors)) or self.writes != writes(state):
             return False
-        if self.writes != writes(state) or any(map(is_cast, state, DTYPES)):
+        if any(map(operator.ne, map(operator.attrgetter("dtype"), state), DTYPES)):
             return False
         return self.watch is None or self.watch.holds(in_numpy(state.keys), int(state.step))
 
@@ -66,7 +67,7 @@ class Sent:
 
 def all_seen(state: MemoryState) -> bool:
     """Whether the content of all may be looked at."""
-    return not modes.transformed() and all(map(modes.seen, state))
+    return modes.plain(state) or (not modes.transformed() and all(map(modes.seen, state)))
 
 
 def is_cast(tensor: Tensor, dtype: torch.dtype) -> bool:
@@ -76,7 +77,10 @@ def is_cast(tensor: Tensor, dtype: torch.dtype) -> bool:
 
 def writes(state: MemoryState) -> tuple[int | None, ...]:
     """How often PyTorch has written to each."""
-    return tuple(map(modes.writes, state))
+    counts: list[int | None] = []
+    for tensor in state:
+        counts.append(None if tensor.is_inference() else tensor._version)
+    return tuple(counts)
 
 
 def captured(tensor: Tensor) -> bool:

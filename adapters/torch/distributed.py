@@ -133,9 +133,9 @@ def rows_to_write(memory: Memory, lookup: Lookup | None, target: Tensor | None, 
         raise DTypeError(f"the lookup is a {type(lookup).__name__}; expected what memory(query, target) gave, or None.")
     lookup, target = memory._to_write(lookup, target)
     config, state = memory.config, memory.state
-    queries, targets, there = memory.backend._checked(config, state, lookup.queries, target, mask, False, least=0)
+    p, queries, targets, there = memory.backend._checked(config, state, lookup.queries, target, mask, False, least=0)
     check_to_write(targets, lookup, len(queries))
-    current = not len(queries) or is_current(memory.backend.primitives, config, state, lookup)
+    current = not len(queries) or is_current(p, config, state, lookup)
     assert targets is not None, "checked"
     numbers = [
         lookup.slots[:, :1],

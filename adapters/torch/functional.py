@@ -12,7 +12,7 @@ from torch import Tensor
 
 from raremem.adapters.numpy import NumpyShortlist
 from raremem.adapters.torch import modes
-from raremem.adapters.torch.primitives import NumpyBesideTorch, TorchPrimitives
+from raremem.adapters.torch.primitives import EAGER, NumpyBesideTorch, TorchPrimitives
 from raremem.adapters.torch.search import TorchSearch
 from raremem.backend import ArrayBackend
 from raremem.config import MemoryConfig
@@ -23,6 +23,8 @@ from raremem.rules.write import update
 from raremem.search.live import IndexedSearch, LiveIndex
 from raremem.state import ForgetReport, Lookup, MemoryState, UpdateReport, means_of_rows, quietly, sums_by_value
 
+_update_quietly = quietly(update)
+
 
 class TorchBackend(ArrayBackend):
     """`ArrayBackend` whose writes leave no trace in the autograd graph, and are NumPy's, in the same memory, on the CPU: its
@@ -30,8 +32,10 @@ class TorchBackend(ArrayBackend):
 
     table = TorchPrimitives
     search = TorchSearch
+    eager: Primitives | None = EAGER
+    """The table for tensors whose content is seen; None: that for any serves for these too."""
     host: Primitives = NumpyBesideTorch()
-    """The table for views of tensors in NumPy."""
+    """The table for views of them in NumPy."""
 
     @property
     def capabilities(self) -> frozenset[str]:  # type: ignore[override]
@@ -76,6 +80,9 @@ class TorchBackend(ArrayBackend):
         search = IndexedSearch(index, self.searcher, (self.host, NumpyShortlist()), modes.writes)
         return type(self)(self.primitives, search, work=self.work)
 
+    def table_for(self, *arrays: Any) -> Primitives:
+        return self.eager if self.eager is not None and modes.plain(arrays) else self.primitives
+
     def update(
         self, config: MemoryConfig, state: MemoryState, *arguments: Any, **options: Any
     ) -> tuple[MemoryState, UpdateReport]:
@@ -87,13 +94,13 @@ class TorchBackend(ArrayBackend):
         return modes.without_gradients(super().forget, config, state, **named)
 
     def _write(
-        self, config: MemoryConfig, state: MemoryState, found: Lookup, targets: Tensor, mask: Tensor
+        self, p: Primitives, config: MemoryConfig, state: MemoryState, found: Lookup, targets: Tensor, mask: Tensor
     ) -> tuple[MemoryState, UpdateReport]:
-        if not self.primitives.eager(state.values):  # compiled, or on a GPU
+        if not p.eager:  # compiled, or on a GPU
             work = AT_ONCE if torch.compiler.is_compiling() else self.work
-            return update(self.primitives, config, state, found, targets, mask, work)
+            return update(p, config, state, found, targets, mask, work)
         views, seen = MemoryState(*map(_view, state)), Lookup(*map(_view, found))
-        _, report = quietly(update)(self.host, config, views, seen, _view(targets), _view(mask), self.work)
+        _, report = _update_quietly(self.host, config, views, seen, _view(targets), _view(mask), self.work)
         keys = self._keys_here(state)
         if not keys.is_inference():
             torch.autograd.graph.increment_version(keys)
@@ -136,7 +143,7 @@ def _view(tensor: Tensor | None) -> Any:
 
 def _mean_of_rows(weights: Tensor, values: Tensor, embedding: Tensor) -> Tensor:
     """To differentiate `embedding[values]` takes five times as long on the CPU."""
-    if TorchPrimitives().eager(values) and values.numel() and (largest := int(values.max())) >= len(embedding):
+    if modes.plain((values,)) and values.numel() and (largest := int(values.max())) >= len(embedding):
         raise IndexError(
             f"the memory answers the value {largest}, and the embedding has {len(embedding)} rows; "
             "expected one for each value that the memory may hold."
@@ -146,8 +153,12 @@ def _mean_of_rows(weights: Tensor, values: Tensor, embedding: Tensor) -> Tensor:
     return TorchPrimitives().score(weights.to(dtype), rows.to(dtype).transpose(1, 2))
 
 
+def _scores(weights: Tensor, values: Tensor, classes: int) -> Tensor:
+    return scores(TorchPrimitives(), weights, values, classes)
+
+
 means_of_rows[Tensor] = _mean_of_rows
-sums_by_value[Tensor] = partial(scores, TorchPrimitives())
+sums_by_value[Tensor] = _scores
 
 
 def default_device() -> str:

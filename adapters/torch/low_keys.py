@@ -50,7 +50,7 @@ class LowKeys:
 
     def take(self, state: MemoryState) -> KeptKeys | None:
         """What is kept of these keys as they are; it is kept no longer."""
-        kept: KeptKeys | None = self.kept.pop(state.keys, None)
+        kept: KeptKeys | None = self.kept.pop(state.keys, None) if len(self.kept) else None
         if kept is None or not kept.watch.holds(state.keys.detach().numpy(), _stamp(state.keys, state.step)):
             return None
         return kept

@@ -94,9 +94,23 @@ class Memory(MemoryModule):
                 replica of DataParallel, or DistributedDataParallel broadcasts the buffers.
         """
         if not torch.compiler.is_compiling():
-            self._check_is_written_alone("update")
+            self._check_is_written_alone("update", "out")
         lookup, target = self._to_write(lookup, target)
         return self._write(lookup, target, mask)
+
+    @torch.no_grad()
+    def store(self, query: Tensor, target: Tensor, *, batch_size: int | None = None) -> UpdateReport:
+        """Write a labelled set [N, key_dim or query_dim], [N]: in one update, or in the order given, so many rows at a time.
+
+        See `Backend.store` for the difference.
+
+        Raises: as `update` does. On several ranks call `update` of `raremem.adapters.distributed` for each batch.
+        """
+        self._check_is_written_alone("update", "out")
+        self._look()
+        report = self.backend.store(self.config, self.state, self._projected(query), target, batch_size=batch_size)[1]
+        self._note()
+        return report
 
     def forget(
         self,
@@ -111,7 +125,7 @@ class Memory(MemoryModule):
         `raremem.adapters.distributed.forget` changes those of all.
         """
         if not torch.compiler.is_compiling():
-            self._check_is_written_alone("forget")
+            self._check_is_written_alone("forget", "values=...")
         return self._forget(slots, values, older_than)
 
     def clear(self) -> ForgetReport:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any, TypeVar
@@ -17,6 +17,8 @@ from raremem.state import MemoryState
 
 Result = TypeVar("Result")
 
+EXACT = ("highest", "ieee", "none")
+"""Precisions in which f32 is multiplied as it is."""
 _TRACERS = (
     torch._C._TorchDispatchModeKey.FAKE,
     torch._C._TorchDispatchModeKey.PROXY,
@@ -44,14 +46,28 @@ def wrapped(array: Tensor) -> bool:
     return torch._C._functorch.is_functorch_wrapped_tensor(array)
 
 
+def plain(arrays: Iterable[Any]) -> bool:
+    """Whether operators are run as they come, on tensors on the CPU whose content may be looked at. What is no tensor is left
+    out."""
+    if traced() or transformed():
+        return False
+    for array in arrays:
+        if isinstance(array, Tensor) and not (array.is_cpu and (type(array) is Tensor or _has_own_operators(array))):
+            return False
+    return True
+
+
+def _has_own_operators(array: Tensor) -> bool:
+    """Whether no class takes them over, as that of a fake tensor does."""
+    return type(array).__torch_dispatch__ is Tensor.__torch_dispatch__
+
+
 def seen(array: Tensor) -> bool:
     """Whether the content of `array` may be looked at: nothing traces or transforms, and it is a plain tensor.
 
     Else its class takes operators over (a fake tensor), or it has no content (meta).
     """
-    return (
-        not traced() and not transformed() and not array.is_meta and type(array).__torch_dispatch__ is Tensor.__torch_dispatch__
-    )
+    return not traced() and not transformed() and not array.is_meta and _has_own_operators(array)
 
 
 def check_may_write(state: Any) -> None:
@@ -107,6 +123,11 @@ def without_autocast(array: Tensor) -> AbstractContextManager[object]:
     return torch.autocast(array.device.type, enabled=False)
 
 
+def products_are_exact() -> bool:
+    """Whether products on the CPU are of the f32 numbers given: neither autocast nor a lower precision is set."""
+    return not torch.is_autocast_enabled("cpu") and _precision("cpu") in EXACT
+
+
 def rounded(array: Tensor) -> bool:
     """Whether a product with this f32 array would be of rounded numbers: `torch.set_float32_matmul_precision` allows that.
 
@@ -115,7 +136,7 @@ def rounded(array: Tensor) -> bool:
     if array.dtype != torch.float32 or array.is_meta:
         return False
     precision = _precision(array.device.type)
-    if precision in ("highest", "ieee", "none"):
+    if precision in EXACT:
         return False
     return traced() or array.is_cuda or _is_rounded(array.device.type, precision)
 

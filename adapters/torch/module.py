@@ -136,7 +136,7 @@ class MemoryModule(nn.Module):
             if watch is None or report is None:
                 watch = Watch(keys, step)
             else:
-                watch.follow(keys, step, self._places(in_numpy(report.slots[report.written])))
+                watch.follow(keys, step, self._places(in_numpy(report.slots)[in_numpy(report.written)]))
         with torch.inference_mode(False):
             content = tuple(tensor.detach() for tensor in state)
         self._known = Known(tuple(state), content, writes(state) if trusted else None, watch)
@@ -403,7 +403,7 @@ class MemoryModule(nn.Module):
 
     # Used beside other processes and copies.
 
-    def _check_is_written_alone(self, call: str) -> None:
+    def _check_is_written_alone(self, call: str, given: str) -> None:
         """Check that a call that changes this copy alone is what can be meant.
 
         Raises:
@@ -419,12 +419,12 @@ class MemoryModule(nn.Module):
         if self._is_broadcast:
             raise StateError(
                 f"DistributedDataParallel replaces this memory by that of rank 0 at every forward, and Memory.{call} changes "
-                f"that of one rank alone; expected raremem.adapters.distributed.{call}(memory, ...), which changes all of them."
+                f"that of one rank alone; expected raremem.adapters.distributed.{call}(memory, {given}), for all."
             )
         if not self._has_warned:
             self._has_warned = True
             warnings.warn(
-                f"Memory.{call} changes the memory of this rank alone, of {dist.get_world_size()}: their memories will differ. "
-                f"Call raremem.adapters.distributed.{call}(memory, ...), which makes the changes of all ranks to each.",
+                f"Memory.{call} writes to the memory of this rank alone, of {dist.get_world_size()}: they will differ. "
+                f"Call raremem.adapters.distributed.{call}(memory, {given}), which writes what all ranks give to each.",
                 stacklevel=3,
             )

@@ -1,4 +1,4 @@
-"""PyTorch's table of primitives, and NumPy's with PyTorch's products."""
+"""PyTorch's tables of primitives: for any tensors, for those whose content is seen, and NumPy's with PyTorch's products."""
 
 from __future__ import annotations
 
@@ -20,12 +20,10 @@ from raremem.state import MemoryState
 
 
 class TorchPrimitives(Primitives):
-    """The table for PyTorch."""
+    """The table for any tensors: on an accelerator, traced, or in a transform of `torch.func`."""
 
     name = "torch"
     xp: Any = torch
-    gathered = 2**21
-    """Numbers of keys that are gathered in any case: so many fit into a processor's cache."""
 
     def asarray(self, array: Any, like: Tensor | None = None) -> Tensor:
         if not isinstance(array, Tensor):
@@ -63,9 +61,6 @@ class TorchPrimitives(Primitives):
     def identity(self, array: Tensor) -> Tensor | None:
         return None if modes.traced() else array
 
-    def eager(self, array: Tensor) -> bool:
-        return array.device.type == "cpu" and modes.seen(array)
-
     def cast(self, array: Tensor, dtype: str) -> Tensor:
         return array.to(getattr(torch, dtype))
 
@@ -79,14 +74,17 @@ class TorchPrimitives(Primitives):
         return (array.long() * factor).to(torch.int32)
 
     def power_of_two(self, array: Tensor) -> Tensor:
-        return bits_as(bits_as(array, torch.int32) & 0x7F800000, torch.float32)
+        return self.bits_as(self.bits_as(array, torch.int32) & 0x7F800000, torch.float32)
+
+    def bits_as(self, array: Tensor, dtype: torch.dtype) -> Tensor:
+        """`array.view(dtype)`, of as many bits."""
+        operator = not torch.compiler.is_compiling() and modes.transformed()
+        return operators.bits_as(array, dtype) if operator else array.view(dtype)
 
     def inner(self, left: Tensor, right: Tensor) -> Tensor:
         with modes.without_autocast(left):
             if modes.rounded(left):
                 return (left.double() @ right.double().T).float()
-            if self.eager(right) and len(right) == 1 and right.shape[1] > 64:  # MKL takes twice as long for one row as for two
-                return (left @ right.repeat(2, 1).T)[:, :1]
             return left @ right.T
 
     def score(self, queries: Tensor, keys: Tensor) -> Tensor:
@@ -96,29 +94,24 @@ class TorchPrimitives(Primitives):
             return torch.matmul(queries[:, None, :], keys.transpose(1, 2))[:, 0]
 
     def top_k(self, scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        ranked = _ranked(scores, torch.arange(scores.shape[1], device=scores.device))
+        ranked = self._ranked(scores, torch.arange(scores.shape[1], device=scores.device))
         ranked = ranked.amax(1, keepdim=True) if k == 1 else torch.topk(ranked, k, dim=1).values
         best = ranked.to(torch.int32) ^ MAX_INT32
         return self.take_along(scores, best), best
 
     def sort_order(self, scores: Tensor, slots: Tensor, k: int | None = None) -> Tensor:
-        return torch.topk(_ranked(scores, slots), scores.shape[1] if k is None else k, dim=1).indices
+        return torch.topk(self._ranked(scores, slots), scores.shape[1] if k is None else k, dim=1).indices
+
+    def _ranked(self, scores: Tensor, slots: Tensor) -> Tensor:
+        """See `ranks.rank`."""
+        if scores.dtype == torch.float32:
+            scores = ranks.order(self.bits_as(scores, torch.int32))
+        return ranks.rank(scores.long(), slots)
 
     def score_rows(self, queries: Tensor, array: Tensor, rows: Tensor) -> Tensor:
-        compiling = torch.compiler.is_compiling()
-        needs_gradient = queries.requires_grad and torch.is_grad_enabled()
-        if not compiling and self.eager(array) and is_product_cheaper(self.gathered, array, rows):
-            kept = array.clone() if needs_gradient else array  # an update may write to it before the gradient is taken
-            return self.take_along(self.inner(queries, kept), rows)
-        if compiling and needs_gradient:  # the compiler would gather again on the way back, and find rows written to
-            return self.score(queries, operators.gathered(array, rows))
-        return self.score(queries, self.rows_of(array, rows))
-
-    def rows_of(self, array: Tensor, rows: Tensor) -> Tensor:
-        """`array[rows]`: on the CPU that copies number by number, and this row by row."""
-        if not self.eager(array):
-            return array[rows]
-        return torch.index_select(array, 0, rows.reshape(-1)).reshape(*rows.shape, *array.shape[1:])
+        if torch.compiler.is_compiling() and _needs_gradient(queries):
+            return self.score(queries, operators.gathered(array, rows))  # the compiler would gather again, after an update
+        return self.score(queries, array[rows])
 
     def take_along(self, array: Tensor, columns: Tensor) -> Tensor:
         return torch.gather(array, 1, columns.long())
@@ -143,24 +136,60 @@ class TorchPrimitives(Primitives):
         return state
 
 
-def bits_as(array: Tensor, dtype: torch.dtype) -> Tensor:
-    """`array.view(dtype)`, of as many bits."""
-    operator = not torch.compiler.is_compiling() and modes.transformed()
-    return operators.bits_as(array, dtype) if operator else array.view(dtype)
+def _needs_gradient(array: Tensor) -> bool:
+    return array.requires_grad and torch.is_grad_enabled()
 
 
-def _ranked(scores: Tensor, slots: Tensor) -> Tensor:
-    """See `ranks.rank`."""
-    if scores.dtype == torch.float32:
-        scores = ranks.order(bits_as(scores, torch.int32))
-    return ranks.rank(scores.long(), slots)
+IN_NUMPY = NumpyPrimitives()
+
+
+class EagerPrimitives(TorchPrimitives):
+    """The table for tensors on the CPU whose content is seen (`modes.plain`): the same without a question at every step."""
+
+    eager = True
+    gathered = 2**21
+    """Numbers of keys that are gathered in any case: so many fit into a processor's cache."""
+    constant = staticmethod(Tensor.detach)  # type: ignore[assignment]
+    bits_as = staticmethod(Tensor.view)  # type: ignore[assignment]
+
+    def peek(self, array: Any, wait: bool = False) -> NDArray[Any] | None:
+        return array.detach().numpy() if isinstance(array, Tensor) else np.asarray(array)
+
+    def identity(self, array: Tensor) -> Tensor | None:
+        return array
+
+    def inner(self, left: Tensor, right: Tensor) -> Tensor:
+        if not modes.products_are_exact():
+            return super().inner(left, right)
+        if len(right) == 1 and right.shape[1] > 64:  # MKL takes twice as long for one row as for two
+            return (left @ right.repeat(2, 1).T)[:, :1]
+        return left @ right.T
+
+    def score(self, queries: Tensor, keys: Tensor) -> Tensor:
+        if not modes.products_are_exact():
+            return super().score(queries, keys)
+        return torch.bmm(queries[:, None, :], keys.transpose(1, 2))[:, 0]  # MKL takes six times as long for keys first
+
+    def sort_order(self, scores: Tensor, slots: Tensor, k: int | None = None) -> Tensor:
+        return torch.from_numpy(IN_NUMPY.sort_order(scores.detach().numpy(), slots.numpy(), k))  # a third of the time
+
+    def score_rows(self, queries: Tensor, array: Tensor, rows: Tensor) -> Tensor:
+        if is_product_cheaper(self.gathered, array, rows):
+            # An update may write to it before the gradient is taken.
+            kept = array.clone() if _needs_gradient(queries) else array
+            return self.take_along(self.inner(queries, kept), rows)
+        found = torch.index_select(array, 0, rows.reshape(-1))  # `array[rows]` copies number by number, and this row by row
+        return self.score(queries, found.view(*rows.shape, array.shape[1]))
+
+
+EAGER = EagerPrimitives()
 
 
 class NumpyBesideTorch(NumpyPrimitives):
     """NumPy's table with PyTorch's products: the threads of two libraries for these would get in each other's way."""
 
     def inner(self, left: NDArray[Any], right: NDArray[Any]) -> NDArray[Any]:
-        return TorchPrimitives().inner(torch.from_numpy(left), torch.from_numpy(right)).numpy()
+        return EAGER.inner(torch.from_numpy(left), torch.from_numpy(right)).numpy()
 
     def score(self, queries: NDArray[Any], keys: NDArray[Any]) -> NDArray[Any]:
-        return TorchPrimitives().score(torch.from_numpy(queries), torch.from_numpy(keys)).numpy()
+        return EAGER.score(torch.from_numpy(queries), torch.from_numpy(keys)).numpy()

@@ -33,10 +33,8 @@ class TorchSearch(Searcher):
         self.compiled = PortableScan(ScanPlan(in_blocks=False))
         """For blocks of a batch of any size torch 2.13 writes C++ that does not compile."""
 
-    def chosen(self, p: Primitives, state: MemoryState, queries: Tensor, targets: Tensor | None) -> Searcher:
-        """The search for these arrays."""
-        if all(p.eager(array) for array in (queries, state.values, targets) if array is not None):
-            return self.eager
+    def chosen(self, p: Primitives, state: MemoryState, queries: Tensor) -> Searcher:
+        """The search for these arrays, which are traced or on a GPU."""
         compiling = torch.compiler.is_compiling()
         is_large = queries.device.type == "cpu" and state.values.shape[0] >= LARGE
         if (compiling and is_large) or (not compiling and modes.transformed()):
@@ -49,7 +47,8 @@ class TorchSearch(Searcher):
 
     def find(self, p: Primitives, state: MemoryState, queries: Tensor, targets: Tensor | None, k: int) -> Found:
         """See `Searcher.find`."""
-        return self.chosen(p, state, queries, targets).find(p, state, queries, targets, k)
+        search = self.eager if p.eager else self.chosen(p, state, queries)
+        return search.find(p, state, queries, targets, k)
 
     def take(self, p: Primitives, state: MemoryState) -> Any:
         """See `Searcher.take`."""

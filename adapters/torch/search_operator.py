@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from raremem.adapters.torch.primitives import TorchPrimitives
+from raremem.adapters.torch import modes
+from raremem.adapters.torch.primitives import EAGER, TorchPrimitives
 from raremem.adapters.torch.shortlist import SHORTLIST
 from raremem.primitives import Primitives
 from raremem.search.contract import Found, Searcher
@@ -31,13 +32,6 @@ ON_CUDA = PortableScan(ScanPlan(held=2**26))
 PORTABLE = PortableScan()
 
 
-def search_of(p: Primitives, queries: Tensor) -> Searcher:
-    """The search for plain tensors on this device, which nothing traces."""
-    if p.eager(queries):
-        return SHORTLIST
-    return PORTABLE if not queries.is_cuda else ON_CUDA if KERNELS is None else KERNELS
-
-
 @torch.library.custom_op(
     "raremem::nearest_on_cpu",
     mutates_args=(),
@@ -46,8 +40,10 @@ def search_of(p: Primitives, queries: Tensor) -> Searcher:
 def nearest(state: list[Tensor], queries: Tensor, targets: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
     """The search of plain tensors; without targets the second is [B, 0]. The compiler may not look into it: shapes depend on
     content there."""
-    p = TorchPrimitives()
-    slots, best = search_of(p, queries).find(p, MemoryState(*state), queries, targets, k)
+    seen = modes.plain((*state, queries, targets))
+    p: Primitives = EAGER if seen else TorchPrimitives()
+    search: Searcher = SHORTLIST if seen else PORTABLE if not queries.is_cuda else ON_CUDA if KERNELS is None else KERNELS
+    slots, best = search.find(p, MemoryState(*state), queries, targets, k)
     return slots, slots.new_empty((queries.shape[0], 0)) if best is None else best
 
 

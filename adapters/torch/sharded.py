@@ -41,7 +41,7 @@ from raremem.adapters.torch.distributed import (
 )
 from raremem.adapters.torch.functional import TorchBackend
 from raremem.adapters.torch.memory import Memory
-from raremem.adapters.torch.primitives import NumpyBesideTorch, TorchPrimitives
+from raremem.adapters.torch.primitives import EagerPrimitives, NumpyBesideTorch, TorchPrimitives
 from raremem.adapters.torch.search import TorchSearch
 from raremem.config import MemoryConfig
 from raremem.errors import StateError
@@ -105,8 +105,8 @@ class _ShardedInNumpy(NumpyBesideTorch):
         return state
 
 
-class ShardedPrimitives(TorchPrimitives):
-    """PyTorch's table, where an array may be a `ShardedKeys`."""
+class _OfShards(TorchPrimitives):
+    """What changes in PyTorch's tables where an array may be a `ShardedKeys`."""
 
     def to_numpy(self, array: Any) -> NDArray[Any]:
         return super().to_numpy(array[:] if isinstance(array, ShardedKeys) else array)
@@ -115,9 +115,6 @@ class ShardedPrimitives(TorchPrimitives):
         if isinstance(array, ShardedKeys):
             return ShardedKeys(super().copy(array.own), array.shape[0], array.group)
         return super().copy(array)
-
-    def eager(self, array: Any) -> bool:
-        return not isinstance(array, ShardedKeys) and super().eager(array)
 
     def constant(self, array: Any) -> Any:
         return array if isinstance(array, ShardedKeys) else super().constant(array)
@@ -139,6 +136,14 @@ class ShardedPrimitives(TorchPrimitives):
 
     def peek(self, array: Any, wait: bool = False) -> NDArray[Any] | None:
         return None if isinstance(array, ShardedKeys) else super().peek(array, wait)
+
+
+class ShardedPrimitives(_OfShards):
+    """PyTorch's table, where an array may be a `ShardedKeys`."""
+
+
+class EagerShardedPrimitives(_OfShards, EagerPrimitives):
+    """The same for tensors whose content is seen."""
 
 
 class ShardedSearch(Shards):
@@ -182,6 +187,7 @@ class ShardedBackend(TorchBackend):
         group: the ranks; all of the default group, unless given.
     """
 
+    eager: Primitives | None = EagerShardedPrimitives()
     host = _ShardedInNumpy()
 
     def __init__(self, group: Group = None) -> None:
@@ -280,7 +286,7 @@ class ShardedMemory(Memory):
                 "each rank's own. Pass it broadcast_buffers=False."
             )
         query = self._projected(query)
-        queries, targets, there = self.backend._checked(
+        _, queries, targets, there = self.backend._checked(
             self.config, self.state, query, target, mask, self.strict and len(query) > 0, least=0
         )
         asked.append(queries.float())
@@ -296,6 +302,16 @@ class ShardedMemory(Memory):
         The report is of the whole batch, in rank order. See `raremem.adapters.distributed.update`.
         """
         return distributed.update(self, lookup, mask, self.group, target)
+
+    def store(self, query: Tensor, target: Tensor, *, batch_size: int | None = None) -> UpdateReport:
+        """Not here: ranks may have unlike many batches.
+
+        Raises:
+            StateError: always.
+        """
+        raise StateError(
+            "store was called on a sharded memory; expected memory.update(memory(query, target)) on every rank, as many times."
+        )
 
     def forget(
         self,

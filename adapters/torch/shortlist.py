@@ -7,30 +7,49 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from raremem.adapters.numpy import NumpyShortlist
 from raremem.adapters.torch.low_keys import KeptKeys, LowKeys
+from raremem.adapters.torch.primitives import NumpyBesideTorch
 from raremem.primitives import Primitives
 from raremem.search.coarse import CoarseKeys
+from raremem.search.contract import Found
 from raremem.search.shortlist import Shortlist, ShortlistPlan
-from raremem.state import MemoryState
+from raremem.state import MemoryState, quietly
 
 BF16_ROUNDOFF = 2.0**-8
 """bf16 has 8 significant bits."""
 
 
+HOST = NumpyBesideTorch()
+"""The table for the same memory as NumPy's arrays."""
+_find_quietly = quietly(NumpyShortlist.find)
 LOW_KEYS = LowKeys()
 """Of all memories: by their key tables."""
 
 
 class TorchShortlist(Shortlist):
-    """The search of a short list, whose coarse scan is in bf16 where the processor has products of it."""
+    """The search of a short list, whose coarse scan is in bf16 where the processor has products of it.
+
+    What is compared in f32 at once is searched in NumPy, in the same memory: its calls on a few numbers take a third of the
+    time of PyTorch's, and it sorts faster.
+    """
 
     def __init__(self, plan: ShortlistPlan | None = None) -> None:
         super().__init__(plan)
+        self.in_numpy = NumpyShortlist(self.plan)
         self.low_keys = LOW_KEYS
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy shares what is kept beside key tables."""
         return type(self), (self.plan,)
+
+    def find(self, p: Primitives, state: MemoryState, queries: Tensor, targets: Tensor | None, k: int) -> Found:
+        """See `Searcher.find`."""
+        if self.plan.cut(len(state.values), k, *queries.shape).width > 1:
+            return super().find(p, state, queries, targets, k)
+        seen, wanted = MemoryState(*map(p.peek, state)), None if targets is None else p.peek(targets)
+        slots, best = _find_quietly(self.in_numpy, HOST, seen, p.peek(queries), wanted, k)
+        return Found(torch.from_numpy(slots), None if best is None else torch.from_numpy(best))
 
     def coarse_keys(self, p: Primitives, state: MemoryState, batch: int) -> CoarseKeys:
         """See `Shortlist.coarse_keys`. For fewer than eight queries, to convert the keys costs what it saves."""
@@ -60,7 +79,7 @@ class TorchShortlist(Shortlist):
 
     def take(self, p: Primitives, state: MemoryState) -> KeptKeys | None:
         """See `Searcher.take`."""
-        return self.low_keys.take(state) if p.eager(state.keys) else None
+        return self.low_keys.take(state) if p.eager else None
 
     def written(self, p: Primitives, state: MemoryState, slots: Tensor, taken: KeptKeys) -> None:
         """See `Searcher.written`."""

@@ -23,15 +23,16 @@ def measure(workload: Workload, backend: Any, seconds: float) -> dict[str, float
         in MB. Figures that do not apply are left out.
     """
     keys, values, queries, targets = workload.data()
-    config, p = workload.config, backend.primitives
+    config = workload.config
     state = full_memory(backend, config, keys, values, workload.batch, seed=1)
+    p = backend.table_for(*state)
     batches = [tuple(p.asarray(array, state.keys) for array in batch) for batch in zip(queries, targets, strict=True)]
     rows, wanted = batches[0]
     found = {
         "query": median_ms(lambda: _ready(backend.query(config, state, rows).values), seconds),
         "query with targets": median_ms(lambda: _ready(backend.query(config, state, rows, wanted).loss), seconds),
     }
-    if backend.name == "torch" and p.eager(state.keys):
+    if backend.name == "torch" and p.eager:
         found["certain"] = 100 * float(backend.searcher.eager.certain(p, state, rows, config.k).float().mean())
     step = training_step(backend, config, state, batches)
     peak = peak_extra_mb(step)

@@ -35,7 +35,7 @@ def free_slots(
     symbolic = work.rows is not None and not isinstance(batch, int)  # in an exported program: then all slots, in order
     count = config.slots if symbolic else min(batch, config.slots)
     reach = 2 * count if config.write == "keep" else count  # where a row that hits needs another slot too
-    if p.eager(slot) and config.slots >= 2 * work.block * reach:
+    if p.eager and config.slots >= 2 * work.block * reach:
         slots, priority = _contenders(p, config, partial(_priority, p, config, state), reach, work)
         place = xp.searchsorted(slots, xp.where(hit, slot, 0))
         place = xp.where(place < len(slots), place, 0)
@@ -48,7 +48,7 @@ def free_slots(
     priority = p.put_rows(priority, turns.slots, content_of(p, priority, turns, taken))
     noisy = (priority != EMPTY_PRIORITY) & (priority != TAKEN_PRIORITY)
     priority = priority + xp.where(noisy, age_noise(p, config, state.step, slots), 0)
-    if work.rows is None or p.eager(slot):
+    if work.rows is None or p.eager:
         best, column = p.top_k(priority[None, :], count)
     else:
         best, column = top_k(p, priority[:, None], count, lowest=TAKEN_PRIORITY)
@@ -63,7 +63,7 @@ def _priority(p: Primitives, config: MemoryConfig, state: MemoryState, some: sli
     by_hits = config.evict == "least_hit"
     ages, values = state.step - state.last_used[some], state.values[some]
     oldest = AGES_BESIDE_HITS - 2 - 2 * config.age_noise if by_hits else MAX_INT32 - 1 - config.age_noise
-    if not by_hits and p.eager(ages) and _all_ordinary(p, ages, values, oldest):
+    if not by_hits and p.eager and _all_ordinary(p, ages, values, oldest):
         return ages
     priority = p.xp.where((ages >= 0) & (ages < oldest), ages, oldest)
     if by_hits:

@@ -39,10 +39,11 @@ def query(
     unit = normalize(p, rows, largest, accepted)
 
     constant = p.constant(unit)
-    slots, target_slot = searcher.find(p, state, constant, targets, config.k)
+    k = config.k
+    slots, target_slot = searcher.find(p, state, constant, targets, k)
     candidates = slots if target_slot is None else xp.concatenate([slots, target_slot], axis=1)
     scores = p.score_rows(unit, p.constant(state.keys), xp.where(candidates != NO_SLOT, candidates, 0))
-    similarities = scores[:, : config.k]
+    similarities = scores[:, :k]
 
     ranked = xp.where(slots != NO_SLOT, p.constant(similarities), NOTHING)
     order = p.sort_order(ranked, slots)
@@ -54,7 +55,7 @@ def query(
 
     loss = None
     if targets is not None and target_slot is not None:
-        positive = xp.where(target_slot != NO_SLOT, scores[:, config.k :], 0.0)[:, 0]
+        positive = xp.where(target_slot[:, 0] != NO_SLOT, scores[:, k], 0.0)
         loss = loss_of(p, config, similarities, values, targets, positive)
     return Lookup(
         values=values,

@@ -42,7 +42,7 @@ def update(
     still = state.values[xp.where(slot != NO_SLOT, slot, 0)] == targets
     hit = accepted & (slot != NO_SLOT) & (found.values[:, 0] == targets) & still
     batch = _Batch(found.queries, targets, slot, hit, accepted if config.write == "keep" else accepted & ~hit)
-    rows = xp.where(accepted)[0] if p.eager(accepted) else None
+    rows = xp.where(accepted)[0] if p.eager else None
     if rows is None or len(rows) == len(accepted):
         return _store(p, config, state, batch, rejected, work)
     return _store_some(p, config, state, batch, rejected, rows, work)

@@ -66,6 +66,8 @@ class CoarseScan(NamedTuple):
 
 def and_rest(p: Primitives, columns: Array, start: int, stop: int) -> Array:
     """Columns [B, n], and after them in every row those from `start` to `stop`."""
+    if start == stop:
+        return columns
     rest = p.arange(stop - start, columns) + start
     return p.xp.concatenate([columns, p.xp.broadcast_to(rest, (len(columns), stop - start))], axis=1)
 

@@ -288,7 +288,7 @@ class IndexedSearch(Searcher):
         Raises:
             DeviceError: the memory is on an accelerator, or the call is being compiled.
         """
-        if not p.eager(queries):
+        if not p.eager:
             raise DeviceError(
                 "an index was asked in code that is being compiled, or for a memory that is not on the CPU; expected neither. "
                 "Leave out index= there: the search is then exact."
@@ -303,7 +303,7 @@ class IndexedSearch(Searcher):
 
     def take(self, p: Primitives, state: MemoryState) -> tuple[LiveIndex | None, Any]:
         """See `Searcher.take`: the index, and what the exact search has kept."""
-        follows = p.eager(state.keys) and self.index.is_of(state.keys, self._stamp(state))
+        follows = p.eager and self.index.is_of(state.keys, self._stamp(state))
         return self.index if follows else None, self.exact.take(p, state)
 
     def written(self, p: Primitives, state: MemoryState, slots: Array, taken: tuple[LiveIndex | None, Any]) -> None:

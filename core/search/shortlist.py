@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ..primitives import Primitives
 from ..ranks import NOTHING
@@ -19,6 +20,20 @@ from .coarse import CoarseKeys, CoarseScan, and_rest, error_of
 from .contract import Found, Searcher
 from .portable import PortableScan
 from .targets import TargetPlan, best_with_target, slots_having
+
+
+class Cut(NamedTuple):
+    """How a search is cut.
+
+    Attributes:
+        width: slots in a block, a power of two: 1 where all similarities are kept in f32.
+        blocks: blocks to score at first.
+        rows: queries at a time.
+    """
+
+    width: int
+    blocks: int
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -46,35 +61,25 @@ class ShortlistPlan:
     share: float = 16
     targets: TargetPlan = field(default_factory=TargetPlan)
 
-    def blocks(self, k: int) -> int:
-        """Blocks to score at first: rounding may put some more slots before the best k."""
-        return k + k // 2 + 8
-
     def few_enough(self, slots: int, blocks: int, width: int) -> bool:
         """Whether to score these blocks, and not all slots."""
         return blocks * width * self.share <= slots
 
-    def width(self, slots: int, blocks: int, batch: int, dim: int) -> int:
-        """Slots in a block, a power of two: 1 where all similarities are kept in f32.
+    def cut(self, slots: int, k: int, batch: int, dim: int) -> Cut:
+        """How to search so many slots for the k best of each of so many queries.
 
-        As many as make the choice of blocks and the scoring of their slots cost alike (measured: a slot gathered and scored
-        costs as much as key_dim maxima).
+        A block has as many slots as make the choice of blocks and the scoring of their slots cost alike (measured: a slot
+        gathered and scored costs as much as key_dim maxima). Where there would be too many maxima, it has twice as many, or
+        else there are fewer queries at a time.
         """
-        alike: int = 2 ** max(2, round(math.log2(slots / (blocks * dim)) / 2))
-        return 1 if slots * batch <= self.scores or not self.few_enough(slots, blocks, alike) else alike
-
-    def cut(self, slots: int, blocks: int, batch: int, dim: int) -> tuple[int, int]:
-        """Slots in a block, and queries at a time.
-
-        Where there would be too many maxima, there are twice as many slots in a block, or else fewer queries at a time.
-        """
-        width = self.width(slots, blocks, batch, dim)
-        if width == 1:
-            return 1, max(1, self.gathered // (2 * slots))
+        blocks = k + k // 2 + 8  # rounding may put some more slots before the best k
+        width: int = 2 ** max(2, round(math.log2(slots / (blocks * dim)) / 2))
+        if slots * batch <= self.scores or not self.few_enough(slots, blocks, width):
+            return Cut(1, k + 1, max(1, self.gathered // (2 * slots)))
         rows = min(batch, self.rows)
         while rows >= 2 * self.fewest_rows and slots * rows > 2 * width * self.maxima:
             rows //= 2
-        return max(width, 2 ** math.ceil(math.log2(slots * rows / self.maxima))), rows
+        return Cut(max(width, 2 ** math.ceil(math.log2(slots * rows / self.maxima))), blocks, rows)
 
 
 class Shortlist(Searcher):
@@ -122,17 +127,19 @@ class Shortlist(Searcher):
         return Found(found, best)
 
     def _of_all(self, p: Primitives, state: MemoryState, queries: Array, targets: Array | None, k: int) -> Found:
-        width, rows = self.plan.cut(len(state.values), self.plan.blocks(k), *queries.shape)
-        parts = [self._of_some(p, state, queries[start : start + rows], width, k) for start in range(0, len(queries), rows)]
+        cut = self.plan.cut(len(state.values), k, *queries.shape)
+        starts = range(0, len(queries), cut.rows)
+        parts = [self._of_some(p, state, queries[start : start + cut.rows], cut, k) for start in starts]
         found = parts[0] if len(parts) == 1 else p.xp.concatenate(parts)
         if targets is None:
             return Found(found, None)
         having = slots_having(p, state)
         return Found(found, best_with_target(p, state, queries, targets, found, having, self.plan.targets))
 
-    def _of_some(self, p: Primitives, state: MemoryState, queries: Array, width: int, k: int) -> Array:
+    def _of_some(self, p: Primitives, state: MemoryState, queries: Array, cut: Cut, k: int) -> Array:
         """Slots [B, k] of the most similar keys."""
-        coarse, blocks = self.scan(p, state, queries, width), k + 1 if width == 1 else self.plan.blocks(k)
+        width, blocks, _ = cut
+        coarse = self.scan(p, state, queries, width)
         found, certain = self._of_best_blocks(p, state, queries, coarse, blocks, k)
         left = p.xp.where(~certain)[0]
         while len(left) and self.plan.few_enough(len(state.values), 2 * blocks, width):
@@ -145,14 +152,13 @@ class Shortlist(Searcher):
 
     def certain(self, p: Primitives, state: MemoryState, queries: Array, k: int) -> Array:
         """Whether the first short list of each of unit queries [B] is proven to hold its k nearest slots."""
-        width, _ = self.plan.cut(len(state.values), self.plan.blocks(k), *queries.shape)
-        blocks = k + 1 if width == 1 else self.plan.blocks(k)
+        width, blocks, _ = self.plan.cut(len(state.values), k, *queries.shape)
         return self._of_best_blocks(p, state, queries, self.scan(p, state, queries, width), blocks, k)[1]
 
     def scan(self, p: Primitives, state: MemoryState, queries: Array, width: int) -> CoarseScan:
         """Compare queries [B, key_dim] with all keys, in blocks of so many slots; in f32 if these are single."""
         if width == 1:
-            return CoarseScan(p.inner(queries, state.keys).T, p.xp.zeros_like(queries[:, 0]), 0.0, 1, len(state.keys))
+            return CoarseScan(p.inner(state.keys, queries), p.xp.zeros_like(queries[:, 0]), 0.0, 1, len(state.keys))
         keys, dtype, roundoff = self.coarse_keys(p, state, len(queries))
         low = p.cast(queries, dtype)
         asked = low if dtype == "float32" else self._of_few_sizes(p, low)
@@ -160,7 +166,8 @@ class Shortlist(Searcher):
         whole, size = len(keys) // width * width, width * max(1, most // width)
         maxima = p.xp.empty_like(p.xp.broadcast_to(asked[:, 0], (whole // width, len(asked))))
         for start in range(0, whole, size):
-            scores = p.inner(p.cast(keys[start : min(start + size, whole)], dtype), asked)
+            some = keys[start : min(start + size, whole)]
+            scores = p.inner(p.cast(some, dtype) if keys is state.keys else some, asked)
             maxima[start // width : (start + len(scores)) // width] = self.block_maxima(p, scores, width)
         error = error_of(p, queries, p.cast(low, "float32"), roundoff)
         return CoarseScan(maxima[:, : len(low)], error, 1.01 * roundoff, width, size)

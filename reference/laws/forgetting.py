@@ -25,7 +25,7 @@ Named = dict[str, Any]
 def ways(case: Case) -> Iterator[Named]:
     """Slots, values and ages that belong to the case, one kind or several at a time, of several kinds of numbers."""
     slots, generator = case.config.slots, np.random.default_rng(case.state["step"])
-    numbers = generator.integers(-1, slots, 3)
+    numbers = np.append(generator.integers(0, slots, 2), -1)
     yield {"slots": numbers.astype(np.int32)}
     yield {"slots": generator.random(slots) < 0.4}
     yield {"values": np.unique(generator.integers(0, 5, 2)).astype(np.int64)}
@@ -66,6 +66,21 @@ def what_is_named_is_forgotten(backend: Backend, case: Case) -> None:
         left = portable["values"][portable["filled"]].tolist()
         assert counts == {value: left.count(value) for value in sorted(set(left))}, counts
         assert list(counts) == sorted(counts)
+
+
+@law("6, 14", full)
+def what_ages_no_more_is_old(backend: Backend, case: Case) -> None:
+    """Slots of the largest age, after another update: by any bound below it those that it did not touch are forgotten."""
+    config, ages = case.config, np.full(case.config.slots, 2**31 - 1, np.int32)
+    given = {**case.state, "ages": ages}
+    held = []
+    for each in (backend, oracle):
+        state, _ = each.update(config, each.from_numpy(config, given), case.queries, case.targets)
+        for older_than in (2**31 - 1, 2**31 - 2):
+            state, _ = each.forget(config, state, older_than=older_than)
+            held.append(each.to_numpy(state)["filled"])
+    for got, expected in zip(held[:2], held[2:], strict=True):
+        same("filled", got, expected)
 
 
 @law("14")

@@ -48,7 +48,6 @@ EXPLAINED: tuple[Explained, ...] = (
         "if False:",
         "The file is refused all the same, by the next step; only the words in parentheses differ.",
     ),
-    Explained("raremem.primitives", "Primitives.eager", "return False", "return None", "None is as false as False."),
     Explained(
         "raremem.provenance",
         "",

@@ -26,7 +26,7 @@ from raremem.search.contract import Found
 from raremem.search.live import LiveIndex, LivePlan
 from raremem.search.portable import PortableScan, ScanPlan
 from raremem.search.shards import Shards
-from raremem.search.shortlist import ShortlistPlan
+from raremem.search.shortlist import Cut, ShortlistPlan
 from raremem.search.targets import TargetPlan
 from raremem.state import NO_SLOT, MemoryState
 
@@ -37,9 +37,7 @@ F16_ROUNDOFF = 2.0**-11
 class Traced(NumpyPrimitives):
     """Whose content is taken for unknown, as in `jax.jit`."""
 
-    def eager(self, array: Array) -> bool:
-        """Never."""
-        return False
+    eager = False
 
 
 class OneByOne(Traced):
@@ -74,13 +72,9 @@ class SmallBlocks(ShortlistPlan):
     share: float = 0.01
     targets: TargetPlan = TargetPlan(gathered=0)  # noqa: RUF009
 
-    def blocks(self, k: int) -> int:
-        """Half of those that are asked for."""
-        return k // 2 + 1
-
-    def cut(self, slots: int, blocks: int, batch: int, dim: int) -> tuple[int, int]:
-        """Single slots where there are few."""
-        return 1 if slots < 8 else 2, 7
+    def cut(self, slots: int, k: int, batch: int, dim: int) -> Cut:
+        """Single slots where there are few; at first half of the blocks that are asked for."""
+        return Cut(1, k + 1, 7) if slots < 8 else Cut(2, k // 2 + 1, 7)
 
 
 class LowShortlist(NumpyShortlist):

@@ -27,14 +27,6 @@ TOLD: tuple[Explained, ...] = (
     ),
     Explained(
         "raremem.backend",
-        "ArrayBackend._updated",
-        "keys = self.primitives.identity(state.keys)",
-        "keys = state.keys",
-        "In traced code alone, where an array has no identity. These backends have no compiler, and none was tried.",
-        told=True,
-    ),
-    Explained(
-        "raremem.backend",
         "ArrayBackend.copy",
         "arrays = self.in_turn(state, False, lambda: [self.primitives.copy(array) for array in state])",
         "arrays = self.in_turn(state, True, lambda: [self.primitives.copy(array) for array in state])",
@@ -43,9 +35,9 @@ TOLD: tuple[Explained, ...] = (
     ),
     Explained(
         "raremem.backend",
-        "ArrayBackend.in_turn",
-        "return guard.in_turn(None if keys is None else id(keys), alone, call, *arguments)",
-        "return guard.in_turn((None), alone, call, *arguments)",
+        "_memory",
+        "return id(keys) if p.in_place and keys is not None else None",
+        "return (None)",
         "Only a call from another thread at the same time can tell; held by tests/test_threads.py.",
         told=True,
     ),
@@ -67,19 +59,11 @@ TOLD: tuple[Explained, ...] = (
         "A FIFO with no writer would be waited for; a test in tests/test_checkpoint.py has one.",
         told=True,
     ),
-    Explained(
-        "raremem.provenance",
-        "_forget",
-        "if key in _lineages and _lineages[key][0] is gone:",
-        "if not (key in _lineages and _lineages[key][0] is gone):",
-        "What is noted of arrays is then never forgotten: a few bytes stay for every call. No law measures that.",
-        told=True,
-    ),
     Explained("raremem.provenance", "_holds", "return True", "return None", _UNSEEN, told=True),
     Explained(
         "raremem.rules.eviction",
         "_priority",
-        "if not by_hits and p.eager(ages) and _all_ordinary(p, ages, values, oldest):",
+        "if not by_hits and p.eager and _all_ordinary(p, ages, values, oldest):",
         "if ((not by_hits) and _all_ordinary(p, ages, values, oldest)):",
         "In traced code alone: JAX cannot ask a traced array for its truth. These backends have no compiler; "
         "JAX was not tried.",
@@ -96,7 +80,7 @@ TOLD: tuple[Explained, ...] = (
     Explained(
         "raremem.rules.write",
         "update",
-        "rows = xp.where(accepted)[0] if p.eager(accepted) else None",
+        "rows = xp.where(accepted)[0] if p.eager else None",
         "rows = xp.where(accepted)[0]",
         "In traced code alone: JAX has no shapes that depend on data. These backends have no compiler; JAX was not tried.",
         told=True,
