@@ -100,7 +100,7 @@ class Store:
         self.filled, self.seen = len(accepted), self.seen + len(keys)
 
     def _resize(self, slots: int) -> None:
-        portable = resized(self.config, self.backend.to_numpy(self.state), slots)
+        portable = resized(self.config, self.backend.to_numpy(self.state), slots)[0]
         self.config = replace(self.config, slots=slots)
         self.state = self.backend.from_numpy(self.config, portable)
         self.ids = np.concatenate([self.ids, np.full(slots - len(self.ids), -1, np.int64)])
