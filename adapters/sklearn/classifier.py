@@ -138,11 +138,11 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self._store = Store(self.backend, self._config(X.shape[1], seed, len(X)), self.slots is None)
         else:
             X, y = self._checked(X, y, reset=False)
-        known = np.isin(y, self.classes_)
+        known = np.isin(y, self.classes_) & (self._store.filled > 0)
         self._enter(y if classes is None else np.concatenate([y, np.asarray(classes)]))
-        found = self._store.write(self._keys(X), self._numbers[np.searchsorted(self.classes_, y)])
-        scores = self._evidence(found)
-        if self._threshold is not None:
+        found = list(self._store.write(self._keys(X), self._numbers[np.searchsorted(self.classes_, y)]))
+        if self._threshold is not None and known.any():
+            scores = self._evidence(found)
             self._threshold.add(scores[known & np.isfinite(scores)])
         return self
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from raremem.adapters.sklearn.learned_map import unit
 from raremem.backend import ArrayBackend
 from raremem.config import MemoryConfig
 from raremem.registry import get_backend
@@ -37,13 +38,16 @@ class Store:
         self.filled = self.seen = 0
 
     def write(self, keys: Array, values: Array) -> Iterator[Lookup]:
-        """Write examples in their order; give what was found for each batch before it was written.
+        """Write examples in their order. Give what was found for each batch before it was written, unless nothing was held.
 
         Under "keep", examples for which there is room are written 1,024 at a time. Otherwise each is a batch of its own: it may
         merge with the one before, or evict it.
         """
         if self.grows and len(keys) > self.config.slots - self.filled:
             self._resize(max(self.filled + len(keys), 2 * self.filled))
+        if not self.filled and self.config.write == "keep" and len(keys) <= self.config.slots:
+            self._fill(keys, values)
+            return
         room = self.config.write == "keep" and len(keys) <= self.config.slots - self.filled
         for start, end in _batches(len(keys), BATCH if room else 1):
             rows = self.backend.own(keys[start:end], self.state)
@@ -83,8 +87,20 @@ class Store:
         vars(self).update(content, backend=get_backend(content["name"]))
         self.state = self.backend.from_numpy(self.config, content["state"])
 
+    def _fill(self, keys: Array, values: Array) -> None:
+        """Write to an empty memory what one update would, without a search of it: that would take all rows times all slots."""
+        keys = unit(keys).astype(np.float32)
+        accepted = np.flatnonzero(np.linalg.norm(keys, axis=1) > 0.5)
+        portable = self.backend.to_numpy(self.state)
+        for name, content in (("keys", keys[accepted]), ("values", values[accepted]), ("filled", True)):
+            portable[name][: len(accepted)] = content
+        portable["step"] += int(len(accepted) > 0)
+        self.state = self.backend.from_numpy(self.config, portable)
+        self.ids[: len(accepted)] = self.seen + accepted
+        self.filled, self.seen = len(accepted), self.seen + len(keys)
+
     def _resize(self, slots: int) -> None:
-        portable, _ = resized(self.config, self.backend.to_numpy(self.state), slots)
+        portable = resized(self.config, self.backend.to_numpy(self.state), slots)[0]
         self.config = replace(self.config, slots=slots)
         self.state = self.backend.from_numpy(self.config, portable)
         self.ids = np.concatenate([self.ids, np.full(slots - len(self.ids), -1, np.int64)])
