@@ -9,6 +9,7 @@ import gc
 import multiprocessing
 import os
 import platform
+import re
 import sys
 from pathlib import Path
 from zlib import crc32
@@ -100,20 +101,27 @@ def pytest_configure(config):
 
 LONGEST = "torch-compiled", "test_mesh", "jax-compiled", "jax-eager", "test_faults", "test_sharded", "torch-eager"
 """They are begun first, so that no process is left with one of them alone."""
+MODE = re.compile(r"test_law\[([a-z]+-[a-z]+)")
 
 
-def _group(item):
+def _group(nodeid):
     """The backend and mode of a law, the file of another test: what one of a group has compiled, the next one uses."""
-    mode = getattr(item, "callspec", None) and item.callspec.params.get("raremem_mode")
-    return str(mode or item.path.stem)
+    mode = MODE.search(nodeid)
+    return mode[1] if mode else Path(nodeid.partition("::")[0]).stem
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config, items):
-    """Groups for `--dist loadgroup`: a group is run by one process."""
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
-    groups = {item: _group(item) for item in items}
+def pytest_xdist_make_scheduler(config, log):
+    """A group is run by one process."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return _group(nodeid)
+
+    return ByGroup(config, log)
+
+
+def pytest_collection_modifyitems(items):
+    """The longest groups first."""
+    groups = {item: _group(item.nodeid) for item in items}
     items.sort(key=lambda item: LONGEST.index(groups[item]) if groups[item] in LONGEST else len(LONGEST))
-    for item, group in groups.items():
-        item.add_marker(pytest.mark.xdist_group(group))
