@@ -23,6 +23,9 @@ NOTHING_SEARCHED = (
     "configs_are_checked",
     "states_are_checked",
     "files_are_whole_or_refused",
+    "what_cannot_be_forgotten_is_refused",
+    "a_set_is_checked_whole",
+    "a_memory_in_other_slots",
 )
 """Laws in which no filled memory is searched, or for more neighbors than an index is asked for."""
 CONFIG = raremem.MemoryConfig(slots=3000, key_dim=16, neighbors=10)
@@ -136,7 +139,7 @@ def test_every_law_holds_with_an_index_of_the_smallest_memories(law, build):
     index = live(build, Smallest(smallest=1, fresh=2))
     sizes = []
     make, index.build = index.build, lambda keys, slots, seed: (sizes.append(len(slots)), make(keys, slots, seed))[1]
-    run(law, raremem.get_backend("numpy", index=index), 10)
+    run(law, raremem.get_backend("numpy", index=index), 50 if law.name == "a_memory_lives_and_forgets" else 10)
     assert sizes or law.name in NOTHING_SEARCHED
 
 

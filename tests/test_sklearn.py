@@ -91,9 +91,13 @@ def test_a_map_is_learned_where_it_helps_and_only_there(monkeypatch):
     assert mapped.score(rows[100:], labels[100:]) > plain.score(rows[100:], labels[100:]) + 0.1
     bad = learned_map.LearnedMap(np.ones((24, 25), np.float32), np.zeros(25, np.float32))  # all rows are alike
     monkeypatch.setattr("raremem.adapters.sklearn.classifier.learn", lambda *arguments: bad)
-    refused = MemoryClassifier(projection="learned").fit(rows[:100], labels[:100])
-    assert refused.map_ is None
-    assert (refused.predict_proba(rows) == plain.predict_proba(rows)).all()
+    easy, kinds = np.eye(10, 24)[np.arange(100) % 10] + 0.1 * generator.normal(size=(100, 24)), np.arange(100) % 10
+    plain = MemoryClassifier().fit(easy, kinds)
+    assert plain.score(easy, kinds) == 1
+    for seed in range(5):
+        refused = MemoryClassifier(projection="learned", random_state=seed).fit(easy, kinds)
+        assert refused.map_ is None
+        assert (refused.predict_proba(easy) == plain.predict_proba(easy)).all()
     monkeypatch.undo()
     assert MemoryClassifier(projection="learned").fit(rows[:4], np.arange(4)).map_ is None
     assert MemoryClassifier(projection="learned").fit(rows[:4], np.zeros(4, int)).map_ is None

@@ -12,6 +12,7 @@ from raremem.adapters.numpy import NumpyPrimitives
 from raremem.backend import ArrayBackend
 from raremem.primitives import Primitives
 from raremem.reference.laws import LAWS, run
+from raremem.state import backends_of
 from raremem.validation import dtype_name
 
 
@@ -162,7 +163,7 @@ def borrowed(function):
 
 
 MADE = {"copy", "cast", "constant", "arange", "multiply", "power_of_two", "slice_rows"}
-COMPARED = {"inner", "score", "top_k", "sort_order", "take_along"}
+COMPARED = {"inner", "score", "top_k", "sort_order", "take_along", "sum_by_column"}
 FUNCTIONS = {
     "where",
     "sum",
@@ -175,6 +176,7 @@ FUNCTIONS = {
     "exp",
     "log",
     "concatenate",
+    "broadcast_to",
     "full_like",
     "zeros_like",
 }
@@ -200,6 +202,9 @@ class FewPrimitives(Borrowed, Primitives):
     def put_rows(self, array, rows, content):
         array.seen[rows.seen] = content.seen
         return array
+
+
+backends_of[Few] = ArrayBackend(FewPrimitives())
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import numpy as np
 from ..config import MAX_INT32, MemoryConfig
 from ..primitives import Primitives
 from ..state import NO_SLOT, Array, ForgetReport, MemoryState
+from ..validation import dtype_name
 from .turns import content_of, turns_of
 
 COMPARED = 64
@@ -40,7 +41,7 @@ def named(p: Primitives, state: MemoryState, slots: Array | None, values: Array 
     filled = state.values != NO_SLOT
     found = state.values == NO_SLOT
     if slots is not None:
-        found = found | (slots if slots.dtype == found.dtype else _numbered(p, state, slots))
+        found = found | (slots if dtype_name(slots) == "bool" else _numbered(p, state, slots))
     if values is not None:
         for start in range(0, values.shape[0], COMPARED):
             found = found | xp.any(state.values[:, None] == values[start : start + COMPARED][None, :], axis=1)

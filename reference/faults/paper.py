@@ -129,7 +129,7 @@ PAPER = (
           "ranked = _last_first(scores, ~slots)", law="ties_go_to_the_lowest_slot"),
     Fault("ties in no order", _TORCH,
           "best = ranked.to(torch.int32) ^ MAX_INT32",
-          "best = torch.topk(scores, k, dim=1).indices.to(torch.int32)", "torch", law="ties_go_to_the_lowest_slot"),
+          "best = torch.topk(scores, k, dim=1).indices.to(torch.int32)", "torch", True, law="ties_go_to_the_lowest_slot"),
     Fault("a mapped call is taken for an eager one", "raremem.adapters.torch.modes",
           "    if traced() or transformed():\n        return False\n    for", "    if traced():\n        return False\n    for", "torch", law="many_memories_in_one_call"),
     # Of memories that live.

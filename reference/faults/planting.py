@@ -14,6 +14,7 @@ from types import CodeType, FunctionType, ModuleType
 from raremem.backend import Backend
 from raremem.reference.laws import LAWS, Law, run
 from raremem.reference.mutation.players import PLAYERS
+from raremem.state import backends_of
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,13 @@ def planted(fault: Fault) -> Iterator[Backend]:
     if source.count(fault.right) != 1:
         raise LookupError(f"fault {fault.name!r}: {fault.right!r} stands {source.count(fault.right)} times in {fault.module}.")
     mutant = importlib.util.module_from_spec(module.__spec__)  # type: ignore[arg-type]
+    entered = dict(backends_of)
     sys.modules[fault.module] = mutant
     try:
         exec(compile(source.replace(fault.right, fault.wrong), str(module.__file__), "exec"), mutant.__dict__)
     finally:
         sys.modules[fault.module] = module
+        backends_of.update(entered)
     with _methods_replaced(module, mutant), _functions_replaced(module, mutant):
         if "," in fault.backend:
             yield PLAYERS[fault.backend][0]()
