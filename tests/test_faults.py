@@ -11,6 +11,7 @@ from raremem.reference.faults import FAULTS, Fault, caught_by, planted, table
 from raremem.reference.laws import LAWS, run
 from raremem.reference.laws.registry import USUAL_TRACED
 from raremem.search.live import LiveIndex, LivePlan
+from raremem.state import backends_of
 
 
 def named(name):
@@ -61,6 +62,13 @@ def test_a_fault_in_an_adapter_leaves_its_operators():
     with planted(named("ties in no order")):
         pass
     assert torch.ops.raremem.computed_before.default is operator
+
+
+def test_a_fault_in_an_adapter_leaves_the_backend_of_its_arrays():
+    backend = raremem.get_backend("numpy")
+    with planted(named("scores of one row are added to the next")):
+        pass
+    assert backends_of[np.ndarray] is backend
 
 
 def test_a_fault_whose_line_is_gone_is_an_error():

@@ -77,10 +77,7 @@ def is_cast(tensor: Tensor, dtype: torch.dtype) -> bool:
 
 def writes(state: MemoryState) -> tuple[int | None, ...]:
     """How often PyTorch has written to each."""
-    counts: list[int | None] = []
-    for tensor in state:
-        counts.append(None if tensor.is_inference() else tensor._version)
-    return tuple(counts)
+    return tuple(map(modes.writes, state))
 
 
 def captured(tensor: Tensor) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from raremem.adapters.numpy import NumpyShortlist
 from raremem.adapters.torch import modes
-from raremem.adapters.torch.primitives import EAGER, NumpyBesideTorch, TorchPrimitives
+from raremem.adapters.torch.primitives import EAGER, HOST, TorchPrimitives
 from raremem.adapters.torch.search import TorchSearch
 from raremem.backend import ArrayBackend
 from raremem.config import MemoryConfig
@@ -33,7 +33,7 @@ class TorchBackend(ArrayBackend):
     search = TorchSearch
     eager: Primitives | None = EAGER
     """The table for tensors whose content is seen; None: that for any serves for these too."""
-    host: Primitives = NumpyBesideTorch()
+    host: Primitives = HOST
     """The table for views of them in NumPy."""
 
     @property

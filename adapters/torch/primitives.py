@@ -140,9 +140,6 @@ def _needs_gradient(array: Tensor) -> bool:
     return array.requires_grad and torch.is_grad_enabled()
 
 
-IN_NUMPY = NumpyPrimitives()
-
-
 class EagerPrimitives(TorchPrimitives):
     """The table for tensors on the CPU whose content is seen (`modes.plain`): the same without a question at every step."""
 
@@ -171,7 +168,7 @@ class EagerPrimitives(TorchPrimitives):
         return torch.bmm(queries[:, None, :], keys.transpose(1, 2))[:, 0]  # MKL takes six times as long for keys first
 
     def sort_order(self, scores: Tensor, slots: Tensor, k: int | None = None) -> Tensor:
-        return torch.from_numpy(IN_NUMPY.sort_order(scores.detach().numpy(), slots.numpy(), k))  # a third of the time
+        return torch.from_numpy(HOST.sort_order(scores.detach().numpy(), slots.numpy(), k))  # a third of the time
 
     def score_rows(self, queries: Tensor, array: Tensor, rows: Tensor) -> Tensor:
         if is_product_cheaper(self.gathered, array, rows):
@@ -193,3 +190,7 @@ class NumpyBesideTorch(NumpyPrimitives):
 
     def score(self, queries: NDArray[Any], keys: NDArray[Any]) -> NDArray[Any]:
         return EAGER.score(torch.from_numpy(queries), torch.from_numpy(keys)).numpy()
+
+
+HOST = NumpyBesideTorch()
+"""The table for views of tensors in NumPy."""

@@ -104,8 +104,8 @@ class _ShardedInNumpy(NumpyBesideTorch):
         return state
 
 
-class _OfShards(TorchPrimitives):
-    """What changes in PyTorch's tables where an array may be a `ShardedKeys`."""
+class ShardedPrimitives(TorchPrimitives):
+    """PyTorch's table, where an array may be a `ShardedKeys`."""
 
     def to_numpy(self, array: Any) -> NDArray[Any]:
         return super().to_numpy(array[:] if isinstance(array, ShardedKeys) else array)
@@ -137,11 +137,7 @@ class _OfShards(TorchPrimitives):
         return None if isinstance(array, ShardedKeys) else super().peek(array, wait)
 
 
-class ShardedPrimitives(_OfShards):
-    """PyTorch's table, where an array may be a `ShardedKeys`."""
-
-
-class EagerShardedPrimitives(_OfShards, EagerPrimitives):
+class EagerShardedPrimitives(ShardedPrimitives, EagerPrimitives):
     """The same for tensors whose content is seen."""
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from raremem.adapters.numpy import NumpyShortlist
 from raremem.adapters.torch.low_keys import KeptKeys, LowKeys
-from raremem.adapters.torch.primitives import NumpyBesideTorch
+from raremem.adapters.torch.primitives import HOST
 from raremem.primitives import Primitives
 from raremem.search.coarse import CoarseKeys
 from raremem.search.contract import Found
@@ -20,8 +20,6 @@ BF16_ROUNDOFF = 2.0**-8
 """bf16 has 8 significant bits."""
 
 
-HOST = NumpyBesideTorch()
-"""The table for the same memory as NumPy's arrays."""
 _find_quietly = quietly(NumpyShortlist.find)
 LOW_KEYS = LowKeys()
 """Of all memories: by their key tables."""
