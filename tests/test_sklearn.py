@@ -10,7 +10,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import raremem
-from raremem.adapters.sklearn import MemoryClassifier, learned_map
+from raremem.adapters.sklearn import MemoryClassifier, learned_map, temperatures
 from raremem.rules.loss import loss_of
 
 BACKENDS = ["numpy", "torch", "jax"]
@@ -44,9 +44,59 @@ def test_keep_answers_as_k_nearest_neighbors_do(backend, temperature):
 
 def test_digits_are_answered_as_k_nearest_neighbors_do():
     rows, labels = load_digits(return_X_y=True)
-    ours = MemoryClassifier(neighbors=5).fit(rows[:1200], labels[:1200]).predict(rows[1200:])
+    ours = MemoryClassifier(neighbors=5, temperature=20.0).fit(rows[:1200], labels[:1200]).predict(rows[1200:])
     peer = KNeighborsClassifier(5, metric="cosine", weights=lambda far: np.exp(-20 * far)).fit(rows[:1200], labels[:1200])
     assert (ours == peer.predict(rows[1200:])).all()
+
+
+def test_the_temperature_has_the_least_loss_of_examples_each_left_out():
+    rows, labels = clusters(np.random.default_rng(1), classes=4, rows=6, dim=5, spread=0.8)
+
+    def loss(temperature):
+        every = np.arange(len(rows))
+        lost = []
+        for row in every:
+            others = MemoryClassifier(temperature=temperature).fit(rows[every != row], labels[every != row])
+            lost.append(-np.log(0.99 * others.predict_proba(rows[row : row + 1])[0, labels[row]] + 0.01))
+        return np.mean(lost)
+
+    losses = {temperature: loss(temperature) for temperature in temperatures.CHOICES}
+    chosen = MemoryClassifier().fit(rows, labels).temperature_
+    assert chosen == min(losses, key=losses.get)
+    assert sorted(losses.values())[1] > 1.001 * losses[chosen]
+    assert MemoryClassifier(temperature=7.0).fit(rows, labels).temperature_ == 7
+
+
+@pytest.mark.parametrize("write", ["keep", "merge"])
+def test_raw_pixels_are_answered_well_however_they_come(write):
+    rows, labels = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(rows))
+    rows, labels = rows[order], labels[order]
+    at_once = MemoryClassifier(write=write).fit(rows[:1000], labels[:1000])
+    little_by_little = MemoryClassifier(write=write)
+    class_by_class = MemoryClassifier(write=write)
+    for start in range(0, 1000, 10):
+        little_by_little.partial_fit(rows[start : start + 10], labels[start : start + 10])
+    for label in range(10):
+        mine = labels[:1000] == label
+        class_by_class.partial_fit(rows[:1000][mine], labels[:1000][mine])
+    least = 0.97 if write == "keep" else 0.92
+    for classifier in (at_once, little_by_little, class_by_class):
+        assert classifier.score(rows[1000:], labels[1000:]) > least
+
+
+def test_a_new_temperature_moves_the_threshold_and_a_given_one_does_not_move():
+    rows, labels = clusters(np.random.default_rng(2), classes=8, rows=20, spread=0.3)
+    chosen, given = MemoryClassifier(unknown=0.1), MemoryClassifier(unknown=0.1, temperature=20.0)
+    seen = set()
+    for start in range(0, len(rows), 5):
+        for classifier in (chosen, given):
+            classifier.partial_fit(rows[start : start + 5], labels[start : start + 5])
+        seen.add(chosen.temperature_)
+        refused = chosen.evidence(rows[: start + 5]) < chosen.threshold_
+        assert refused.mean() < 0.5
+    assert len(seen) > 1
+    assert given.temperature_ == 20
 
 
 def test_the_map_is_trained_by_the_memorys_own_loss():
@@ -164,17 +214,21 @@ def test_every_way_to_keep_a_classifier(backend, projection, tmp_path):
     first = {"projection": projection, "unknown": 0.1, "backend": backend, "random_state": 0}
     classifier = MemoryClassifier(**first).fit(rows[:100], labels[:100]).partial_fit(rows[100:110], labels[100:110])
     classifier.save(tmp_path / "c.safetensors")
-    other = MemoryClassifier.load(tmp_path / "c.safetensors", backend="numpy")
+    other, lives = MemoryClassifier.load(tmp_path / "c.safetensors", backend="numpy"), []
     for again in (pickle.loads(pickle.dumps(classifier)), MemoryClassifier.load(tmp_path / "c.safetensors"), other):
         assert (again.predict(rows) == classifier.predict(rows)).all()
         assert again.threshold_ == classifier.threshold_
         before, after = again.kneighbors(rows[:9]), classifier.kneighbors(rows[:9])
         assert (before.ids == after.ids).all()
+        assert again.temperature_ == classifier.temperature_
         again.partial_fit(rows[110:], labels[110:] + 5)
         assert len(again) == 200
         assert again.classes_.tolist() == list(range(15))
+        lives.append((again.temperature_, again.threshold_))
     assert clone(classifier).get_params() == classifier.get_params()
     assert len(classifier) == 110
+    classifier.partial_fit(rows[110:], labels[110:] + 5)
+    assert lives == [(classifier.temperature_, classifier.threshold_)] * 3
 
 
 def test_a_file_that_is_none_is_one_line(tmp_path):

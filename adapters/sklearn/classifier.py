@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from os import PathLike
 from typing import Any, NamedTuple
 
@@ -13,10 +14,11 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from raremem.adapters.sklearn import files
+from raremem.adapters.sklearn import files, temperatures
 from raremem.adapters.sklearn.learned_map import LearnedMap, learn, unit
-from raremem.adapters.sklearn.store import BATCH, Store
-from raremem.adapters.sklearn.unknown import ConformalThreshold, evidence, without
+from raremem.adapters.sklearn.lookups import joined, without
+from raremem.adapters.sklearn.store import Store
+from raremem.adapters.sklearn.unknown import ConformalThreshold, evidence
 from raremem.config import MemoryConfig, shown
 from raremem.state import Lookup
 
@@ -24,6 +26,8 @@ Array = NDArray[Any]
 
 ENOUGH = 300
 """Rows that are held out to choose and calibrate."""
+LEFT_OUT = 2000
+"""Examples that are asked of the others, at most."""
 
 
 class Neighbors(NamedTuple):
@@ -50,9 +54,11 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         write: "keep" every example, or "merge" one with its nearest if that has its label (rules 4 and 13).
         neighbors: how many examples an answer is made of.
         slots: how many examples are held; older ones are evicted (rule 5). None: as many as come.
-        temperature: the factor on similarities before the softmax over neighbors; 0: all neighbors have the same weight.
-        projection: None, or "learned": `fit` trains a linear map of the rows through the memory's loss, and takes it unless
-            rows that were held out say that it hurts. Classes that come later are mapped by it as they are.
+        temperature: the factor on similarities before the softmax over neighbors; 0: all neighbors have the same weight. None:
+            chosen by the nll of the examples, each asked of the others (of rows held out, if there is a learned map); in a life
+            of `partial_fit` again when there are twice as many examples or classes.
+        projection: None, or "learned": `fit` trains a linear map of the rows through the memory's loss, and takes it if rows
+            that were held out have a smaller nll with it. Classes that come later are mapped by it as they are.
         unknown: None, or the share of known rows that may be refused, in (0, 1): others are answered `unknown_label`. The
             threshold is from rows held out by `fit`, then from the latest rows of known classes that `partial_fit` was given,
             each asked before it is learned.
@@ -64,6 +70,7 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         classes_: sorted labels.
         n_features_in_, feature_names_in_: as scikit-learn has them.
         map_: the `LearnedMap`, or None.
+        temperature_: the temperature in use.
 
     >>> import numpy as np
     >>> classifier = MemoryClassifier().fit([[1.0, 0.0], [0.0, 1.0]], ["right", "up"])
@@ -77,7 +84,7 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         write: str = "keep",
         neighbors: int = 256,
         slots: int | None = None,
-        temperature: float = 20.0,
+        temperature: float | None = None,
         projection: str | None = None,
         unknown: float | None = None,
         unknown_label: Any = None,
@@ -108,16 +115,17 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         X, y = self._checked(X, y, reset=True)
         generator = check_random_state(self.random_state)
         seed = int(generator.randint(2**31 - 1))
+        self._begin()
         self.classes_, labels = np.unique(y, return_inverse=True)
         self._numbers = np.arange(len(self.classes_))
-        self._threshold = None if self.unknown is None else ConformalThreshold(self.unknown)
-        self.map_: LearnedMap | None = None
-        held: Array | None = None
-        if self.projection == "learned":
-            held = self._choose_map(X, labels, generator, seed)
-        self._store = self._filled_store(X, labels, seed)
+        rows = unit(X).astype(np.float32)
+        held = None if self.projection is None else self._choose_map(rows, labels, generator, seed)
+        self._store = self._filled_store(self._keys(X), labels, seed)
+        if held is None:
+            self._choose_temperature()
+            held = self._left_out()[0]
         if self._threshold is not None:
-            self._threshold.replace(self._scores_left_out() if held is None else held)
+            self._threshold.replace(self._evidence(held))
         return self
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> MemoryClassifier:
@@ -131,9 +139,8 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if not hasattr(self, "_store"):
             self._check_parameters()
             X, y = self._checked(X, y, reset=True)
+            self._begin()
             self.classes_, self._numbers = y[:0], np.arange(0)
-            self.map_ = None
-            self._threshold = None if self.unknown is None else ConformalThreshold(self.unknown)
             seed = int(check_random_state(self.random_state).randint(2**31 - 1))
             self._store = Store(self.backend, self._config(X.shape[1], seed, len(X)), self.slots is None)
         else:
@@ -142,14 +149,15 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._enter(y if classes is None else np.concatenate([y, np.asarray(classes)]))
         found = list(self._store.write(self._keys(X), self._numbers[np.searchsorted(self.classes_, y)]))
         if self._threshold is not None and known.any():
-            scores = self._evidence(found)
+            scores = self._evidence(joined(found))
             self._threshold.add(scores[known & np.isfinite(scores)])
+        self._choose_temperature()
         return self
 
     def predict(self, X: Any) -> Array:
         """The likeliest label of each row [N], or `unknown_label`."""
         X = self._asked(X)
-        found = list(self._store.answer(self._keys(X)))
+        found = joined(self._store.answer(self._keys(X)))
         answers = self.classes_[self._probabilities(found).argmax(axis=1)]
         if self._threshold is None:
             return answers
@@ -160,7 +168,7 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def predict_proba(self, X: Any) -> Array:
         """The share of each class [N, classes] in the weights of the neighbors, in the order of `classes_`; f64."""
         X = self._asked(X)
-        return self._probabilities(list(self._store.answer(self._keys(X))))
+        return self._probabilities(joined(self._store.answer(self._keys(X))))
 
     def evidence(self, X: Any) -> Array:
         """How well each row [N] is known: the log of the summed, unnormalised weights of its likeliest class; f32.
@@ -168,7 +176,7 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         `predict` refuses a row with less than `threshold_`.
         """
         X = self._asked(X)
-        return self._evidence(self._store.answer(self._keys(X)))
+        return self._evidence(joined(self._store.answer(self._keys(X))))
 
     @property
     def threshold_(self) -> float:
@@ -185,7 +193,7 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         X = self._asked(X)
         if self._threshold is None:
             raise ValueError("unknown=None: expected the share of known rows that may be refused, say unknown=0.05.")
-        self._threshold.replace(self._evidence(self._store.answer(self._keys(X))))
+        self._threshold.replace(self._evidence(joined(self._store.answer(self._keys(X)))))
         return self
 
     def kneighbors(self, X: Any, n_neighbors: int | None = None) -> Neighbors:
@@ -196,13 +204,11 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             n_neighbors: how many; by default `neighbors`.
         """
         X = self._asked(X)
-        found = list(self._store.answer(self._keys(X), n_neighbors))
-        slots, values, similarities = (
-            np.concatenate([getattr(each, name) for each in found]) for name in ("slots", "values", "similarities")
-        )
+        found = joined(self._store.answer(self._keys(X), n_neighbors))
         place = np.zeros(self._numbers.max(initial=0) + 1, np.int64)
         place[self._numbers] = np.arange(len(self._numbers))
-        return Neighbors(np.where(slots < 0, -1, self._store.ids[slots]), self.classes_[place[values]], similarities)
+        ids = np.where(found.slots < 0, -1, self._store.ids[found.slots])
+        return Neighbors(ids, self.classes_[place[found.values]], found.similarities)
 
     def forget(self, labels: Any = None, *, ids: Any = None, older_than: int | None = None) -> int:
         """Forget examples: no answer is made of them, and no byte of their rows is left, here or in files saved later.
@@ -303,7 +309,7 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             slots=max(rows, 1) if self.slots is None else self.slots,
             key_dim=key_dim,
             neighbors=self.neighbors,
-            softmax_temperature=self.temperature,
+            softmax_temperature=self.temperature_,
             seed=seed,
             write=self.write,
         )
@@ -312,36 +318,67 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         rows = unit(X).astype(np.float32)
         return rows if self.map_ is None else self.map_(rows)
 
-    def _filled_store(self, X: Array, labels: Array, seed: int) -> Store:
-        keys = self._keys(X)
+    def _begin(self) -> None:
+        """What a classifier is before its first example."""
+        self.map_: LearnedMap | None = None
+        self._threshold = None if self.unknown is None else ConformalThreshold(self.unknown)
+        self.temperature_ = temperatures.DEFAULT if self.temperature is None else self.temperature
+        self._chosen_at = 0, 0
+
+    def _filled_store(self, keys: Array, labels: Array, seed: int) -> Store:
         store = Store(self.backend, self._config(keys.shape[1], seed, len(keys)), self.slots is None)
         for _ in store.write(keys, labels):
             pass
         return store
 
-    def _choose_map(self, X: Array, labels: Array, generator: np.random.RandomState, seed: int) -> Array | None:
-        """Learn a map, and keep it unless rows that were held out are wrong with it more often, by more than a standard error.
+    def _choose_map(self, rows: Array, labels: Array, generator: np.random.RandomState, seed: int) -> Lookup | None:
+        """Learn a map, and keep it with its temperature if rows that were held out have a smaller nll with it.
 
         Returns:
-            Their evidence, if it is kept.
+            What they found, if it is kept.
         """
-        scores: list[Array] = []
-        right: dict[bool, list[Array]] = {True: [], False: []}
+        plain: list[Lookup] = []
+        mapped: list[Lookup] = []
+        asked: list[Array] = []
         for held in _folds(labels, generator):
-            mapped = learn(unit(X[~held]).astype(np.float32), labels[~held], generator)
-            for self.map_ in (mapped, None) if mapped is not None else ():
-                self._store = self._filled_store(X[~held], labels[~held], seed)
-                found = list(self._store.answer(self._keys(X[held])))
-                right[self.map_ is not None].append(self._probabilities(found).argmax(axis=1) == labels[held])
-                scores += [self._evidence(found)] if self.map_ is not None else []
-        self.map_ = None
-        if not scores:
+            learned = learn(rows[~held], labels[~held], generator)
+            if learned is None:
+                return None
+            for found, keys in ((plain, rows), (mapped, learned(rows))):
+                found += self._filled_store(keys[~held], labels[~held], seed).answer(keys[held])
+            asked.append(labels[held])
+        if not asked:
             return None
-        with_map, without_map = np.concatenate(right[True]), np.concatenate(right[False])
-        if (without_map & ~with_map).sum() - (with_map & ~without_map).sum() > np.sqrt((with_map != without_map).sum()):
+        choices = temperatures.CHOICES if self.temperature is None else (self.temperature,)
+        without_map, with_map = (temperatures.best(joined(found), np.concatenate(asked), choices) for found in (plain, mapped))
+        if with_map.loss >= without_map.loss:
             return None
-        self.map_ = learn(unit(X).astype(np.float32), labels, generator)
-        return np.concatenate(scores)
+        self.map_, self.temperature_ = learn(rows, labels, generator), with_map.temperature
+        return joined(mapped)
+
+    def _choose_temperature(self) -> None:
+        """Choose it anew if there are twice as many examples or classes as the last time; then the threshold follows."""
+        size = self._store.filled, len(self.classes_)
+        grown = any(now >= 2 * max(then, 1) for now, then in zip(size, self._chosen_at, strict=True))
+        if self.temperature is not None or self.map_ is not None or not grown:
+            return
+        self._chosen_at = size
+        found, labels = self._left_out()
+        temperature = temperatures.best(found, labels).temperature
+        if temperature != self.temperature_:
+            self.temperature_ = temperature
+            self._store.config = replace(self._store.config, softmax_temperature=temperature)
+            if self._threshold is not None:
+                self._threshold.replace(self._evidence(found))
+
+    def _left_out(self) -> tuple[Lookup, Array]:
+        """What examples find, each asked of all the others, and their numbers; of many examples some."""
+        portable = self._store.backend.to_numpy(self._store.state)
+        slots = np.flatnonzero(portable["filled"]).astype(np.int32)
+        if len(slots) > LEFT_OUT:
+            slots = np.sort(np.random.default_rng(0).choice(slots, LEFT_OUT, replace=False))
+        found = joined(self._store.answer(portable["keys"][slots], self.neighbors + 1))
+        return without(found, slots, self.temperature_), portable["values"][slots]
 
     def _enter(self, labels: Array) -> None:
         """Give a number to each label that is new: the lowest that is free."""
@@ -352,27 +389,13 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             order = np.argsort(classes, kind="stable")
             self.classes_, self._numbers = classes[order], numbers[order]
 
-    def _probabilities(self, found: list[Lookup]) -> Array:
-        scores = np.concatenate([each.scores(int(self._numbers.max()) + 1) for each in found]).astype(np.float64)[
-            :, self._numbers
-        ]
+    def _probabilities(self, found: Lookup) -> Array:
+        scores = found.scores(int(self._numbers.max()) + 1).astype(np.float64)[:, self._numbers]
         total = scores.sum(axis=1, keepdims=True)
         return np.where(total > 0, scores / np.where(total > 0, total, 1), 1 / len(self.classes_))
 
-    def _evidence(self, found: Iterable[Lookup]) -> Array:
-        classes = int(self._numbers.max()) + 1
-        return np.concatenate([np.zeros(0, np.float32), *(evidence(each, self.temperature, classes) for each in found)])
-
-    def _scores_left_out(self) -> Array:
-        """The evidence of every example, asked of all the others."""
-        portable = self._store.backend.to_numpy(self._store.state)
-        slots = np.flatnonzero(portable["filled"]).astype(np.int32)
-        found = self._store.answer(portable["keys"][slots], self.neighbors + 1)
-        starts = range(0, len(slots), BATCH)
-        scores = self._evidence(
-            without(each, slots[start : start + BATCH], self.temperature) for start, each in zip(starts, found, strict=True)
-        )
-        return scores[np.isfinite(scores)]
+    def _evidence(self, found: Lookup) -> Array:
+        return evidence(found, self.temperature_, int(self._numbers.max()) + 1)
 
 
 def _folds(labels: Array, generator: np.random.RandomState) -> Iterator[Array]:

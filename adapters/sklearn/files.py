@@ -20,7 +20,8 @@ from raremem.config import MemoryConfig
 from raremem.errors import CheckpointError
 from raremem.files import replace_file
 
-SCHEMA = 1
+SCHEMA = 2
+"""1: the temperature was a parameter, and never chosen."""
 HEADER = "raremem-classifier"
 """The one entry of the file's metadata."""
 MEMORY = ("keys", "values", "ages", "filled", "hits")
@@ -46,6 +47,7 @@ def save(path: str | os.PathLike[str], classifier: Any) -> None:
         "config": dataclasses.asdict(store.config),
         "parameters": parameters,
         "seen": store.seen,
+        "chosen_at": classifier._chosen_at,
         "classes": [classifier.classes_.dtype.str, classifier.classes_.tolist()],
         "features": [classifier.n_features_in_, *getattr(classifier, "feature_names_in_", np.zeros(0)).tolist()],
         "window": None if threshold is None else [threshold.window.maxlen, threshold.level],
@@ -70,8 +72,8 @@ def load(kind: type[Classifier], path: str | os.PathLike[str], backend: str | No
             checksum, text = json.loads(metadata[HEADER])
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         header = json.loads(text)
-        if header["schema"] != SCHEMA:
-            raise ValueError(f"its schema is {header['schema']}, where {SCHEMA} is expected")
+        if header["schema"] not in range(1, SCHEMA + 1):
+            raise ValueError(f"its schema is {header['schema']}, where 1 to {SCHEMA} are expected")
         if checksum != _checksum(text, arrays):
             raise ValueError("its checksum does not match its content")
         return _restored(kind, header, arrays, backend)
@@ -93,6 +95,8 @@ def _restored(kind: type[Classifier], header: dict[str, Any], arrays: dict[str, 
     store.state = store.backend.from_numpy(config, portable)
     classifier._store, classifier._numbers = store, arrays["numbers"]
     classifier.map_ = LearnedMap(arrays["weight"], arrays["bias"]) if "weight" in arrays else None
+    classifier.temperature_ = config.softmax_temperature
+    classifier._chosen_at = tuple(header.get("chosen_at", (0, 0)))
     classifier._threshold = None
     if header["window"] is not None:
         classifier._threshold = ConformalThreshold(parameters["unknown"])

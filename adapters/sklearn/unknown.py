@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from raremem.adapters.sklearn.lookups import at
 from raremem.state import Lookup
 
 WINDOW = 500
@@ -22,29 +23,11 @@ def evidence(found: Lookup, temperature: float, classes: int) -> NDArray[np.floa
     It is the log of the numerator of rule 15's largest score. So a row that lies between two classes is not unknown; one that
     lies far from all is.
     """
-    absent = found.values < 0
-    logits = np.where(absent, -np.inf, np.float32(temperature) * found.similarities)
+    logits = np.where(found.values < 0, -np.inf, np.float32(temperature) * found.similarities)
     top = np.where(found.found, logits[:, 0], 0)
     with np.errstate(divide="ignore"):
         total = np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top
-        return (np.log(found.scores(classes).max(axis=1)) + total).astype(np.float32)
-
-
-def without(found: Lookup, slots: NDArray[np.int32], temperature: float) -> Lookup:
-    """What would have been found if each row's own slot [B] were empty."""
-    own = found.slots == slots[:, None]
-    order = np.argsort(own, axis=1, kind="stable")[:, : max(found.slots.shape[1] - 1, 1)]
-    last = np.take_along_axis(own, order, axis=1)
-    values, kept, similarities = (
-        np.where(last, empty, np.take_along_axis(array, order, axis=1)).astype(array.dtype)
-        for array, empty in ((found.values, -1), (found.slots, -1), (found.similarities, 0))
-    )
-    present = values >= 0
-    powers = np.where(present, np.exp(np.float32(temperature) * (similarities - similarities[:, :1])), 0)
-    total = np.maximum(powers.sum(axis=1, keepdims=True), np.float32(1e-30))
-    return found._replace(
-        values=values, slots=kept, similarities=similarities, weights=powers / total, found=present.any(axis=1)
-    )
+        return (np.log(at(found, temperature).scores(classes).max(axis=1)) + total).astype(np.float32)
 
 
 class ConformalThreshold:

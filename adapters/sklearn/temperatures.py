@@ -1,0 +1,43 @@
+"""The softmax temperature that suits the rows: rows whose label is known say which."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raremem.adapters.sklearn.lookups import at
+from raremem.state import Lookup
+
+DEFAULT = 20.0
+"""While nothing is known of the rows. It suits sentence embeddings."""
+CHOICES = (DEFAULT, 10.0, 40.0, 5.0, 80.0, 160.0, 320.0, 640.0, 1280.0)
+"""Nearest to the default first. At 5 the weights of 256 neighbors are nearly alike; at 1,280 the nearest has nearly all."""
+MISTAKEN = 0.01
+"""The share of labels that may be wrong. It bounds the loss of a row whose label no neighbor has."""
+
+
+class Choice(NamedTuple):
+    """A temperature and its loss."""
+
+    temperature: float
+    loss: float
+
+
+def best(found: Lookup, labels: NDArray[np.integer], choices: Sequence[float] = CHOICES) -> Choice:
+    """The temperature with the least loss; the first of equals.
+
+    Args:
+        found: of rows [B] that are not in the memory, in NumPy.
+        labels: [B], their values.
+        choices: of temperatures.
+    """
+    return min((Choice(each, loss(found, labels, each)) for each in choices), key=lambda choice: choice.loss)
+
+
+def loss(found: Lookup, labels: NDArray[np.integer], temperature: float) -> float:
+    """The mean nll of the labels [B] under the neighbors' weights, of the rows that found something; 0: none did."""
+    own = np.where(found.values == labels[:, None], at(found, temperature).weights, 0).sum(axis=1)[found.found]
+    return float(-np.log((1 - MISTAKEN) * own + MISTAKEN).sum() / max(len(own), 1))
