@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raremem import ranks
+from raremem import score_order
 from raremem.backend import ArrayBackend
 from raremem.config import MAX_INT32
 from raremem.primitives import Primitives, set_all
@@ -17,14 +17,14 @@ from raremem.state import MemoryState, backends_of, quietly
 Array = NDArray[Any]
 
 
-def is_product_cheaper(gathered: int, array: Any, rows: Any) -> bool:
+def is_product_cheaper(always_gathered: int, array: Any, rows: Any) -> bool:
     """Whether to score rows [m, n] of `array` [slots, d] by a product with all of it, on a processor with a cache.
 
-    It is cheaper if the rows are too many for the cache (more numbers than `gathered`), and the product of m queries holds at
-    most half as many numbers.
+    It is cheaper if the rows are too many for the cache (more numbers than `always_gathered`), and the product of m queries
+    holds at most half as many numbers.
     """
     (batch, n), (slots, dim) = rows.shape, array.shape
-    return batch * n * dim >= gathered and 2 * batch * slots <= batch * n * dim
+    return batch * n * dim >= always_gathered and 2 * batch * slots <= batch * n * dim
 
 
 class NumpyPrimitives(Primitives):
@@ -33,7 +33,7 @@ class NumpyPrimitives(Primitives):
     name = "numpy"
     xp: Any = np
     eager = True
-    gathered = 2**21
+    always_gathered = 2**21
     """Numbers of keys that are always gathered: they fit into a processor's cache."""
 
     def asarray(self, array: Any, like: Array | None = None) -> Array:
@@ -71,7 +71,7 @@ class NumpyPrimitives(Primitives):
         return np.matmul(keys, queries[:, :, None])[:, :, 0]
 
     def score_rows(self, queries: Array, array: Array, rows: Array) -> Array:
-        if is_product_cheaper(self.gathered, array, rows):
+        if is_product_cheaper(self.always_gathered, array, rows):
             return self.take_along(self.inner(queries, array), rows)
         return self.score(queries, array.take(rows, axis=0))
 
@@ -109,10 +109,10 @@ class NumpyPrimitives(Primitives):
 
 
 def _last_first(scores: Array, slots: Array) -> Array:
-    """The complement of `ranks.rank`: NumPy sorts the smallest first."""
+    """The complement of `score_order.ordinal`: NumPy sorts the smallest first."""
     if scores.dtype == np.float32:
-        scores = ranks.order(np.ascontiguousarray(scores).view(np.int32))
-    return ~ranks.rank(scores.astype(np.int64), slots)
+        scores = score_order.ordered(np.ascontiguousarray(scores).view(np.int32))
+    return ~score_order.ordinal(scores.astype(np.int64), slots)
 
 
 class NumpyShortlist(Shortlist):

@@ -129,10 +129,10 @@ class ArrayBackend(Backend):
 
     def _answered(self, keys: Any, config: MemoryConfig, state: MemoryState, *rows: Any) -> Lookup:
         """`query` of what was checked, when it is its turn."""
-        found = self._query(config, state, *rows)
+        lookup = self._query(config, state, *rows)
         if keys is not None:
-            pass_on(keys, found.slots)
-        return found
+            pass_on(keys, lookup.slots)
+        return lookup
 
     def update(
         self,
@@ -186,11 +186,11 @@ class ArrayBackend(Backend):
         p = self.table_for(state.values, *named)
         if self.index is not None:
             self.index.drop()
-        keys, taken = p.identity(state.keys), self.searcher.take(p, state)
+        keys, taken = p.identity(state.keys), self.searcher.before_update(p, state)
         state, report = self._forget(config, state, *named)
         gone = None if taken is None else p.peek(report.forgotten)
         if gone is not None:
-            self.searcher.written(p, state, p.asarray(np.flatnonzero(gone).astype(np.int32), state.values), taken)
+            self.searcher.after_update(p, state, p.asarray(np.flatnonzero(gone).astype(np.int32), state.values), taken)
         pass_on_changed(keys, p.identity(state.keys))
         return state, report
 
@@ -207,18 +207,19 @@ class ArrayBackend(Backend):
         self, config: MemoryConfig, state: MemoryState, queries: Array, targets: Array, mask: Array, lookup: Lookup | None
     ) -> tuple[MemoryState, UpdateReport]:
         """`rules.write.update`, of a lookup that is made if none is given: what is compiled."""
-        found = self._answer(config, state, queries, None, mask) if lookup is None else lookup
-        p = self.table_for(state.values, *found, targets, mask)
-        taken = self.searcher.take(p, state)
-        state, report = self._write(p, config, state, found, targets, mask)
+        if lookup is None:
+            lookup = self._answer(config, state, queries, None, mask)
+        p = self.table_for(state.values, *lookup, targets, mask)
+        taken = self.searcher.before_update(p, state)
+        state, report = self._write(p, config, state, lookup, targets, mask)
         if taken is not None:
-            self.searcher.written(p, state, report.slots[report.written], taken)
+            self.searcher.after_update(p, state, report.slots[report.written], taken)
         return state, report
 
     def _write(
-        self, p: Primitives, config: MemoryConfig, state: MemoryState, found: Lookup, targets: Array, mask: Array
+        self, p: Primitives, config: MemoryConfig, state: MemoryState, lookup: Lookup, targets: Array, mask: Array
     ) -> tuple[MemoryState, UpdateReport]:
-        return update(p, config, state, found, targets, mask, self.work)
+        return update(p, config, state, lookup, targets, mask, self.work)
 
     def recall(self, weights: Array, values: Array, embedding: Array) -> Array:
         """`Lookup.recall`: [B, dim], by weights and values [B, k] and an embedding [values, dim]."""

@@ -26,7 +26,6 @@ from raremem.errors import StateError
 from raremem.reference.rules import (
     OracleState,
     Slot,
-    Vector,
     loss_of,
     merge,
     nearest_first,
@@ -120,27 +119,15 @@ class Oracle(Backend):
         units, accepted, rejected = _units(queries, mask, strict)
         if lookup is not None:
             units, accepted, rejected = _of_lookup(state, lookup, mask)
+        hit, hits = _hits(state, units, accepted, targets)
         keep = config.write == "keep"
-        hits: dict[int, list[Vector]] = {}
-        waiting: list[int] = []
-        report_slots = np.full(len(queries), -1, np.int32)
-        hit = np.zeros(len(queries), np.bool_)
-        for row in np.flatnonzero(accepted).tolist():
-            nearest = nearest_first(units[row], state)[:1]
-            if nearest and nearest[0].value == targets[row]:
-                hit[row] = True
-                report_slots[row] = NO_SLOT if keep else nearest[0].slot
-                hits.setdefault(nearest[0].slot, []).append(units[row])
-            if keep or not hit[row]:
-                waiting.append(row)
-
-        written: dict[int, Slot] = {}
-        for number, queries_of_slot in hits.items():
-            old = state.slots[number]
-            assert old is not None
-            key = old.key if keep else merge(old.key, queries_of_slot)
-            written[number] = Slot(key, old.value, 0, min(old.hits + len(queries_of_slot), 127))
+        waiting = np.flatnonzero(accepted if keep else accepted & ~hit).tolist()
         takers = list(zip(waiting, slots_for_misses(config, state, set(hits)), strict=False))
+
+        written = {number: _hit_slot(config, state, number, rows, units) for number, rows in hits.items()}
+        report_slots = np.full(len(queries), NO_SLOT, np.int32)
+        for number, rows in hits.items():
+            report_slots[rows] = NO_SLOT if keep else number
         for row, number in takers:
             report_slots[row] = number
             written[number] = Slot(units[row], int(targets[row]), 0, 0)
@@ -252,6 +239,28 @@ def _of_lookup(
             "Give the one that query answered on it, or leave it out."
         )
     return lookup.queries, lookup.accepted & mask, lookup.rejected & mask
+
+
+def _hits(
+    state: OracleState, units: NDArray[np.float32], accepted: NDArray[np.bool_], targets: NDArray[Any]
+) -> tuple[NDArray[np.bool_], dict[int, list[int]]]:
+    """Rule 4: which rows hit, their nearest neighbor having their target, and the rows that hit each slot."""
+    hit = np.zeros(len(units), np.bool_)
+    hits: dict[int, list[int]] = {}
+    for row in np.flatnonzero(accepted).tolist():
+        nearest = nearest_first(units[row], state)[:1]
+        if nearest and nearest[0].value == targets[row]:
+            hit[row] = True
+            hits.setdefault(nearest[0].slot, []).append(row)
+    return hit, hits
+
+
+def _hit_slot(config: MemoryConfig, state: OracleState, number: int, rows: list[int], units: NDArray[np.float32]) -> Slot:
+    """Rules 4 and 13: a slot after these rows have hit it."""
+    old = state.slots[number]
+    assert old is not None
+    key = old.key if config.write == "keep" else merge(old.key, [units[row] for row in rows])
+    return Slot(key, old.value, 0, min(old.hits + len(rows), 127))
 
 
 def _after(state: OracleState, written: dict[int, Slot]) -> OracleState:

@@ -111,7 +111,7 @@ class Nearest:
 
 @pytest.mark.parametrize("framework", ["torch", "numpy"])
 def test_an_index_never_proposes_what_is_forgotten(framework):
-    plan = LivePlan(smallest=8, fresh=2)
+    plan = LivePlan(smallest=8, most_fresh=2)
     index = LiveIndex(Nearest, background=False, plan=plan)
     memory, rows = filled(index=index)
     backend, state = memory.backend, memory.state

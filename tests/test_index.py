@@ -31,7 +31,7 @@ NOTHING_SEARCHED = (
 CONFIG = raremem.MemoryConfig(slots=3000, key_dim=16, neighbors=10)
 
 
-SMALL = LivePlan(smallest=1000, fresh=100)
+SMALL = LivePlan(smallest=1000, most_fresh=100)
 """An index for a thousand slots, and no more than a hundred searched beside it."""
 
 
@@ -136,7 +136,7 @@ class Failing(Blind):
 def test_every_law_holds_with_an_index_of_the_smallest_memories(law, build):
     if (law.costly or law.late) and build in INDEXES:
         build = Growing  # among thousands of equal keys no approximate index finds those of the lowest slots
-    index = live(build, Smallest(smallest=1, fresh=2))
+    index = live(build, Smallest(smallest=1, most_fresh=2))
     sizes = []
     make, index.build = index.build, lambda keys, slots, seed: (sizes.append(len(slots)), make(keys, slots, seed))[1]
     run(law, raremem.get_backend("numpy", index=index), 50 if law.name == "a_memory_lives_and_forgets" else 10)

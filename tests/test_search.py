@@ -170,7 +170,7 @@ def short_of(name):
     hits merged three rows at a time."""
     plan, work = Short(share=0.01, scores=0), Work(rows=3, slots=5, block=1)
     table = NumpyPrimitives() if name == "numpy" else EagerPrimitives()
-    table.gathered = 0
+    table.always_gathered = 0
     if name == "numpy":
         return NumpyBackend(table, NumpyShortlist(plan), work=work)
     backend = TorchBackend(searcher=TorchSearch(AlwaysCoarse(plan)), work=work)

@@ -1,8 +1,8 @@
 """Rule 2's search in PyTorch on a GPU: kernels in Triton that keep of every block of slots only the best.
 
-Keys are read once. What is compared are ranks, i64: a score's bits above those of its slot or block, so that `torch.topk` knows
-an order among equals. Nothing waits for the device, and no shape depends on content: a CUDA graph can hold it. Products are
-summed in f32 whatever `torch.set_float32_matmul_precision` says.
+Keys are read once. What is compared are ordinals, i64: a score's bits above those of its slot or block, so that `torch.topk`
+knows an order among equals. Nothing waits for the device, and no shape depends on content: a CUDA graph can hold it. Products
+are summed in f32 whatever `torch.set_float32_matmul_precision` says.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ NOTHING = tl.constexpr(-float("inf"))
 EMPTY = tl.constexpr(NO_SLOT)
 LOW_BITS = tl.constexpr(0xFFFFFFFF)
 
-NO_RANK = (-(2**31) | 0x7FFFFF) << 32 | 0xFFFFFFFF
-"""No rank of minus infinity is above this, and every other rank is."""
+NO_ORDINAL = (-(2**31) | 0x7FFFFF) << 32 | 0xFFFFFFFF
+"""No ordinal of minus infinity is above this, and every other one is."""
 
 QUERIES = 64
 """Rows of the batch that one program compares with its slots."""
@@ -38,7 +38,7 @@ class KernelPlan:
     Attributes:
         width: slots in a block: with fewer there are more maxima to choose among, with more there are more slots to score.
         tile: slots that one program compares with `QUERIES` rows; a power of two, at least `width`.
-        held: ranks that are held at a time, at most; the default is 256 MB.
+        held: ordinals that are held at a time, at most; the default is 256 MB.
     """
 
     width: int = 64
@@ -47,8 +47,8 @@ class KernelPlan:
 
 
 @triton.jit
-def _rank(scores, ids):
-    """In the order of `raremem.ranks.rank`, but another number. A sum that begins with 0.0 is never -0.0."""
+def _ordinal(scores, ids):
+    """In the order of `raremem.score_order.ordinal`, but another number. A sum that begins with 0.0 is never -0.0."""
     bits = scores.to(tl.int32, bitcast=True)
     bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)
     return (bits.to(tl.int64) << 32) | (LOW_BITS - ids.to(tl.int64))
@@ -82,12 +82,12 @@ def _scores(
 
 
 @triton.jit
-def _rank_blocks(
+def _ordinals_of_blocks(
     keys,
     values,
     queries,
     targets,
-    ranks,
+    ordinals,
     best,
     slots,
     batch,
@@ -100,7 +100,7 @@ def _rank_blocks(
     dims: tl.constexpr,
     precision: tl.constexpr,
 ):
-    """The rank [batch, blocks] of each block's best slot, and that [batch] of the best slot with each target."""
+    """The ordinal [batch, blocks] of each block's best slot, and that [batch] of the best slot with each target."""
     row_tiles = tl.cdiv(batch, rows)  # those with the same keys run side by side
     row = tl.program_id(0) % row_tiles * rows + tl.arange(0, rows)
     first = tl.program_id(0) // row_tiles * tile
@@ -112,7 +112,7 @@ def _rank_blocks(
     block = first // width + tl.arange(0, tile // width)
     there = (block < blocks)[:, None] & (row < batch)[None, :]
     place = row.to(tl.int64)[None, :] * blocks + block[:, None]
-    tl.store(ranks + place, _rank(maxima, tl.broadcast_to(block[:, None], (tile // width, rows))), mask=there)
+    tl.store(ordinals + place, _ordinal(maxima, tl.broadcast_to(block[:, None], (tile // width, rows))), mask=there)
     if with_targets:
         target = tl.load(targets + row, mask=row < batch, other=EMPTY)
         scores = tl.where(value[:, None] == target[None, :], scores, NOTHING)
@@ -120,12 +120,14 @@ def _rank_blocks(
         found = (highest > NOTHING) & (row < batch)
         if tl.max(found.to(tl.int32), axis=0) > 0:
             lowest = tl.min(tl.where(scores == highest[None, :], slot[:, None], slots), axis=0)
-            tl.atomic_max(best + row, _rank(highest, lowest), mask=found)
+            tl.atomic_max(best + row, _ordinal(highest, lowest), mask=found)
 
 
 @triton.jit
-def _rank_slots(keys, values, queries, chosen, ranks, slots, count, dim: tl.constexpr, width: tl.constexpr, dims: tl.constexpr):
-    """The ranks [batch, count * width] of the slots of each row's chosen blocks, which are ranks [batch, count]."""
+def _ordinals_of_slots(
+    keys, values, queries, chosen, ordinals, slots, count, dim: tl.constexpr, width: tl.constexpr, dims: tl.constexpr
+):
+    """The ordinals [batch, count * width] of the slots of each row's chosen blocks, which are ordinals [batch, count]."""
     row, number = tl.program_id(0).to(tl.int64), tl.program_id(1)
     block = LOW_BITS - (tl.load(chosen + row * count + number) & LOW_BITS)
     slot = block * width + tl.arange(0, width)
@@ -138,7 +140,7 @@ def _rank_slots(keys, values, queries, chosen, ranks, slots, count, dim: tl.cons
         scores += tl.sum(some_keys * query[None, :], axis=1)
     value = tl.load(values + slot, mask=slot < slots, other=EMPTY)
     scores = tl.where(value != EMPTY, scores, NOTHING)
-    tl.store(ranks + (row * count + number) * width + tl.arange(0, width), _rank(scores, slot))
+    tl.store(ordinals + (row * count + number) * width + tl.arange(0, width), _ordinal(scores, slot))
 
 
 @torch.library.custom_op("raremem::nearest", mutates_args=())
@@ -159,8 +161,8 @@ def nearest(
         _nearest(keys, values, some, None if targets is None else targets[start : start + size], k, width, blocks, tile)
         for start, some in zip(range(0, len(queries), size), queries.split(size), strict=True)
     ]
-    ranks, best = (torch.cat(part) for part in zip(*parts, strict=True))
-    return _slots_of(ranks), _slots_of(best)
+    ordinals, best = (torch.cat(part) for part in zip(*parts, strict=True))
+    return _slots_of(ordinals), _slots_of(best)
 
 
 @nearest.register_fake
@@ -174,17 +176,17 @@ def _like(
 def _nearest(
     keys: Tensor, values: Tensor, queries: Tensor, targets: Tensor | None, k: int, width: int, blocks: int, tile: int
 ) -> tuple[Tensor, Tensor]:
-    """The ranks [B, k] of the nearest slots, and [B, 1] of the best with the target, or [B, 0]."""
+    """The ordinals [B, k] of the nearest slots, and [B, 1] of the best with the target, or [B, 0]."""
     (batch, dim), slots = queries.shape, len(keys)
-    ranks = torch.empty((batch, blocks), dtype=torch.int64, device=keys.device)
-    best = torch.full((batch, 0 if targets is None else 1), NO_RANK, dtype=torch.int64, device=keys.device)
+    ordinals = torch.empty((batch, blocks), dtype=torch.int64, device=keys.device)
+    best = torch.full((batch, 0 if targets is None else 1), NO_ORDINAL, dtype=torch.int64, device=keys.device)
     rows = min(QUERIES, max(16, triton.next_power_of_2(batch)))
-    _rank_blocks[(triton.cdiv(batch, rows) * triton.cdiv(slots, tile),)](
+    _ordinals_of_blocks[(triton.cdiv(batch, rows) * triton.cdiv(slots, tile),)](
         keys,
         values,
         queries,
         values if targets is None else targets,
-        ranks,
+        ordinals,
         best,
         slots,
         batch,
@@ -197,12 +199,14 @@ def _nearest(
         dims=DIMS,
         precision=_precision(keys.device),
     )
-    found = torch.topk(ranks, min(k, blocks), dim=1).values
+    found = torch.topk(ordinals, min(k, blocks), dim=1).values
     if width > 1:
         count = found.shape[1]
-        ranks = ranks.new_empty((batch, count * width))
-        _rank_slots[(batch, count)](keys, values, queries, found, ranks, slots, count, dim=dim, width=width, dims=DIMS)
-        found = torch.topk(ranks, k, dim=1).values
+        ordinals = ordinals.new_empty((batch, count * width))
+        _ordinals_of_slots[(batch, count)](
+            keys, values, queries, found, ordinals, slots, count, dim=dim, width=width, dims=DIMS
+        )
+        found = torch.topk(ordinals, k, dim=1).values
     return found, best
 
 
@@ -212,8 +216,8 @@ def _precision(device: torch.device) -> str:
     return "tf32x3" if has_tf32 else "ieee"
 
 
-def _slots_of(ranks: Tensor) -> Tensor:
-    return torch.where(ranks > NO_RANK, ~ranks & 0xFFFFFFFF, NO_SLOT).to(torch.int32)
+def _slots_of(ordinals: Tensor) -> Tensor:
+    return torch.where(ordinals > NO_ORDINAL, ~ordinals & 0xFFFFFFFF, NO_SLOT).to(torch.int32)
 
 
 class KernelSearch(Searcher):

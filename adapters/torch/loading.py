@@ -14,7 +14,7 @@ EXTRA = "_extra_state"
 """The state_dict entry in which PyTorch keeps what `get_extra_state` returns."""
 
 
-def content_of(memory: Any, given: dict[str, Any], assign: bool) -> MemoryState | None:
+def loaded_state(memory: Any, given: dict[str, Any], assign: bool) -> MemoryState | None:
     """The buffers in the entries of a state_dict, checked; None if entries and memory are all on the meta device.
 
     Args:

@@ -48,14 +48,14 @@ class LowKeys:
                 kept.low = keys.detach().bfloat16()
         return kept.low[: len(first)]
 
-    def take(self, state: MemoryState) -> KeptKeys | None:
+    def before_update(self, state: MemoryState) -> KeptKeys | None:
         """What is kept of these keys as they are; it is kept no longer."""
         kept: KeptKeys | None = self.kept.pop(state.keys, None) if len(self.kept) else None
         if kept is None or not kept.watch.holds(state.keys.detach().numpy(), _stamp(state.keys, state.step)):
             return None
         return kept
 
-    def written(self, state: MemoryState, slots: Tensor, kept: KeptKeys) -> None:
+    def after_update(self, state: MemoryState, slots: Tensor, kept: KeptKeys) -> None:
         """Keep it again, after an update that wrote to these slots [n] and led to this state."""
         rows = slots.long()
         if kept.low is not None:

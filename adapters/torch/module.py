@@ -21,7 +21,7 @@ from raremem.adapters.torch.buffers import (
     LoadError,
     Sent,
 )
-from raremem.adapters.torch.loading import EXTRA, content_of
+from raremem.adapters.torch.loading import EXTRA, loaded_state
 from raremem.adapters.torch.watched import WatchedModule
 from raremem.config import MemoryConfig
 from raremem.errors import RarememError, StateError
@@ -177,7 +177,7 @@ class MemoryModule(WatchedModule):
         if given:
             assign = bool(local_metadata.get("assign_to_params_buffers", False))
             try:
-                content = content_of(self, given, assign)
+                content = loaded_state(self, given, assign)
             except RarememError as error:
                 raise LoadError(f"{prefix[:-1] or 'the memory'} was not loaded: {error}") from error
             if content is not None:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from raremem import ranks
+from raremem import score_order
 from raremem.adapters.numpy import NumpyPrimitives, is_product_cheaper
 from raremem.adapters.torch import modes, operators
 from raremem.config import MAX_INT32
@@ -103,10 +103,10 @@ class TorchPrimitives(Primitives):
         return torch.topk(self._ranked(scores, slots), scores.shape[1] if k is None else k, dim=1).indices
 
     def _ranked(self, scores: Tensor, slots: Tensor) -> Tensor:
-        """See `ranks.rank`."""
+        """See `score_order.ordinal`."""
         if scores.dtype == torch.float32:
-            scores = ranks.order(self.bits_as(scores, torch.int32))
-        return ranks.rank(scores.long(), slots)
+            scores = score_order.ordered(self.bits_as(scores, torch.int32))
+        return score_order.ordinal(scores.long(), slots)
 
     def score_rows(self, queries: Tensor, array: Tensor, rows: Tensor) -> Tensor:
         if torch.compiler.is_compiling() and _needs_gradient(queries):
@@ -144,7 +144,7 @@ class EagerPrimitives(TorchPrimitives):
     """The table for tensors on the CPU whose content is seen (`modes.plain`): the same without a question at every step."""
 
     eager = True
-    gathered = 2**21
+    always_gathered = 2**21
     """Numbers of keys that are gathered in any case: so many fit into a processor's cache."""
     constant = staticmethod(Tensor.detach)  # type: ignore[assignment]
     bits_as = staticmethod(Tensor.view)  # type: ignore[assignment]
@@ -171,7 +171,7 @@ class EagerPrimitives(TorchPrimitives):
         return torch.from_numpy(HOST.sort_order(scores.detach().numpy(), slots.numpy(), k))  # a third of the time
 
     def score_rows(self, queries: Tensor, array: Tensor, rows: Tensor) -> Tensor:
-        if is_product_cheaper(self.gathered, array, rows):
+        if is_product_cheaper(self.always_gathered, array, rows):
             # An update may write to it before the gradient is taken.
             kept = array.clone() if _needs_gradient(queries) else array
             return self.take_along(self.inner(queries, kept), rows)

@@ -50,10 +50,10 @@ class TorchSearch(Searcher):
         search = self.eager if p.eager else self.chosen(p, state, queries)
         return search.find(p, state, queries, targets, k)
 
-    def take(self, p: Primitives, state: MemoryState) -> Any:
-        """See `Searcher.take`."""
-        return self.eager.take(p, state)
+    def before_update(self, p: Primitives, state: MemoryState) -> Any:
+        """See `Searcher.before_update`."""
+        return self.eager.before_update(p, state)
 
-    def written(self, p: Primitives, state: MemoryState, slots: Tensor, taken: Any) -> None:
-        """See `Searcher.written`."""
-        self.eager.written(p, state, slots, taken)
+    def after_update(self, p: Primitives, state: MemoryState, slots: Tensor, taken: Any) -> None:
+        """See `Searcher.after_update`."""
+        self.eager.after_update(p, state, slots, taken)

@@ -46,7 +46,7 @@ from raremem.config import MemoryConfig
 from raremem.errors import StateError
 from raremem.primitives import Primitives, set_all
 from raremem.provenance import pass_on
-from raremem.ranks import NOTHING
+from raremem.score_order import NOTHING
 from raremem.search.contract import Found
 from raremem.search.shards import Shards
 from raremem.state import NO_SLOT, ForgetReport, Lookup, MemoryState, PortableState, UpdateReport
@@ -157,15 +157,15 @@ class ShardedSearch(Shards):
         bits, slots = torch.cat(of_all_ranks(sent, keys.group), dim=2)
         return bits.view(torch.float32), slots
 
-    def take(self, p: Primitives, state: MemoryState) -> Any:
-        """See `Searcher.take`."""
-        return self.own.take(p, _own_part(state))
+    def before_update(self, p: Primitives, state: MemoryState) -> Any:
+        """See `Searcher.before_update`."""
+        return self.own.before_update(p, _own_part(state))
 
-    def written(self, p: Primitives, state: MemoryState, slots: Tensor, taken: Any) -> None:
-        """See `Searcher.written`."""
+    def after_update(self, p: Primitives, state: MemoryState, slots: Tensor, taken: Any) -> None:
+        """See `Searcher.after_update`."""
         keys: ShardedKeys = state.keys
         there, places = keys.own_places(slots)
-        self.own.written(p, _own_part(state), places[there].int(), taken)
+        self.own.after_update(p, _own_part(state), places[there].int(), taken)
 
 
 def _own_part(state: MemoryState) -> MemoryState:

@@ -75,13 +75,13 @@ class TorchShortlist(Shortlist):
         out = None if into is None else into[: len(rows)].flatten(0, rows.ndim - 1)
         return torch.index_select(keys, 0, rows.reshape(-1), out=out).reshape(*rows.shape, *keys.shape[1:])
 
-    def take(self, p: Primitives, state: MemoryState) -> KeptKeys | None:
-        """See `Searcher.take`."""
-        return self.low_keys.take(state) if p.eager else None
+    def before_update(self, p: Primitives, state: MemoryState) -> KeptKeys | None:
+        """See `Searcher.before_update`."""
+        return self.low_keys.before_update(state) if p.eager else None
 
-    def written(self, p: Primitives, state: MemoryState, slots: Tensor, taken: KeptKeys) -> None:
-        """See `Searcher.written`."""
-        self.low_keys.written(state, slots, taken)
+    def after_update(self, p: Primitives, state: MemoryState, slots: Tensor, taken: KeptKeys) -> None:
+        """See `Searcher.after_update`."""
+        self.low_keys.after_update(state, slots, taken)
 
 
 SHORTLIST = TorchShortlist()

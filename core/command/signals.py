@@ -45,7 +45,7 @@ def end_on_signal() -> None:
         signal.signal(number, lambda *_: None)
     threading.Thread(target=_wait, args=(reader, said_to), name="raremem signals", daemon=True).start()
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=lambda: _forget(heeded))
+        os.register_at_fork(after_in_child=lambda: _restore_in_child(heeded))
 
 
 def _wait(reader: int, said_to: int) -> None:
@@ -65,7 +65,7 @@ def _wait(reader: int, said_to: int) -> None:
     os._exit(STATUS[signal.Signals(number)])
 
 
-def _forget(heeded: list[signal.Signals]) -> None:
+def _restore_in_child(heeded: list[signal.Signals]) -> None:
     """In a child, which shares the pipe: its signals are its own."""
     signal.set_wakeup_fd(-1)
     for number in heeded:

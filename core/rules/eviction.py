@@ -7,7 +7,7 @@ from functools import partial
 
 from ..config import MAX_INT32, MemoryConfig
 from ..primitives import Primitives
-from ..search.blocks import top_k
+from ..search.blocks import best_of_columns
 from ..state import MAX_HITS, NO_SLOT, Array, MemoryState
 from .noise import age_noise
 from .turns import content_of, turns_of
@@ -51,7 +51,7 @@ def free_slots(
     if work.rows is None or p.eager:
         best, column = p.top_k(priority[None, :], count)
     else:
-        best, column = top_k(p, priority[:, None], count, lowest=TAKEN_PRIORITY)
+        best, column = best_of_columns(p, priority[:, None], count, lowest=TAKEN_PRIORITY)
     return slots[column[0]], best[0] != TAKEN_PRIORITY, best[0] != EMPTY_PRIORITY
 
 

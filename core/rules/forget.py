@@ -39,16 +39,16 @@ def named(p: Primitives, state: MemoryState, slots: Array | None, values: Array 
     """
     xp = p.xp
     filled = state.values != NO_SLOT
-    found = state.values == NO_SLOT
+    is_named = state.values == NO_SLOT
     if slots is not None:
-        found = found | (slots if dtype_name(slots) == "bool" else _numbered(p, state, slots))
+        is_named = is_named | (slots if dtype_name(slots) == "bool" else _numbered(p, state, slots))
     if values is not None:
         for start in range(0, values.shape[0], COMPARED):
-            found = found | xp.any(state.values[:, None] == values[start : start + COMPARED][None, :], axis=1)
+            is_named = is_named | xp.any(state.values[:, None] == values[start : start + COMPARED][None, :], axis=1)
     if older_than is not None:
         ages = state.step - state.last_used
-        found = found | (xp.where(ages >= 0, ages, MAX_INT32) > older_than)
-    return filled & found
+        is_named = is_named | (xp.where(ages >= 0, ages, MAX_INT32) > older_than)
+    return filled & is_named
 
 
 def _numbered(p: Primitives, state: MemoryState, numbers: Array) -> Array:

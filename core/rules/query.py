@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..config import MAX_INT32, MemoryConfig
 from ..primitives import Primitives
-from ..ranks import NOTHING
+from ..score_order import NOTHING
 from ..search.contract import Searcher
 from ..state import NO_SLOT, Array, Lookup, MemoryState
 from .loss import loss_of, softmax
@@ -28,16 +28,7 @@ def query(
 ) -> Lookup:
     """Rules 1, 2, 3 and 8. queries [B, key_dim] of any float, targets [B] of any int or None, mask [B] bool."""
     xp = p.xp
-    rows = p.cast(queries, "float32")
-    largest = _largest_magnitude(p, rows)
-    sound = _has_direction(largest)
-    if targets is not None:
-        sound = sound & (targets >= 0) & (targets <= MAX_INT32)
-    accepted = sound & mask
-    if targets is not None:
-        targets = p.cast(xp.where(accepted, targets, 0), "int32")
-    unit = normalize(p, rows, largest, accepted)
-
+    unit, targets, sound, accepted = normalize(p, queries, targets, mask)
     constant = p.constant(unit)
     k = config.k
     slots, target_slot = searcher.find(p, state, constant, targets, k)
@@ -87,13 +78,25 @@ def _has_direction(largest: Array) -> Array:
     return (largest >= SMALLEST_NORM) & (largest <= LARGEST_NUMBER)
 
 
-def normalize(p: Primitives, rows: Array, largest: Array, accepted: Array) -> Array:
-    """Rule 1: unit rows of f32 rows, zero (and closed to gradients) where not accepted.
+def normalize(p: Primitives, queries: Array, targets: Array | None, mask: Array) -> tuple[Array, Array | None, Array, Array]:
+    """Rule 1: unit rows, and what is known of each.
 
     Rows are first scaled by a power of two, which is exact, so that no square overflows or vanishes.
+
+    Returns:
+        Unit rows [B, key_dim] f32, zero (and closed to gradients) where not accepted; targets [B] i32 or None, 0 where not
+        accepted; which rows are sound [B], in direction and target; which are accepted [B]: sound, and not masked.
     """
     xp = p.xp
+    rows = p.cast(queries, "float32")
+    largest = _largest_magnitude(p, rows)
+    sound = _has_direction(largest)
+    if targets is not None:
+        sound = sound & (targets >= 0) & (targets <= MAX_INT32)
+    accepted = sound & mask
+    if targets is not None:
+        targets = p.cast(xp.where(accepted, targets, 0), "int32")
     rows, largest = xp.where(accepted[:, None], rows, 1.0), xp.where(accepted, largest, 1.0)
     rows = rows / p.power_of_two(largest)[:, None]
     unit = rows / xp.sqrt(xp.sum(rows * rows, axis=1))[:, None]
-    return xp.where(accepted[:, None], unit, 0.0)
+    return xp.where(accepted[:, None], unit, 0.0), targets, sound, accepted

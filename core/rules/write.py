@@ -24,7 +24,7 @@ def update(
     p: Primitives,
     config: MemoryConfig,
     state: MemoryState,
-    found: Lookup,
+    lookup: Lookup,
     targets: Array,
     mask: Array,
     work: Work = CUT,
@@ -36,12 +36,12 @@ def update(
     xp = p.xp
     in_range = (targets >= 0) & (targets <= MAX_INT32)
     targets = p.cast(xp.where(in_range, targets, 0), "int32")
-    accepted = found.accepted & in_range & mask
-    rejected = _count(p, (found.rejected | (found.accepted & ~in_range)) & mask)
-    slot = found.slots[:, 0]
+    accepted = lookup.accepted & in_range & mask
+    rejected = _count(p, (lookup.rejected | (lookup.accepted & ~in_range)) & mask)
+    slot = lookup.slots[:, 0]
     still = state.values[xp.where(slot != NO_SLOT, slot, 0)] == targets
-    hit = accepted & (slot != NO_SLOT) & (found.values[:, 0] == targets) & still
-    batch = _Batch(found.queries, targets, slot, hit, accepted if config.write == "keep" else accepted & ~hit)
+    hit = accepted & (slot != NO_SLOT) & (lookup.values[:, 0] == targets) & still
+    batch = _Batch(lookup.queries, targets, slot, hit, accepted if config.write == "keep" else accepted & ~hit)
     rows = xp.where(accepted)[0] if p.eager else None
     if rows is None or len(rows) == len(accepted):
         return _store(p, config, state, batch, rejected, work)
@@ -67,10 +67,10 @@ def _store(
     asks, kept = batch.asks, config.write == "keep"
     free, usable, filled = free_slots(p, config, state, batch.slot, batch.hit, work)
 
-    rank = p.cast(xp.cumsum(p.cast(asks, "int32"), axis=0), "int32") - 1
-    rank_in_reach = xp.where(asks & (rank < free.shape[0]), rank, 0)
-    placed = asks & (rank < free.shape[0]) & usable[rank_in_reach]
-    taken = xp.where(placed, free[rank_in_reach], NO_SLOT)
+    place = p.cast(xp.cumsum(p.cast(asks, "int32"), axis=0), "int32") - 1
+    place_in_reach = xp.where(asks & (place < free.shape[0]), place, 0)
+    placed = asks & (place < free.shape[0]) & usable[place_in_reach]
+    taken = xp.where(placed, free[place_in_reach], NO_SLOT)
 
     state = (_keep if kept else _merge)(p, state, batch, placed, taken, work)
     report = UpdateReport(
@@ -79,7 +79,7 @@ def _store(
         written=placed if kept else batch.hit | placed,
         rejected=rejected,
         dropped=_count(p, asks & ~placed),
-        evicted=_count(p, placed & filled[rank_in_reach]),
+        evicted=_count(p, placed & filled[place_in_reach]),
     )
     return state, report
 

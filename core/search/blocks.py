@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ..primitives import Primitives
-from ..ranks import NOTHING
+from ..score_order import NOTHING
 from ..state import Array
 
 Best = tuple[Array, Array]
@@ -17,7 +17,7 @@ def block_width(count: int, k: int) -> int:
     return 2 ** max(0, int(math.log2(count / k) / 2))
 
 
-def top_k(
+def best_of_columns(
     p: Primitives, scores: Array, k: int, start: Array | int = 0, before: Best | None = None, lowest: float = NOTHING
 ) -> Best:
     """The k best of each column of [n, B], whose slots are those from `start`, and of what was found in slots before these.

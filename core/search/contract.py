@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 from ..primitives import Primitives
-from ..ranks import NOTHING
+from ..score_order import NOTHING
 from ..state import NO_SLOT, Array, MemoryState
 
 
@@ -26,8 +26,8 @@ class Found(NamedTuple):
 class Searcher(ABC):
     """Finds the slots nearest to unit queries. Nothing here is differentiable: the answer is slots, which the caller scores.
 
-    What a searcher keeps beside a memory (an index, keys in low precision) is told of every update outside traced code: `take`
-    before it, `written` after it. If an update fails, what was taken is gone, and is made again when it is needed.
+    What a searcher keeps beside a memory (an index, keys in low precision) is told of every update outside traced code, by
+    `before_update` and `after_update`. If an update fails, what was taken is gone, and is made again when it is needed.
     """
 
     mode: str | None = None
@@ -39,11 +39,11 @@ class Searcher(ABC):
     def find(self, p: Primitives, state: MemoryState, queries: Array, targets: Array | None, k: int) -> Found:
         """The k slots most similar to each of unit queries [B, key_dim], and the best slot with each target [B] i32."""
 
-    def take(self, p: Primitives, state: MemoryState) -> Any:
+    def before_update(self, p: Primitives, state: MemoryState) -> Any:
         """What is kept beside this state, or None. An update is about to be made: it is kept no longer."""
         return None
 
-    def written(self, p: Primitives, state: MemoryState, slots: Array, taken: Any) -> None:  # noqa: B027
+    def after_update(self, p: Primitives, state: MemoryState, slots: Array, taken: Any) -> None:  # noqa: B027
         """Keep what was taken, or None, beside this state: an update wrote to its slots [n] i32, and nothing else did."""
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..errors import DeviceError
 from ..index import Build, GrowingIndex, NeighborIndex, Rows, Slots
 from ..primitives import Primitives
-from ..ranks import NOTHING
+from ..score_order import NOTHING
 from ..state import NO_SLOT, Array, MemoryState, quietly
 from ..watch import Watch
 from .contract import Found, Searcher, scores_of
@@ -35,14 +35,14 @@ class LivePlan:
 
     Attributes:
         smallest: filled slots from which on there is an index: fewer are searched exactly in less time.
-        fresh: changed slots that are searched exactly at least; beyond them an index that grows takes in all but the last
+        most_fresh: changed slots that are searched exactly at least; beyond them an index that grows takes in all but the last
             update's.
-        share: a new index is built when one in so many of the slots in the old one has changed, and more than `fresh`.
+        share: a new index is built when one in so many of the slots in the old one has changed, and more than `most_fresh`.
         targets: the sizes that the search of positives is cut by.
     """
 
     smallest: int = 20_000
-    fresh: int = 4096
+    most_fresh: int = 4096
     share: int = 8
     targets: TargetPlan = field(default_factory=TargetPlan)
 
@@ -210,7 +210,7 @@ class LiveIndex:
 
     def _grow(self, index: GrowingIndex) -> None:
         """Let the index take in what was written, but by the last update."""
-        if self._built is None or np.count_nonzero(self._fresh) <= self.plan.fresh:
+        if self._built is None or np.count_nonzero(self._fresh) <= self.plan.most_fresh:
             return
         slots = np.setdiff1d(np.flatnonzero(self._fresh), self._newest).astype(np.int32)
         index.add(self._keys[slots], slots)
@@ -221,7 +221,7 @@ class LiveIndex:
         """Whether to build an index: a first one, or another because enough has changed."""
         if self._built is None:
             return int(np.count_nonzero(self._values != NO_SLOT)) >= self.plan.smallest
-        return int(np.count_nonzero(self._changed)) > max(self.plan.fresh, len(self._built.slots.slots) // self.plan.share)
+        return int(np.count_nonzero(self._changed)) > max(self.plan.most_fresh, len(self._built.slots.slots) // self.plan.share)
 
     def _start(self) -> None:
         """Begin to build. Keys may change meanwhile, even as they are read: those slots are flagged, and searched exactly.
@@ -301,18 +301,18 @@ class IndexedSearch(Searcher):
         slots, best = self._found(here, seen, p.peek(queries), None if targets is None else p.peek(targets), k)
         return Found(p.asarray(slots, state.values), None if best is None else p.asarray(best, state.values))
 
-    def take(self, p: Primitives, state: MemoryState) -> tuple[LiveIndex | None, Any]:
-        """See `Searcher.take`: the index, and what the exact search has kept."""
+    def before_update(self, p: Primitives, state: MemoryState) -> tuple[LiveIndex | None, Any]:
+        """See `Searcher.before_update`: the index, and what the exact search has kept."""
         follows = p.eager and self.index.is_of(state.keys, self._stamp(state))
-        return self.index if follows else None, self.exact.take(p, state)
+        return self.index if follows else None, self.exact.before_update(p, state)
 
-    def written(self, p: Primitives, state: MemoryState, slots: Array, taken: tuple[LiveIndex | None, Any]) -> None:
-        """See `Searcher.written`: what was written is found from the next query on."""
+    def after_update(self, p: Primitives, state: MemoryState, slots: Array, taken: tuple[LiveIndex | None, Any]) -> None:
+        """See `Searcher.after_update`: what was written is found from the next query on."""
         index, of_exact = taken
         if index is not None:
             index.note(state.keys, self._stamp(state), p.to_numpy(slots))
         if of_exact is not None:
-            self.exact.written(p, state, slots, of_exact)
+            self.exact.after_update(p, state, slots, of_exact)
 
     def _stamp(self, state: MemoryState) -> Stamp:
         """What changes when the framework writes to the keys, or an update does."""

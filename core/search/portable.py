@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..primitives import Primitives
-from ..ranks import NOTHING
+from ..score_order import NOTHING
 from ..state import NO_SLOT, Array, MemoryState
-from .blocks import Best, join, top_k
+from .blocks import Best, best_of_columns, join
 from .contract import Found, Searcher
 
 
@@ -114,15 +114,15 @@ class PortableScan(Searcher):
         # Laid out for what comes next: the maxima of blocks of slots, or whole rows.
         scores = p.inner(keys, queries) if self.plan.in_blocks else p.inner(queries, keys).T
         scores = scores + absent[:, None]
-        best = self._top_k(p, scores, k, start, found[0] if found else None)
+        best = self._best_of_columns(p, scores, k, start, found[0] if found else None)
         if targets is None:
             return (best,)
         scores = p.xp.where(values[:, None] == targets[None, :], scores, NOTHING)
-        return best, self._top_k(p, scores, 1, start, found[1] if found else None)
+        return best, self._best_of_columns(p, scores, 1, start, found[1] if found else None)
 
-    def _top_k(self, p: Primitives, scores: Array, k: int, start: Array | int, before: Best | None) -> Best:
-        """See `blocks.top_k`."""
+    def _best_of_columns(self, p: Primitives, scores: Array, k: int, start: Array | int, before: Best | None) -> Best:
+        """See `blocks.best_of_columns`."""
         if self.plan.in_blocks:
-            return top_k(p, scores, k, start, before)
+            return best_of_columns(p, scores, k, start, before)
         best, slots = p.top_k(scores.T, k)
         return (best, slots + start) if before is None else join(p, (best, slots + start), k, before)

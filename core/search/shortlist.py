@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ..primitives import Primitives
-from ..ranks import NOTHING
+from ..score_order import NOTHING
 from ..state import NO_SLOT, Array, MemoryState
 from .blocks import block_width
 from .coarse import CoarseKeys, CoarseScan, and_rest, error_of
@@ -46,8 +46,8 @@ class ShortlistPlan:
         maxima: numbers kept of the blocks, at most: 32 MB.
         scores: similarities at a time: few enough to stay in a processor's cache. No more than these are all kept, in f32.
         chunk: slots at a time, at most, of keys to be cast: what they are cast to should stay in the cache too.
-        gathered: numbers of keys gathered at a time, and twice those of the maxima chosen among: NumPy's indices of these are
-            so large.
+        gathered_at_once: numbers of keys gathered, and twice those of the maxima chosen among, at a time: NumPy's indices of
+            these are so large.
         share: of the slots, one in so many may be scored in f32 after the coarse scan; a query that needs more has all scored.
         targets: the sizes that the search of positives is cut by.
     """
@@ -57,7 +57,7 @@ class ShortlistPlan:
     maxima: int = 2**23
     scores: int = 2**20
     chunk: int = 2**14
-    gathered: int = 2**21
+    gathered_at_once: int = 2**21
     share: float = 16
     targets: TargetPlan = field(default_factory=TargetPlan)
 
@@ -75,7 +75,7 @@ class ShortlistPlan:
         blocks = k + k // 2 + 8  # rounding may put some more slots before the best k
         width: int = 2 ** max(2, round(math.log2(slots / (blocks * dim)) / 2))
         if slots * batch <= self.scores or not self.few_enough(slots, blocks, width):
-            return Cut(1, k + 1, max(1, self.gathered // (2 * slots)))
+            return Cut(1, k + 1, max(1, self.gathered_at_once // (2 * slots)))
         rows = min(batch, self.rows)
         while rows >= 2 * self.fewest_rows and slots * rows > 2 * width * self.maxima:
             rows //= 2
@@ -196,7 +196,7 @@ class Shortlist(Searcher):
         self, p: Primitives, state: MemoryState, queries: Array, coarse: CoarseScan, chosen: Array, k: int
     ) -> tuple[Array, Array]:
         """The best slots [B, k] of the chosen blocks [B, n] by their scores in f32, and the lowest [B] of these scores."""
-        rows = max(1, self.plan.gathered // (chosen.shape[1] * coarse.width * queries.shape[1]))
+        rows = max(1, self.plan.gathered_at_once // (chosen.shape[1] * coarse.width * queries.shape[1]))
         parts, keys = [], None
         for start in range(0, len(queries), rows):
             ids = coarse.slots_of(p, chosen[start : start + rows], len(state.values))

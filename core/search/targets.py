@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..index import Slots
 from ..primitives import Primitives
-from ..ranks import NOTHING
+from ..score_order import NOTHING
 from ..state import NO_SLOT, Array, MemoryState
 from .contract import scores_of
 
@@ -20,11 +20,11 @@ class TargetPlan:
     """The sizes that the search of positives is cut by; answers do not depend on them.
 
     Attributes:
-        gathered: numbers of keys gathered, and similarities worked out, at a time.
+        gathered_at_once: numbers of keys gathered, and similarities worked out, at a time.
         gather_cost: a slot that is gathered for one row and scored costs as much as so many in a product with all rows.
     """
 
-    gathered: int = 2**21
+    gathered_at_once: int = 2**21
     gather_cost: int = 16
 
 
@@ -82,7 +82,7 @@ def _best_by_row(
     order = order[np.searchsorted(count[order], 1) :]
     while len(order):
         most = int(count[order[-1]])
-        rows = order[-max(1, plan.gathered // (most * queries.shape[1])) :]
+        rows = order[-max(1, plan.gathered_at_once // (most * queries.shape[1])) :]
         order = order[: -len(rows)]
         column = np.arange(most)
         places = np.where(column < count[rows, None], first[rows, None] + column, -1)
@@ -100,7 +100,7 @@ def _best_by_product(
     xp = p.xp
     best = xp.full_like(targets, NO_SLOT)
     score = xp.full_like(queries[:, 0], NOTHING)
-    size = max(1, plan.gathered // max(queries.shape))
+    size = max(1, plan.gathered_at_once // max(queries.shape))
     for start in range(0, len(slots), size):
         some = slots[start : start + size]
         scores = p.inner(queries, state.keys[some])

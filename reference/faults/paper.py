@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from raremem.reference.faults.planting import Fault
 
-_BACKEND, _CONFIG, _RANKS = "raremem.backend", "raremem.config", "raremem.ranks"
+_BACKEND, _CONFIG, _ORDER = "raremem.backend", "raremem.config", "raremem.score_order"
 _RULES = "query", "loss", "write", "turns", "eviction", "noise"
 _QUERY, _LOSS, _WRITE, _TURNS, _EVICTION, _NOISE = (f"raremem.rules.{name}" for name in _RULES)
 _SEARCH = "portable", "blocks", "coarse", "shortlist", "targets", "live", "shards"
@@ -50,15 +50,15 @@ PAPER = (
     Fault("only the first hit counts", _WRITE, "else (counts, first, p.inner(together, unit.T))",
           "else (counts, first, unit[first])", law="hits_move_the_key"),
     Fault("a cancelled key is divided by zero", _WRITE, "sound = norm >= SMALLEST_SUM", "sound = norm >= -1.0", law="opposites_leave_the_key"),
-    Fault("any value is a hit", _WRITE, "& (found.values[:, 0] == targets) & still", "", law="update_agrees"),
+    Fault("any value is a hit", _WRITE, "& (lookup.values[:, 0] == targets) & still", "", law="update_agrees"),
     Fault("a slot just hit is evicted", _EVICTION, "p.xp.full_like(slot, TAKEN_PRIORITY)", "p.xp.full_like(slot, EMPTY_PRIORITY - 1)", law="update_agrees"),
     Fault("filled slots go before empty ones", _EVICTION, "NO_SLOT, EMPTY_PRIORITY, priority)",
           "NO_SLOT, 0, priority)", law="update_agrees"),
-    Fault("rows beyond the slots overwrite the first", _WRITE, "placed = asks & (rank < free.shape[0]) & usable[rank_in_reach]",
+    Fault("rows beyond the slots overwrite the first", _WRITE, "placed = asks & (place < free.shape[0]) & usable[place_in_reach]",
           "placed = asks", law="misses_beyond_the_slots_are_dropped"),
     Fault("duplicates share a slot", _WRITE, "p.cast(xp.cumsum(p.cast(asks, \"int32\"), axis=0), \"int32\") - 1",
           "p.cast(asks, \"int32\") - 1", law="duplicates_take_slots_of_their_own"),
-    Fault("evictions count empty slots", _WRITE, "_count(p, placed & filled[rank_in_reach])", "_count(p, placed)", law="update_agrees"),
+    Fault("evictions count empty slots", _WRITE, "_count(p, placed & filled[place_in_reach])", "_count(p, placed)", law="update_agrees"),
     Fault("old ages overflow with their noise", _EVICTION, "priority = p.xp.where((ages >= 0) & (ages < oldest), ages, oldest)",
           "priority = ages", law="misses_evict_the_oldest"),
     Fault("hits are not counted", _WRITE, "hits=content_of(p, state.hits, turns, hits)", "hits=state.hits[turns.slots]", law="hits_move_the_key"),
@@ -74,7 +74,7 @@ PAPER = (
     Fault("the value is not written", _WRITE, "content_of(p, state.values, turns, values)", "state.values[turns.slots]", law="update_agrees"),
     Fault("nobody writes, slot 0 is written", _TURNS, "p.xp.where(turns.nobody, array[:1], content[turns.rows])",
           "content[turns.rows]", "jax", law="all_masked_changes_nothing"),
-    Fault("the mask is ignored in an update", _WRITE, "found.accepted & in_range & mask", "(found.accepted | ~mask) & in_range", law="masked_rows_are_not_there"),
+    Fault("the mask is ignored in an update", _WRITE, "lookup.accepted & in_range & mask", "(lookup.accepted | ~mask) & in_range", law="masked_rows_are_not_there"),
     Fault("noise of the next step", _NOISE, "p.xp.bitwise_xor(hashed, step)", "p.xp.bitwise_xor(hashed, step + 1)", law="noise_agrees_to_the_bit"),
     Fault("noise without the seed", _NOISE, "config.seed * 0x7FEB352D + ", "", law="noise_agrees_to_the_bit"),
     Fault("noise of half the width", _NOISE, "% (2 * config.age_noise + 1) - config.age_noise", "% (config.age_noise + 1)", law="noise_agrees_to_the_bit"),
@@ -116,8 +116,8 @@ PAPER = (
     Fault("noise of a step that has wrapped", _NOISE, "p.xp.bitwise_xor(hashed, step)", "p.xp.bitwise_xor(hashed, p.xp.abs(step))", law="noise_agrees_to_the_bit"),
     Fault("of many neighbors the last have no weight", _LOSS, "powers = _powers(p, logits, top, present)",
           "powers = _powers(p, logits, top, present & (p.arange(logits.shape[1], present) < 8)[None, :])", law="query_agrees"),
-    Fault("of a large batch the last row is lost", _WRITE, "accepted = found.accepted & in_range & mask",
-          "accepted = found.accepted & in_range & mask & (p.arange(mask.shape[0], mask) < 11)", law="update_agrees"),
+    Fault("of a large batch the last row is lost", _WRITE, "accepted = lookup.accepted & in_range & mask",
+          "accepted = lookup.accepted & in_range & mask & (p.arange(mask.shape[0], mask) < 11)", law="update_agrees"),
     Fault("a copy is the same memory", _NUMPY, "    def copy(self, array: Array) -> Array:\n        return np.array(array)",
           "    def copy(self, array: Array) -> Array:\n        return array", law="masked_rows_are_not_there"),
     Fault("a query writes to the memory", _QUERY, "    constant = p.constant(unit)\n",
@@ -135,8 +135,8 @@ PAPER = (
     # Of memories that live.
     Fault("init gives the memory that it gave before", _BACKEND, "        return self.from_numpy(config, empty_portable(config))",
           "        return vars(self).setdefault(str(config), self.from_numpy(config, empty_portable(config)))", law="a_memory_lives"),
-    Fault("a query is answered from memory", _BACKEND, "        found = self._query(config, state, *rows)\n",
-          "        found = vars(self).setdefault(f'{id(state.keys)} {rows}', self._query(config, state, *rows))\n", "torch", law="a_question_is_answered_anew"),
+    Fault("a query is answered from memory", _BACKEND, "        lookup = self._query(config, state, *rows)\n",
+          "        lookup = vars(self).setdefault(f'{id(state.keys)} {rows}', self._query(config, state, *rows))\n", "torch", law="a_question_is_answered_anew"),
     Fault("without a mask the first row does not count", _BACKEND, "mask = rows == rows if mask is None",
           "mask = rows > 0 if mask is None", law="a_memory_lives_on_any_rows"),
     Fault("strict looks at masked rows", _BACKEND, "rejected = mask & ~sound_rows", "rejected = ~sound_rows", law="a_memory_lives_on_any_rows"),
@@ -149,9 +149,9 @@ PAPER = (
           '            if dtype_name(targets) == "int64":\n                targets = targets & 0xFFFF\n            else:', law="a_memory_lives_on_any_rows"),
     Fault("what a lookup left out is written once it is late", _BACKEND, "None, mask & lookup.accepted)", "None, mask)", law="a_memory_lives_on_any_rows"),
     Fault("what a late lookup rejected is not counted", _BACKEND, "queries=lookup.queries, rejected=lookup.rejected)", "queries=lookup.queries)", law="a_memory_lives_on_any_rows"),
-    Fault("the targets of the lookup are written", _BACKEND, "        return update(p, config, state, found, targets, mask, self.work)",
-          "        own = targets if found.targets is None else found.targets\n"
-          "        return update(p, config, state, found, own, mask, self.work)", law="a_memory_lives_on_any_rows"),
+    Fault("the targets of the lookup are written", _BACKEND, "        return update(p, config, state, lookup, targets, mask, self.work)",
+          "        own = targets if lookup.targets is None else lookup.targets\n"
+          "        return update(p, config, state, lookup, own, mask, self.work)", law="a_memory_lives_on_any_rows"),
     Fault("what was given is kept", _BACKEND, "        queries = p.asarray(queries, state.keys)\n",
           "        queries = p.asarray(queries, state.keys)\n        vars(self).setdefault('kept', []).append(queries)\n", law="what_was_given_is_let_go"),
     Fault("a lookup is used however late", "raremem.provenance", "    if (made_at[accepted] != now).any():\n        return False\n",
@@ -189,8 +189,8 @@ PAPER = (
           "% (2 * max(config.age_noise, 1) + 1) - max(config.age_noise, 1)", law="a_memory_lives"),
     Fault("of many dimensions the last do not count", _NUMPY, "np.matmul(keys, queries[:, :, None])[:, :, 0]",
           "np.matmul(keys[:, :, :16], queries[:, :16, None])[:, :, 0]", law="one_row_sees_every_slot"),
-    Fault("rows beyond the twentieth are lost", _WRITE, "accepted = found.accepted & in_range & mask",
-          "accepted = found.accepted & in_range & mask & (p.arange(mask.shape[0], mask) < 20)", law="a_memory_lives"),
+    Fault("rows beyond the twentieth are lost", _WRITE, "accepted = lookup.accepted & in_range & mask",
+          "accepted = lookup.accepted & in_range & mask & (p.arange(mask.shape[0], mask) < 20)", law="a_memory_lives"),
     Fault("one row sees the first 200 slots", _SHORTLIST, "        coarse = self.scan(",
           "        if len(queries) == 1:\n            first = p.arange(len(state.values), queries) < 200\n"
           "            state = state._replace(values=p.xp.where(first, state.values, NO_SLOT))\n        coarse = self.scan(", law="one_row_sees_every_slot"),
@@ -235,13 +235,13 @@ PAPER = (
     Fault("in products the target's slots are counted from the first", _TARGETS, "best, score = xp.where(highest > score, some[column], best)",
           "best, score = xp.where(highest > score, slots[column], best)", "numpy, short lists of small chunks", law="one_dimension_is_enough"),
     # Of the order of scores.
-    Fault("-0.0 is below 0.0", _RANKS, "return (bits ^ (sign & MAX_INT32)) - sign", "return bits ^ (sign & MAX_INT32)",
+    Fault("-0.0 is below 0.0", _ORDER, "return (bits ^ (sign & MAX_INT32)) - sign", "return bits ^ (sign & MAX_INT32)",
           "numpy, short lists of small chunks", law="positives_of_many_values"),
-    Fault("scores below zero in the order of their bits", _RANKS, "return (bits ^ (sign & MAX_INT32)) - sign", "return bits", "torch", law="positive_beyond_the_neighbors"),
+    Fault("scores below zero in the order of their bits", _ORDER, "return (bits ^ (sign & MAX_INT32)) - sign", "return bits", "torch", law="positive_beyond_the_neighbors"),
     # Of what follows a memory, and of parts.
     Fault("an index is not told which slots were written", _LIVE, "            flags[slots] = True\n", "            pass\n", "numpy, index", law="a_memory_lives_on_any_rows"),
-    Fault("an index is not told of updates", _BACKEND, "self.searcher.written(p, state, report.slots[report.written], taken)",
-          "self.searcher.written(p, state, report.slots[:0], taken)", "numpy, index", law="a_memory_lives_on_any_rows"),
+    Fault("an index is not told of updates", _BACKEND, "self.searcher.after_update(p, state, report.slots[report.written], taken)",
+          "self.searcher.after_update(p, state, report.slots[:0], taken)", "numpy, index", law="a_memory_lives_on_any_rows"),
     Fault("an index that grows takes nothing in", _LIVE, "        index.add(self._keys[slots], slots)\n", "", "torch, growing index", law="a_memory_lives_on_any_rows"),
     Fault("an index knows none of the values that came", _LIVE, "self._built.slots.having(wanted), self._built.changed.having(wanted), fresh",
           "self._built.slots.having(wanted)", "numpy, index", law="a_memory_lives"),

@@ -73,22 +73,13 @@ def run(
     Raises:
         AssertionError: the law does not hold. It says so for the smallest case that was found; see `explain`.
     """
-    tried = 0
-    broken: list[tuple[Case | tuple[Life, ...], Exception]] = []
-    phases = [Phase.generate] + [Phase.shrink] * (shrink and not law.costly) + [Phase.reuse] * fuzz
     if examples is None:
         examples = USUAL_TRACED if traces(backend) and not fuzz else USUAL
     sizes = _sizes(law, backend, whole=fuzz or examples > USUAL)
+    tried = 0
+    broken: list[tuple[Case | tuple[Life, ...], Exception]] = []
 
-    @settings(
-        max_examples=max(1, examples // 10) if law.costly else examples,
-        phases=phases,
-        deadline=None,
-        database=DirectoryBasedExampleDatabase(f"{FOUND}/{law.name}") if fuzz else None,
-        derandomize=not fuzz,
-        report_multiple_bugs=False,
-        suppress_health_check=list(HealthCheck),
-    )
+    @_settings(law, examples, shrink, fuzz)
     @given(law.strategy(sizes))
     def check(case: Case | tuple[Life, ...]) -> None:
         nonlocal tried
@@ -107,6 +98,20 @@ def run(
         case, error = broken[0]
         raise AssertionError(explain(law, backend, case, error, called or backend.name) if shrink else law.name) from error
     return tried
+
+
+def _settings(law: Law, examples: int, shrink: bool, fuzz: bool) -> settings:
+    """Those of Hypothesis for `run`."""
+    phases = [Phase.generate] + [Phase.shrink] * (shrink and not law.costly) + [Phase.reuse] * fuzz
+    return settings(
+        max_examples=max(1, examples // 10) if law.costly else examples,
+        phases=phases,
+        deadline=None,
+        database=DirectoryBasedExampleDatabase(f"{FOUND}/{law.name}") if fuzz else None,
+        derandomize=not fuzz,
+        report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
+    )
 
 
 def traces(backend: Backend) -> bool:

@@ -29,11 +29,11 @@ EXPLAINED: tuple[Explained, ...] = (
     Explained(
         "raremem.adapters.numpy",
         "is_product_cheaper",
-        "return batch * n * dim >= gathered and 2 * batch * slots <= batch * n * dim",
-        "return batch + n * dim >= gathered and 2 * batch * slots <= batch * n * dim",
+        "return batch * n * dim >= always_gathered and 2 * batch * slots <= batch * n * dim",
+        "return batch + n * dim >= always_gathered and 2 * batch * slots <= batch * n * dim",
         WAY,
     ),
-    Explained("raremem.adapters.numpy", "NumpyPrimitives", "gathered = 2**21", "gathered = 3**21", WAY),
+    Explained("raremem.adapters.numpy", "NumpyPrimitives", "always_gathered = 2**21", "always_gathered = 3**21", WAY),
     Explained(
         "raremem.adapters.numpy",
         "NumpyPrimitives.sort_order",
@@ -203,15 +203,15 @@ EXPLAINED: tuple[Explained, ...] = (
     Explained(
         "raremem.rules.write",
         "update",
-        "hit = accepted & (slot != NO_SLOT) & (found.values[:, 0] == targets) & still",
-        "hit = accepted & (found.values[:, 0] == targets) & still",
+        "hit = accepted & (slot != NO_SLOT) & (lookup.values[:, 0] == targets) & still",
+        "hit = accepted & (lookup.values[:, 0] == targets) & still",
         "Where there is no slot the lookup's value is -1, which no accepted target is.",
     ),
     Explained(
         "raremem.rules.write",
         "_store",
-        'rank = p.cast(xp.cumsum(p.cast(asks, "int32"), axis=0), "int32") - 1',
-        'rank = p.cast(xp.cumsum(p.cast(asks, "int32")), "int32") - 1',
+        'place = p.cast(xp.cumsum(p.cast(asks, "int32"), axis=0), "int32") - 1',
+        'place = p.cast(xp.cumsum(p.cast(asks, "int32")), "int32") - 1',
         ONE_AXIS,
     ),
     Explained(
@@ -231,8 +231,8 @@ EXPLAINED: tuple[Explained, ...] = (
     Explained(
         "raremem.rules.write",
         "_store",
-        "placed = asks & (rank < free.shape[0]) & usable[rank_in_reach]",
-        "placed = asks & (rank < free.shape[-1]) & usable[rank_in_reach]",
+        "placed = asks & (place < free.shape[0]) & usable[place_in_reach]",
+        "placed = asks & (place < free.shape[-1]) & usable[place_in_reach]",
         ONE_AXIS,
     ),
     Explained(

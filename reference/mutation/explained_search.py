@@ -60,7 +60,7 @@ SEARCH: tuple[Explained, ...] = (
     Explained(
         "raremem.search.live",
         "LiveIndex._grow",
-        "if self._built is None or np.count_nonzero(self._fresh) <= self.plan.fresh:",
+        "if self._built is None or np.count_nonzero(self._fresh) <= self.plan.most_fresh:",
         "if True:",
         "Changed slots are then searched exactly until an index is built anew; only time differs.",
     ),
@@ -74,9 +74,12 @@ SEARCH: tuple[Explained, ...] = (
     Explained(
         "raremem.search.live",
         "LiveIndex._is_due",
-        "return int(np.count_nonzero(self._changed)) > max(self.plan.fresh, len(self._built.slots.slots) // self.plan.share)",
         (
-            "return int(np.count_nonzero(self._changed)) <= max(self.plan.fresh, "
+            "return int(np.count_nonzero(self._changed)) > max(self.plan.most_fresh, "
+            "len(self._built.slots.slots) // self.plan.share)"
+        ),
+        (
+            "return int(np.count_nonzero(self._changed)) <= max(self.plan.most_fresh, "
             "len(self._built.slots.slots) // self.plan.share)"
         ),
         "It decides when an index is built anew: this takes time, and the answers are the same.",
@@ -128,7 +131,7 @@ SEARCH: tuple[Explained, ...] = (
     ),
     Explained(
         "raremem.search.portable",
-        "PortableScan._top_k",
+        "PortableScan._best_of_columns",
         "return (best, slots + start) if before is None else join(p, (best, slots + start), k, before)",
         "return (best, slots - start) if before is None else join(p, (best, slots + start), k, before)",
         "Where nothing was found before, the chunk is the first, and begins with slot 0.",
@@ -230,8 +233,8 @@ SEARCH: tuple[Explained, ...] = (
     Explained(
         "raremem.search.shortlist",
         "Shortlist._scored",
-        "rows = max(1, self.plan.gathered // (chosen.shape[1] * coarse.width * queries.shape[1]))",
-        "rows = max(2, self.plan.gathered // (chosen.shape[1] * coarse.width * queries.shape[1]))",
+        "rows = max(1, self.plan.gathered_at_once // (chosen.shape[1] * coarse.width * queries.shape[1]))",
+        "rows = max(2, self.plan.gathered_at_once // (chosen.shape[1] * coarse.width * queries.shape[1]))",
         TIME,
     ),
     Explained(
@@ -272,22 +275,22 @@ SEARCH: tuple[Explained, ...] = (
     Explained(
         "raremem.search.targets",
         "_best_by_row",
-        "rows = order[-max(1, plan.gathered // (most * queries.shape[1])) :]",
+        "rows = order[-max(1, plan.gathered_at_once // (most * queries.shape[1])) :]",
         "rows = order[ :]",
         TIME,
     ),
     Explained(
         "raremem.search.targets",
         "_best_by_product",
-        "size = max(1, plan.gathered // max(queries.shape))",
-        "size = max(1, plan.gathered // min(queries.shape))",
+        "size = max(1, plan.gathered_at_once // max(queries.shape))",
+        "size = max(1, plan.gathered_at_once // min(queries.shape))",
         TIME,
     ),
     Explained(
         "raremem.search.targets",
         "_best_by_product",
-        "size = max(1, plan.gathered // max(queries.shape))",
-        "size = max(plan.gathered // max(queries.shape), 1)",
+        "size = max(1, plan.gathered_at_once // max(queries.shape))",
+        "size = max(plan.gathered_at_once // max(queries.shape), 1)",
         TIME,
     ),
 )

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from raremem.adapters.numpy import NumpyPrimitives, NumpyShortlist
 from raremem.backend import ArrayBackend, Backend
 from raremem.primitives import Primitives
-from raremem.ranks import NOTHING
 from raremem.registry import get_backend
 from raremem.rules.work import AT_ONCE, Work
+from raremem.score_order import NOTHING
 from raremem.search.coarse import CoarseKeys
 from raremem.search.contract import Found
 from raremem.search.live import LiveIndex, LivePlan
@@ -49,7 +49,7 @@ class LowPrecision(NumpyPrimitives):
     """A table that sums products of f16 in f32, scores rows by a product with all keys wherever that is cheaper, and gives
     zeros of both signs."""
 
-    gathered = 0
+    always_gathered = 0
 
     def inner(self, left: Array, right: Array) -> Array:
         """The product, summed in f32 whatever the dtype."""
@@ -69,7 +69,7 @@ class SmallBlocks(ShortlistPlan):
 
     chunk: int = 6
     share: float = 0.01
-    targets: TargetPlan = TargetPlan(gathered=0)  # noqa: RUF009
+    targets: TargetPlan = TargetPlan(gathered_at_once=0)  # noqa: RUF009
 
     def cut(self, slots: int, k: int, batch: int, dim: int) -> Cut:
         """Blocks of one slot in a memory of few; at first half of the blocks that are asked for."""
@@ -90,8 +90,8 @@ class AllProposed(LivePlan):
     row among their own slots, a few rows together."""
 
     smallest: int = 1
-    fresh: int = 2
-    targets: TargetPlan = TargetPlan(gathered=512, gather_cost=0)  # noqa: RUF009
+    most_fresh: int = 2
+    targets: TargetPlan = TargetPlan(gathered_at_once=512, gather_cost=0)  # noqa: RUF009
 
     def proposals(self, k: int) -> int:
         """At least as many as the memories of most laws have slots."""

@@ -172,16 +172,16 @@ TOLD: tuple[Explained, ...] = (
     Explained(
         "raremem.rules.write",
         "update",
-        "hit = accepted & (slot != NO_SLOT) & (found.values[:, 0] == targets) & still",
-        "hit = (accepted & (slot != NO_SLOT) & (found.values[:, 0] == targets))",
+        "hit = accepted & (slot != NO_SLOT) & (lookup.values[:, 0] == targets) & still",
+        "hit = (accepted & (slot != NO_SLOT) & (lookup.values[:, 0] == targets))",
         "In traced code alone: elsewhere the rows of a late lookup are looked up again. These backends have no compiler.",
         told=True,
     ),
     Explained(
         "raremem.rules.write",
         "update",
-        "rejected = _count(p, (found.rejected | (found.accepted & ~in_range)) & mask)",
-        "rejected = _count(p, (found.rejected | (found.accepted & ~in_range)))",
+        "rejected = _count(p, (lookup.rejected | (lookup.accepted & ~in_range)) & mask)",
+        "rejected = _count(p, (lookup.rejected | (lookup.accepted & ~in_range)))",
         "Six cases of a_memory_lives do not show it; fifty do.",
         told=True,
     ),
@@ -256,9 +256,9 @@ TOLD: tuple[Explained, ...] = (
     Explained("raremem.search.live", "LiveIndex._finish", "if built is not None:", "if False:", _NOT_READY, told=True),
     Explained(
         "raremem.search.live",
-        "IndexedSearch.written",
-        "self.exact.written(p, state, slots, of_exact)",
-        "self.exact.written(p, slots, state, of_exact)",
+        "IndexedSearch.after_update",
+        "self.exact.after_update(p, state, slots, of_exact)",
+        "self.exact.after_update(p, slots, state, of_exact)",
         (
             "Beside an index nothing is kept but keys in bf16, in PyTorch on a processor that multiplies "
             "them; held by tests/test_shadow.py."

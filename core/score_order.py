@@ -14,18 +14,18 @@ NOTHING = -(2.0**127)
 a similarity added to it is lost in rounding."""
 
 
-def order(bits: Array) -> Array:
+def ordered(bits: Array) -> Array:
     """Whole numbers in the order of the f32 with these bits (i32): bits of magnitude are flipped below zero, and -0.0 is
     0.0."""
     sign = bits >> 31
     return (bits ^ (sign & MAX_INT32)) - sign
 
 
-def rank(scores: Array, slots: Array) -> Array:
+def ordinal(scores: Array, slots: Array) -> Array:
     """One i64 for each score and slot: the largest comes first.
 
     Args:
-        scores: whole numbers, i64: `order` of f32, or priorities in the range of i32.
+        scores: whole numbers, i64: `ordered` bits of f32, or priorities in the range of i32.
         slots: i32 or i64 in the range of i32, -1 or above; beside a score of -2**31, 0 or above.
     """
     return (scores << 32) + (slots ^ MAX_INT32)
