@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import guard
-from .config import MAX_INT32, MemoryConfig
-from .errors import UnknownBackendError
+from .config import MAX_INT32, MemoryConfig, check_config, shown
+from .errors import DeviceError, UnknownBackendError
 from .interface import Backend
 from .primitives import Primitives
 from .provenance import Lineage, is_current, lineage_of, note, pass_on, pass_on_changed
 from .rules.forget import forget
 from .rules.query import query, sound_rows
-from .rules.scores import mean_of_rows, scores
+from .rules.scores import mean_of_rows, rows_of, scores
 from .rules.work import CUT, Work
 from .rules.write import update
 from .search.contract import Searcher
@@ -110,6 +110,7 @@ class ArrayBackend(Backend):
         return type(self)(self.primitives, IndexedSearch(index, self.searcher), work=self.work)
 
     def init(self, config: MemoryConfig) -> MemoryState:
+        check_config(config)
         return self.from_numpy(config, empty_portable(config))
 
     def query(
@@ -147,6 +148,8 @@ class ArrayBackend(Backend):
     ) -> tuple[MemoryState, UpdateReport]:
         p, queries, targets, mask = self._checked(config, state, queries, targets, mask, strict)
         check_to_write(targets, lookup, queries.shape[0])
+        if not queries.shape[0]:
+            return state, _nothing_written(p, state)
         keys = p.identity(state.keys)
         memory = _memory(p, keys)
         return guard.in_turn(memory, True, self._updated, keys, config, state, queries, targets, mask, lookup)
@@ -199,9 +202,12 @@ class ArrayBackend(Backend):
         return forget(self.table_for(state.values, *named), config, state, *named)
 
     def _answer(self, config: MemoryConfig, state: MemoryState, queries: Array, targets: Array | None, mask: Array) -> Lookup:
-        """`rules.query.query`: what is compiled."""
+        """`rules.query.query`: what is compiled. Of no rows, it is what is left of one that is masked when that is left out."""
         p = self.table_for(state.values, queries, targets, mask)
-        return query(p, config, state, queries, targets, mask, self.searcher)
+        if queries.shape[0]:
+            return query(p, config, state, queries, targets, mask, self.searcher)
+        found = query(p, config, state, *_one_masked_row(p, config, state, queries, targets, mask), self.searcher)
+        return Lookup(*(None if field is None else field[:0] for field in found))
 
     def _search_and_write(
         self, config: MemoryConfig, state: MemoryState, queries: Array, targets: Array, mask: Array, lookup: Lookup | None
@@ -221,13 +227,29 @@ class ArrayBackend(Backend):
     ) -> tuple[MemoryState, UpdateReport]:
         return update(p, config, state, lookup, targets, mask, self.work)
 
-    def recall(self, weights: Array, values: Array, embedding: Array) -> Array:
-        """`Lookup.recall`: [B, dim], by weights and values [B, k] and an embedding [values, dim]."""
-        return mean_of_rows(weights, values, embedding)
+    def recall(self, weights: Array, values: Array, embedding: Any) -> Array:
+        """`Lookup.recall`: [B, dim], by weights and values [B, k] and an embedding, [values, dim] or called."""
+        return mean_of_rows(weights, rows_of(self.primitives, embedding, values))
 
     def scores(self, weights: Array, values: Array, classes: int) -> Array:
         """`Lookup.scores`, of weights and values [B, k]: [B, classes]."""
         return scores(self.table_for(weights, values), weights, values, classes)
+
+    def detached(self, lookup: Lookup) -> Lookup:
+        """`Lookup.detach`."""
+        p = self.table_for(*lookup)
+        return _same(p, lookup, Lookup(*(None if field is None else p.constant(field) for field in lookup)))
+
+    def moved(self, lookup: Lookup, device: Any) -> Lookup:
+        """`Lookup.to`."""
+        raise DeviceError(
+            f"a lookup of the backend {self.name!r} was asked to move to {shown(device)}; expected one of PyTorch. "
+            "In JAX call jax.device_put(out, device)."
+        )
+
+    def in_numpy(self, lookup: Lookup) -> Lookup:
+        """`Lookup.numpy`."""
+        return Lookup(*(None if field is None else self.primitives.to_numpy(field) for field in lookup))
 
     def store(
         self, config: MemoryConfig, state: MemoryState, queries: Array, targets: Array, *, batch_size: int | None = None
@@ -236,7 +258,7 @@ class ArrayBackend(Backend):
         check_to_write(targets, None, queries.shape[0])
         size = check_batch_size(batch_size, queries.shape[0])
         reports: list[UpdateReport] = []
-        for start in range(0, queries.shape[0], size):
+        for start in range(0, max(queries.shape[0], 1), size):
             rows = slice(start, start + size)
             state, report = self.update(config, state, queries[rows], targets[rows])
             reports.append(report)
@@ -296,14 +318,14 @@ class ArrayBackend(Backend):
         return columns[0], columns[1], None if older_than is None else p.asarray(np.asarray(older_than, np.int32), state.values)
 
     def _checked(
-        self, config: MemoryConfig, state: MemoryState, queries: Array, targets: Any, mask: Any, strict: bool, least: int = 1
+        self, config: MemoryConfig, state: MemoryState, queries: Array, targets: Any, mask: Any, strict: bool
     ) -> tuple[Primitives, Array, Array | None, Array]:
         """The table for the call, and its inputs as this framework's arrays on the state's device, after every check that can
         be made here."""
         check_kinds(config, state, MemoryState)
         p = self.table_for(state.values, queries, targets, mask)
         check_state(config, (len(state.values), state.keys.shape[1]))
-        batch = check_queries(config, queries, least)
+        batch = check_queries(config, queries)
         queries = p.asarray(queries, state.keys)
         seen_mask = None
         if mask is not None:
@@ -323,6 +345,34 @@ class ArrayBackend(Backend):
             rejected = mask & ~sound_rows(p, queries)
             check_no_rejects(p.peek(rejected, wait=True))
         return p, queries, targets, mask
+
+
+def _same(p: Primitives, lookup: Lookup, other: Lookup) -> Lookup:
+    """`other`, of the same memory as `lookup`."""
+    slots = p.identity(lookup.slots)
+    if slots is not None:
+        pass_on(slots, other.slots)
+    return other
+
+
+def _one_masked_row(
+    p: Primitives, config: MemoryConfig, state: MemoryState, queries: Array, targets: Array | None, mask: Array
+) -> tuple[Array, Array | None, Array]:
+    """No rows, as one that is not to be looked up. A gradient reaches the queries [0, key_dim]."""
+    zero, joined = p.arange(1, state.values), p.xp.concatenate
+    row = p.xp.broadcast_to(p.cast(zero, "float32")[:, None], (1, config.key_dim))
+    return (
+        joined([p.cast(queries, "float32"), row]),
+        None if targets is None else joined([targets, zero]),
+        joined([mask, zero != zero]),
+    )
+
+
+def _nothing_written(p: Primitives, state: MemoryState) -> UpdateReport:
+    """The report of an update by no rows."""
+    none = p.arange(0, state.values)
+    zero = p.cast(p.xp.sum(none, axis=0), "int32")
+    return UpdateReport(none, none != none, none != none, zero, zero, zero)
 
 
 def _memory(p: Primitives, keys: Any) -> int | None:

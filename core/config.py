@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import numbers
+from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 
@@ -91,6 +93,37 @@ class MemoryConfig:
     def k(self) -> int:
         """Neighbors that a query can return: `min(neighbors, slots)`."""
         return min(self.neighbors, self.slots)
+
+
+def check_config(config: object) -> None:
+    """Check that a config is one.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if not isinstance(config, MemoryConfig):
+        raise ConfigError(
+            f"the config is a {type(config).__name__}; expected a MemoryConfig, such as MemoryConfig(slots=1000, key_dim=64)."
+        )
+
+
+def config_of(config: MemoryConfig | None, fields: Mapping[str, Any]) -> MemoryConfig:
+    """The config that a module is given, or that of the fields that it is given instead.
+
+    Raises:
+        ConfigError: there is neither, or both.
+        TypeError: a field is none of `MemoryConfig`, nor an option of the module.
+    """
+    if config is None and fields:
+        return MemoryConfig(**fields)
+    if config is not None and fields:
+        raise ConfigError(
+            f"{', '.join(fields)} are given beside a config; expected one of both: Memory(config), or Memory(slots=..., ...). "
+            "To change a config, call dataclasses.replace(config, ...)."
+        )
+    check_config(config)
+    assert config is not None, "checked"
+    return config
 
 
 def shown(value: object) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ Array = Any
 """An array of whichever framework the backend is made of."""
 
 backends_of: dict[type, Any] = {}
-"""The backend of each type of arrays, which `Lookup.recall` and `Lookup.scores` ask. An adapter enters its own."""
+"""The backend of each type of arrays, which the methods of `Lookup` ask. An adapter enters its own."""
 
 quietly = np.errstate(all="ignore")
 """Decorates what works in NumPy: its errors and warnings of numbers that wrap, vanish or are not finite are left out there,
@@ -69,7 +69,9 @@ class Lookup(NamedTuple):
         slots: [B, k] i32, their slots; -1 where there is none.
         similarities: [B, k] f32, their cosine similarities; 0 where there is none. Differentiable.
         weights: [B, k] f32, softmax(temperature * similarity) over the neighbors there are; else 0. Differentiable.
-        found: [B] bool, the row was looked up and there was something to find.
+        found: [B] bool, the row was looked up and there was something to find: any filled slot, however unlike. False for rows
+            that were masked or rejected, and for all rows of an empty memory. There `values` and `slots` are -1, and
+            `similarities`, `weights` and `loss` are 0.
         loss: [B] f32, the margin loss, or None if no targets were given. Differentiable.
         queries: [B, key_dim] f32, the unit queries, as a constant; zero where the row was not looked up.
         targets: [B] i32, 0 where the row was not looked up; or None.
@@ -91,18 +93,20 @@ class Lookup(NamedTuple):
     accepted: Array
     step: Array | None = None
 
-    def recall(self, embedding: Array) -> Array:
+    def recall(self, embedding: Array | Callable[[Array], Array]) -> Array:
         """What was retrieved, embedded: the mean of the rows of the neighbors' values by their weights. Differentiable.
 
         Args:
-            embedding: [values, dim], a row for each value that the memory may hold.
+            embedding: [values, dim], a row for each value that the memory may hold; or a module such as `nn.Embedding` or
+                `nnx.Embed`, which is called with values [B, k] and gives [B, k, dim]. It is called with value 0 where there is
+                no neighbor.
 
         Returns:
             [B, dim]; zero where nothing was found.
 
         Raises:
             IndexError: a value has no row. (JAX, and what is compiled or on a GPU, cannot see that.)
-            DTypeError: as `scores` does.
+            ShapeError, DTypeError: the embedding is none of these; or as `scores` does.
         """
         return _backend_of(self.weights).recall(self.weights, self.values, embedding)
 
@@ -124,6 +128,22 @@ class Lookup(NamedTuple):
         if isinstance(classes, bool) or not isinstance(classes, (int, np.integer)) or classes < 1:
             raise ShapeError(f"classes={shown(classes)}: expected a whole number, 1 or more.")
         return _backend_of(self.weights).scores(self.weights, self.values, int(classes))
+
+    def detach(self) -> Lookup:
+        """The same without its gradients, to be kept: it holds no graph. `update` takes it as it takes this one."""
+        return _backend_of(self.weights).detached(self)
+
+    def numpy(self) -> Lookup:
+        """A copy in NumPy, without gradients."""
+        return _backend_of(self.weights).in_numpy(self)
+
+    def to(self, device: Any) -> Lookup:
+        """The same on another device, in PyTorch. (In JAX: `jax.device_put(out, device)`.) Dtypes stay: cast single fields.
+
+        Raises:
+            DeviceError: it is no lookup of PyTorch, or `device` is no device.
+        """
+        return _backend_of(self.weights).moved(self, device)
 
 
 def _backend_of(array: Array) -> Any:

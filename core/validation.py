@@ -6,16 +6,19 @@ CPU, outside a trace. Elsewhere a bad row is rejected (rule 1) instead of raisin
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .config import MAX_INT32, MemoryConfig, shown
-from .errors import ConfigError, DTypeError, ForgetError, RejectedRowsError, ShapeError, StateError, TargetError
+from .config import MAX_INT32, MemoryConfig, check_config, shown
+from .errors import DTypeError, ForgetError, RejectedRowsError, ShapeError, StateError, TargetError
 from .state import Array
 
 TARGET_DTYPES = ("int8", "int16", "int32", "int64", "uint8")
+TEXT_DTYPES = ("str", "bytes", "object")
+"""How the names of NumPy's dtypes of labels begin that are no numbers."""
 
 
 def dtype_name(array: Array) -> str:
@@ -37,13 +40,31 @@ def dtype_name(array: Array) -> str:
 def check_is_array(name: str, array: Any) -> None:
     """Check that what is called `name` in messages is an array."""
     if not (hasattr(array, "shape") and hasattr(array, "dtype")):
+        if isinstance(array, str) or (isinstance(array, (list, tuple)) and array and isinstance(array[0], str)):
+            raise _labels(name, "str")
         raise DTypeError(f"{name} are a {type(array).__name__}; expected an array. Convert them, say with numpy.asarray.")
+
+
+def check_numbers(name: str, column: Array, dtypes: tuple[str, ...]) -> None:
+    """Check that what is called `name` in messages is of one of these dtypes."""
+    dtype = dtype_name(column)
+    if dtype.startswith(TEXT_DTYPES):
+        raise _labels(name, dtype)
+    if dtype not in dtypes:
+        raise DTypeError(f"{name} are {dtype}; expected one of {', '.join(dtypes)}. Cast them first.")
+
+
+def _labels(name: str, kind: str) -> DTypeError:
+    """The error for labels that are no numbers."""
+    return DTypeError(
+        f"{name} are labels ({kind}); expected whole numbers, of 0 or above. Map labels to them with a dict or scikit-learn's "
+        "LabelEncoder; or use raremem.adapters.sklearn.MemoryClassifier, which takes labels of any kind."
+    )
 
 
 def check_kinds(config: Any, state: Any, kind: type) -> None:
     """Check that a config is one, and a state one of this backend, whose states are of this kind."""
-    if not isinstance(config, MemoryConfig):
-        raise ConfigError(f"the config is a {type(config).__name__}; expected a MemoryConfig.")
+    check_config(config)
     if not isinstance(state, kind):
         raise StateError(f"the state is a {type(state).__name__}; expected a {kind.__name__}, as this backend's init gives.")
 
@@ -59,26 +80,32 @@ def check_to_write(targets: Any, lookup: Any, batch: int) -> None:
         )
 
 
-def check_queries(config: MemoryConfig, queries: Array, least: int = 1) -> int:
-    """The batch size, if `queries` are [B, key_dim] of some float dtype with B at least so many."""
+def check_queries(config: MemoryConfig, queries: Array) -> int:
+    """The batch size, if `queries` are [B, key_dim] of some float dtype. B may be 0."""
     check_is_array("queries", queries)
     shape = tuple(queries.shape)
-    if len(shape) != 2 or shape[1] != config.key_dim:
-        raise ShapeError(
-            f"queries have shape {shape}; expected [batch, {config.key_dim}] for key_dim={config.key_dim}. "
-            "Reshape them, or make the memory with that key_dim."
-        )
-    if shape[0] < least:
-        raise ShapeError("queries are an empty batch; expected at least one row. Leave out the call instead.")
+    check_rows(shape, config.key_dim, "key_dim")
     if "float" not in dtype_name(queries):
         raise DTypeError(f"queries are {dtype_name(queries)}; expected a float dtype. Cast them first.")
     return shape[0]
 
 
+def check_rows(shape: tuple[int, ...], width: int, field: str) -> None:
+    """Check that queries are [B, width]; `field` is what says how wide."""
+    if len(shape) == 2 and shape[1] == width:
+        return
+    mend = f"Reshape them, or make the memory with that {field}."
+    if len(shape) > 2 and shape[-1] == width:
+        mend = f"Flatten them with reshape(-1, {width}), and targets and mask with reshape(-1); answers have a row for each."
+    elif shape == (width,):
+        mend = "One row is a batch of one: queries[None]."
+    raise ShapeError(f"queries have shape {shape}; expected [batch, {width}] for {field}={width}. {mend}")
+
+
 def check_batch_size(size: Any, rows: int) -> int:
-    """How many rows are written at a time: so many, or all."""
+    """How many rows are written at a time: so many, or all; at least 1."""
     if size is None:
-        return rows
+        return max(rows, 1)
     if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
         raise ShapeError(f"batch_size={shown(size)}: expected a whole number, 1 or more; or None, for one batch.")
     return int(size)
@@ -87,10 +114,11 @@ def check_batch_size(size: Any, rows: int) -> int:
 def check_column(name: str, column: Array, batch: int, dtypes: tuple[str, ...]) -> None:
     """Check that `column`, called `name` in messages, is [batch] of one of these dtypes."""
     check_is_array(name, column)
-    if tuple(column.shape) != (batch,):
-        raise ShapeError(f"{name} have shape {tuple(column.shape)}; expected [{batch}], one for each row of the queries.")
-    if dtype_name(column) not in dtypes:
-        raise DTypeError(f"{name} are {dtype_name(column)}; expected one of {', '.join(dtypes)}. Cast them first.")
+    shape = tuple(column.shape)
+    if shape != (batch,):
+        mend = " Flatten them with reshape(-1)." if len(shape) > 1 and math.prod(shape) == batch else ""
+        raise ShapeError(f"{name} have shape {shape}; expected [{batch}], one for each row of the queries.{mend}")
+    check_numbers(name, column, dtypes)
 
 
 def check_targets(targets: NDArray[Any], mask: NDArray[np.bool_] | None) -> None:
@@ -125,8 +153,8 @@ def check_named(config: MemoryConfig, slots: Any, values: Any, older_than: Any) 
             "Give such a mask, or the numbers of slots."
         )
     for name, column, dtypes in (("slots", slots, (*TARGET_DTYPES, "bool")), ("values", values, TARGET_DTYPES)):
-        if column is not None and dtype_name(column) not in dtypes:
-            raise DTypeError(f"{name} are {dtype_name(column)}; expected one of {', '.join(dtypes)}. Cast them first.")
+        if column is not None:
+            check_numbers(name, column, dtypes)
     return slots, values
 
 

@@ -149,7 +149,7 @@ class Oracle(Backend):
         check_to_write(targets, None, len(queries))
         size = check_batch_size(batch_size, len(queries))
         reports: list[UpdateReport] = []
-        for start in range(0, len(queries), size):
+        for start in range(0, max(len(queries), 1), size):
             state, report = self.update(config, state, queries[start : start + size], targets[start : start + size])
             reports.append(report)
         columns = list(zip(*reports, strict=True))

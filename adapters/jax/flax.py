@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 from flax import nnx
 
 from raremem.adapters import jax as functional
-from raremem.config import MemoryConfig
+from raremem.config import MemoryConfig, config_of
 from raremem.guard import wholly
 from raremem.state import ForgetReport, Lookup, MemoryState, UpdateReport
 
@@ -23,6 +24,7 @@ class Memory(nnx.Module):
 
     Args:
         config: the memory's size and rules.
+        **fields: those of a `MemoryConfig`, instead of one: `Memory(slots=100, key_dim=8)`.
 
     >>> memory = Memory(MemoryConfig(slots=100, key_dim=8))
     >>> out = memory(jax.numpy.eye(8), jax.numpy.arange(8))
@@ -31,9 +33,9 @@ class Memory(nnx.Module):
     [0, 1]
     """
 
-    def __init__(self, config: MemoryConfig) -> None:
-        self.config = config
-        self.keys, self.values, self.last_used, self.hits, self.step = map(MemoryVariable, functional.init(config))
+    def __init__(self, config: MemoryConfig | None = None, **fields: Any) -> None:
+        self.config = config_of(config, fields)
+        self.keys, self.values, self.last_used, self.hits, self.step = map(MemoryVariable, functional.init(self.config))
 
     @property
     def state(self) -> MemoryState:

@@ -17,6 +17,7 @@ from raremem.backend import ArrayBackend
 from raremem.config import MemoryConfig
 from raremem.errors import StateError
 from raremem.primitives import Primitives
+from raremem.rules.scores import is_called, mean_of_rows, rows_of
 from raremem.rules.work import CUT, Work
 from raremem.search.contract import Searcher
 from raremem.state import (
@@ -103,9 +104,10 @@ class JaxBackend(ArrayBackend):
     def copy(self, state: MemoryState) -> MemoryState:
         return super().copy(usable_state(state))
 
-    def recall(self, weights: Array, values: Array, embedding: Array) -> Array:
-        mean: Array = explicit.by_row(super().recall)(weights, values, embedding)
-        return mean
+    def recall(self, weights: Array, values: Array, embedding: Any) -> Array:
+        if is_called(embedding):
+            return explicit.by_row(mean_of_rows)(weights, rows_of(self.primitives, embedding, values))
+        return explicit.by_row(super().recall)(weights, values, embedding)
 
     def scores(self, weights: Array, values: Array, classes: int) -> Array:
         of_all = super().scores

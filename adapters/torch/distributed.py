@@ -113,11 +113,7 @@ def _slots_to_forget(memory: Memory, *given: Any) -> SentRows:
 
 def write_gathered(memory: Memory, parts: list[SentRows]) -> UpdateReport:
     """Write the rows of all ranks to this rank's memory."""
-    if any(len(part.rows) for part in parts):
-        return memory._write(*_gathered_lookup(memory, parts), None)
-    nothing = SentRows(memory.values.new_zeros(1, memory.config.key_dim + 7))  # a row that was not accepted
-    report = memory._write(*_gathered_lookup(memory, [nothing]), None)
-    return UpdateReport(*(field[:0] if field.ndim else field for field in report))
+    return memory._write(*_gathered_lookup(memory, parts), None)
 
 
 @torch.no_grad()
@@ -130,7 +126,7 @@ def rows_to_write(memory: Memory, lookup: Lookup | None, target: Tensor | None, 
         raise DTypeError(f"the lookup is a {type(lookup).__name__}; expected what memory(query, target) gave, or None.")
     lookup, target = memory._to_write(lookup, target)
     config, state = memory.config, memory.state
-    p, queries, targets, there = memory.backend._checked(config, state, lookup.queries, target, mask, False, least=0)
+    p, queries, targets, there = memory.backend._checked(config, state, lookup.queries, target, mask, False)
     check_to_write(targets, lookup, len(queries))
     current = not len(queries) or is_current(p, config, state, lookup)
     assert targets is not None, "checked"

@@ -8,15 +8,18 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from raremem.adapters.numpy import NumpyShortlist
 from raremem.adapters.torch import modes
 from raremem.adapters.torch.primitives import EAGER, HOST, TorchPrimitives
 from raremem.adapters.torch.search import TorchSearch
 from raremem.backend import ArrayBackend
-from raremem.config import MemoryConfig
+from raremem.config import MemoryConfig, shown
+from raremem.errors import DeviceError, ShapeError
 from raremem.primitives import Primitives
+from raremem.provenance import pass_on
+from raremem.rules.scores import is_called, no_embedding, rows_of
 from raremem.rules.work import AT_ONCE
 from raremem.rules.write import update
 from raremem.search.live import IndexedSearch, LiveIndex
@@ -92,18 +95,32 @@ class TorchBackend(ArrayBackend):
         modes.check_may_write(state)
         return modes.without_gradients(super().forget, config, state, **named)
 
-    def recall(self, weights: Tensor, values: Tensor, embedding: Tensor) -> Tensor:
+    def recall(self, weights: Tensor, values: Tensor, embedding: Any) -> Tensor:
         """See `ArrayBackend.recall`. To differentiate `embedding[values]` takes five times as long on the CPU."""
         p = self.table_for(weights, values, embedding)
-        if p.eager and values.numel() and (largest := int(values.max())) >= len(embedding):
-            raise IndexError(
-                f"the memory answers the value {largest}, and the embedding has {len(embedding)} rows; "
-                "expected one for each value that the memory may hold."
-            )
-        rows = F.embedding(values.clamp(min=0), embedding)
+        if isinstance(embedding, Tensor):
+            _check_has_rows(p, values, embedding)
+            rows = F.embedding(values.clamp(min=0), embedding)
+        elif is_called(embedding):
+            if isinstance(embedding, nn.Embedding):
+                _check_has_rows(p, values, embedding.weight)
+            rows = rows_of(p, embedding, values)
+        else:
+            raise no_embedding(embedding)
         dtype = torch.promote_types(weights.dtype, rows.dtype)
         mean: Tensor = p.score(weights.to(dtype), rows.to(dtype).transpose(1, 2))
         return mean
+
+    def moved(self, lookup: Lookup, device: Any) -> Lookup:
+        try:
+            there = torch.device(device)
+        except (TypeError, RuntimeError) as error:
+            raise DeviceError(
+                f"{shown(device)} was given to Lookup.to; expected a device. To cast, cast single fields: out.weights.half()."
+            ) from error
+        other = Lookup(*(None if field is None else field.to(there) for field in lookup))
+        pass_on(lookup.slots, other.slots)
+        return other
 
     def _write(
         self, p: Primitives, config: MemoryConfig, state: MemoryState, found: Lookup, targets: Tensor, mask: Tensor
@@ -122,6 +139,17 @@ class TorchBackend(ArrayBackend):
         """The keys that are in this process."""
         keys: Tensor = state.keys
         return keys
+
+
+def _check_has_rows(p: Primitives, values: Tensor, table: Tensor) -> None:
+    """Check that an embedding has a row for each value [B, k], where they are seen."""
+    if table.ndim != 2:
+        raise ShapeError(f"the embedding has shape {tuple(table.shape)}; expected [values, dim], a row for each value.")
+    if p.eager and values.numel() and (largest := int(values.max())) >= len(table):
+        raise IndexError(
+            f"the memory answers the value {largest}, and the embedding has {len(table)} rows; "
+            "expected one for each value that the memory may hold."
+        )
 
 
 def _compiled_for_each_kind(function: Callable[..., Any]) -> Callable[..., Any]:

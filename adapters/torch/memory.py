@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from raremem.adapters.torch.functional import TorchBackend, backend
 from raremem.adapters.torch.module import MemoryModule
-from raremem.config import MemoryConfig
-from raremem.errors import ShapeError, StateError
+from raremem.config import MemoryConfig, config_of
+from raremem.errors import StateError
 from raremem.registry import get_index
 from raremem.search.live import LiveIndex
 from raremem.state import NO_SLOT, ForgetReport, Lookup, UpdateReport
+from raremem.validation import check_is_array, check_rows
 
 
 class Memory(MemoryModule):
@@ -34,6 +35,7 @@ class Memory(MemoryModule):
         index: approximate search (rule 10), on the CPU: "annoy", "faiss", "hnswlib", or what `raremem.get_index` gave. It is
             no part of `state_dict`: it is built anew. By default search is exact.
         device: where to make it; by default PyTorch's default device.
+        **fields: those of a `MemoryConfig`, instead of one: `Memory(slots=100, key_dim=8)`.
 
     A state_dict is loaded whole, after every check of its shapes, dtypes and content, or not at all (`LoadError`); it holds the
     config, and another config is an error. Whatever fills buffers without content (`to_empty`) leaves the memory empty.
@@ -49,14 +51,15 @@ class Memory(MemoryModule):
 
     def __init__(
         self,
-        config: MemoryConfig,
+        config: MemoryConfig | None = None,
         query_dim: int | None = None,
         strict: bool = False,
         index: str | LiveIndex | None = None,
         device: Any = None,
+        **fields: Any,
     ) -> None:
         super().__init__()
-        self.config = config
+        self.config = config = config_of(config, fields)
         self.strict = strict
         self.index = get_index(index) if isinstance(index, str) else index
         self.backend = self._backend()
@@ -147,11 +150,8 @@ class Memory(MemoryModule):
     def _projected(self, query: Tensor) -> Tensor:
         if self.projection is None:
             return query
-        if query.ndim != 2 or query.shape[1] != self.projection.in_features:
-            raise ShapeError(
-                f"queries have shape {tuple(query.shape)}; expected [batch, {self.projection.in_features}] for this query_dim. "
-                "Reshape them, or make the memory with that query_dim."
-            )
+        check_is_array("queries", query)
+        check_rows(tuple(query.shape), self.projection.in_features, "query_dim")
         projected: Tensor = self.projection(query)
         return projected
 

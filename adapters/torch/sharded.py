@@ -213,21 +213,22 @@ class ShardedMemory(Memory):
     Args:
         config: that of the whole memory.
         group: the ranks; default: those of the default group.
-        query_dim, strict, device: as for `Memory`.
+        query_dim, strict, device, **fields: as for `Memory`.
     """
 
     _is_part = True
 
     def __init__(
         self,
-        config: MemoryConfig,
+        config: MemoryConfig | None = None,
         group: Group = None,
         query_dim: int | None = None,
         strict: bool = False,
         device: Any = None,
+        **fields: Any,
     ) -> None:
         self.group = group
-        super().__init__(config, query_dim, strict, device=device)
+        super().__init__(config, query_dim, strict, device=device, **fields)
 
     def _backend(self) -> ShardedBackend:
         return ShardedBackend(self.group)
@@ -261,8 +262,6 @@ class ShardedMemory(Memory):
         first = sum(len(part.rows) for part in parts[: dist.get_rank(self.group)])
         own = slice(first, first + len(asked[0]))
         rows = torch.cat([part.rows for part in parts])
-        if not len(rows):
-            rows = torch.zeros(1, self.config.key_dim + 3, dtype=torch.int32, device=rows.device)  # a row that is masked
         queries, (low, high, there) = rows[:, :-3].contiguous().view(torch.float32), rows[:, -3:].T
         queries = torch.cat([queries[:first], asked[0], queries[own.stop :]])
         targets = of_halves(low, high)
@@ -281,9 +280,7 @@ class ShardedMemory(Memory):
                 "each rank's own. Pass it broadcast_buffers=False."
             )
         query = self._projected(query)
-        _, queries, targets, there = self.backend._checked(
-            self.config, self.state, query, target, mask, self.strict and len(query) > 0, least=0
-        )
+        _, queries, targets, there = self.backend._checked(self.config, self.state, query, target, mask, self.strict)
         asked.append(queries.float())
         numbers = torch.zeros(len(queries), 2, dtype=torch.int32, device=queries.device)
         if targets is not None:

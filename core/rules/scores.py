@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from ..errors import DTypeError, ShapeError
 from ..primitives import Primitives
 from ..state import Array
 
@@ -13,6 +16,40 @@ def scores(p: Primitives, weights: Array, values: Array, classes: int) -> Array:
     return p.sum_by_column(xp.where(counts, weights, 0.0), xp.where(counts, values, 0), classes)
 
 
-def mean_of_rows(weights: Array, values: Array, embedding: Array) -> Array:
-    """The means [B, dim] of rows of an embedding [values, dim]: those of values [B, k], by their weights [B, k]."""
-    return (weights[:, :, None] * embedding[values]).sum(1)
+def mean_of_rows(weights: Array, rows: Array) -> Array:
+    """The means [B, dim] of rows [B, k, dim], by their weights [B, k]."""
+    return (weights[:, :, None] * rows).sum(1)
+
+
+def rows_of(p: Primitives, embedding: Any, values: Array) -> Array:
+    """Rows [B, k, dim] of an embedding for values [B, k]: indexed, or what a module gives that is called. Where a value is -1,
+    for none, it is any row; a module is called with 0.
+
+    Raises:
+        DTypeError: it can neither be indexed nor called.
+        ShapeError: a module gives other rows.
+    """
+    if not is_called(embedding):
+        if isinstance(embedding, (list, tuple)) or not hasattr(embedding, "__getitem__"):
+            raise no_embedding(embedding)
+        return embedding[values]
+    rows = embedding(p.xp.where(values >= 0, values, 0))
+    shape, expected = tuple(getattr(rows, "shape", ())), tuple(values.shape)
+    if shape[:-1] != expected:
+        raise ShapeError(
+            f"the embedding gave {shape} for values {expected}; expected {(*expected, 'dim')}. Give its weights, [values, dim]."
+        )
+    return rows
+
+
+def is_called(embedding: Any) -> bool:
+    """Whether an embedding is a module, or a function, and no array."""
+    return callable(embedding) and not hasattr(embedding, "shape")
+
+
+def no_embedding(embedding: object) -> DTypeError:
+    """The error for what is none."""
+    return DTypeError(
+        f"the embedding is a {type(embedding).__name__}; expected an array [values, dim] of the memory's framework, or a "
+        "module that takes values [B, k] and gives [B, k, dim]. Of another module give its weights."
+    )

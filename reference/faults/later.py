@@ -42,11 +42,15 @@ LATER = (
     # Of sets and sizes.
     Fault("a set is written in one update whatever is asked", "raremem.backend", "            rows = slice(start, start + size)\n",
      "            rows = slice(None)\n", law="a_set_is_stored_in_batches"),
-    Fault("the last batch of a set is left out", "raremem.backend", "for start in range(0, queries.shape[0], size):", "for start in range(0, max(1, queries.shape[0] - size), size):", law="a_set_is_stored_in_batches"),
+    Fault("the last batch of a set is left out", "raremem.backend", "for start in range(0, max(queries.shape[0], 1), size):", "for start in range(0, max(1, queries.shape[0] - size), size):", law="a_set_is_stored_in_batches"),
     Fault("of a set the last batch alone is counted", "raremem.backend", "*map(sum, columns[3:])", "*(column[-1] for column in columns[3:])", law="a_set_is_stored_in_batches"),
     Fault("a size of no rows is taken", "raremem.validation", "not isinstance(size, (int, np.integer)) or size < 1", "not isinstance(size, (int, np.integer)) or size < 0", law="a_set_is_checked_whole"),
     Fault("slots that are kept are told by their new place", "raremem.state", "return {**whole, \"step\": portable[\"step\"]}, kept",
      "return {**whole, \"step\": portable[\"step\"]}, np.arange(slots, dtype=np.int32)", law="a_memory_in_other_slots"),
+    # Of batches without rows.
+    Fault("no rows are answered as one", "raremem.backend", "None if field is None else field[:0] for field in found", "None if field is None else field[:1] for field in found", law="no_rows_are_a_batch"),
+    Fault("time passes when no rows are written", "raremem.backend", "return state, _nothing_written(p, state)",
+     "return state._replace(step=state.step + 1), _nothing_written(p, state)", law="no_rows_are_a_batch"),
     # Of scores (15).
     Fault("values of many classes count for the first", _SCORES, "xp.where(counts, weights, 0.0)", "weights", law="scores_are_sums_of_weights"),
     Fault("values beyond the classes count for those of other rows", _SCORES, "& (values < classes)", "", law="scores_are_sums_of_weights"),

@@ -3,8 +3,8 @@
 A law is a function `(backend, case)` that raises AssertionError, the strategy its cases come from, and the rule it holds.
 `run` tries one on a backend; `conformance/test_laws.py` runs all of them on all. They stand by rule: `lookup` (1 and 2),
 `loss` (3), `writing` (4 to 8), `keeping` (13), `forgetting` (14), `scoring` (15), `states` (search over more than one chunk,
-states that travel, bad input), `loading` (sets in one call, other numbers of slots), `refusals` (what is refused, and what just
-is not), `belonging` (12).
+states that travel, bad input), `loading` (sets in one call, other numbers of slots), `payloads` (what is kept beside slots),
+`refusals` (what is refused, and what just is not), `belonging` (12).
 """
 
 from raremem.reference.laws import (  # noqa: F401  each enters its laws
@@ -16,6 +16,7 @@ from raremem.reference.laws import (  # noqa: F401  each enters its laws
     loading,
     lookup,
     loss,
+    payloads,
     refusals,
     scoring,
     states,

@@ -199,6 +199,32 @@ def one_dimension_is_enough(backend: Backend, case: Case) -> None:
     check_query(backend, dataclasses.replace(case, queries=-case.queries))
 
 
+@law("2, 8")
+def no_rows_are_a_batch(backend: Backend, case: Case) -> None:
+    """Of no rows a query answers none, in the same shapes and dtypes; an update by them changes and reports nothing."""
+    config, none = case.config, slice(0, 0)
+    state = backend.from_numpy(config, case.state)
+    for targets in (None, case.targets):
+        whole = backend.query(config, state, case.queries, targets, case.mask)
+        found = backend.query(config, state, case.queries[none], None if targets is None else targets[none], case.mask[none])
+        for name, field, other in zip(Lookup._fields, found, whole, strict=True):
+            assert (field is None) == (other is None), name
+            if other is not None:
+                assert field.shape == (0, *other.shape[1:]), f"{name} has shape {field.shape}"
+                assert as_numpy(field).dtype == as_numpy(other).dtype, name
+        assert tuple(found.scores(3).shape) == (0, 3)
+        table = backend.own(np.ones((int(case.state["values"].max()) + 2, 3), np.float32), state)
+        assert tuple(found.recall(table).shape) == (0, 3)
+    for given in (None, found):
+        state, report = backend.update(config, state, case.queries[none], case.targets[none], None, given)
+        state, stored = backend.store(config, state, case.queries[none], case.targets[none])
+        for made in (report, stored):
+            assert [as_numpy(field).size for field in made[:3]] == [0, 0, 0]
+            assert [int(count) for count in made[3:]] == [0, 0, 0]
+            assert [as_numpy(field).dtype for field in made] == [np.int32, np.bool_, np.bool_] + 3 * [np.int32]
+    same_state(backend.to_numpy(state), case.state)
+
+
 class PlainEmbedding:
     """An embedding of no known framework, which can only be indexed."""
 

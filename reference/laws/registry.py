@@ -35,6 +35,7 @@ OF_OTHER_PROGRAMS = frozenset({
     "likelihood_gradient_agrees",
     "many_memories_in_one_call",
     "no_gradient_reaches_the_keys",
+    "no_rows_are_a_batch",
     "those_hit_least_go_first",
     "what_was_given_is_let_go",
 })  # fmt: skip
