@@ -52,13 +52,13 @@ class Pair(NamedTuple):
 
     Attributes:
         values: the lower and the higher.
-        mistaken: how many slots of either have as their nearest a slot of the other.
+        confused: how many slots of either have as their nearest a slot of the other.
         near: how many have it as the nearest of another value.
         similarity: the largest between two of their slots that are so.
     """
 
     values: tuple[int, int]
-    mistaken: int
+    confused: int
     near: int
     similarity: float
 
@@ -88,7 +88,7 @@ def nearest(content: Content, asked: int = ASKED, products: int = PRODUCTS) -> N
 
 
 def pairs(found: Nearest, values: NDArray[np.int32]) -> list[Pair]:
-    """The pairs of values of which slots were found, those with most mistaken first, then those with most near.
+    """The pairs of values of which slots were found, those that are confused most first, then those that are near most.
 
     Args:
         found: what `nearest` gives.
@@ -99,13 +99,13 @@ def pairs(found: Nearest, values: NDArray[np.int32]) -> list[Pair]:
     both = np.stack([np.minimum(own, others), np.maximum(own, others)], axis=1)
     which, place = np.unique(both, axis=0, return_inverse=True)
     place = place.reshape(-1)
-    mistaken = np.bincount(place, found.nearest[there] == found.other[there], len(which)).astype(int)
+    confused = np.bincount(place, found.nearest[there] == found.other[there], len(which)).astype(int)
     near = np.bincount(place, minlength=len(which))
     best = np.full(len(which), -np.inf, np.float32)
     np.maximum.at(best, place, found.similarities[there])
-    order = np.lexsort((-best, -near, -mistaken))
+    order = np.lexsort((-best, -near, -confused))
     return [
-        Pair((int(which[row, 0]), int(which[row, 1])), int(mistaken[row]), int(near[row]), float(best[row])) for row in order
+        Pair((int(which[row, 0]), int(which[row, 1])), int(confused[row]), int(near[row]), float(best[row])) for row in order
     ]
 
 

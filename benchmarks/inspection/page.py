@@ -114,13 +114,13 @@ def _pairs(content: Content, found: Figures) -> Table:
     rows = [
         [
             *(words.cut(content.label(value)) for value in pair.values),
-            f"{pair.mistaken:,}",
+            f"{pair.confused:,}",
             f"{pair.near:,}",
             f"{pair.similarity:.3f}",
         ]
         for pair in found.pairs[: 2 * SHOWN]
     ]
-    return [["value", "and", "nearest of all", "nearest of others", "similarity"], *rows]
+    return [["value", "and", "confused", "near", "similarity"], *rows]
 
 
 def _side(content: Content, slot: int) -> dict[str, str]:

@@ -77,10 +77,10 @@ def _confusion(content: Content, found: Figures) -> list[str]:
     lines = [_filled(f"left out one by one ({words.asked(found)}): {words.left_out(found.accuracy)}")]
     if not found.pairs:
         return [*lines, "there is one value: it has no other to be confused with"]
-    table = [["near values", "and", "nearest of all", "nearest of others", "similarity"]]
+    table = [["value", "and", "confused", "near", "similarity"]]
     for pair in found.pairs[:ROWS]:
         labels = [_label(content, value) for value in pair.values]
-        table.append([*labels, f"{pair.mistaken:,}", f"{pair.near:,}", f"{pair.similarity:.3f}"])
+        table.append([*labels, f"{pair.confused:,}", f"{pair.near:,}", f"{pair.similarity:.3f}"])
     return [*lines, as_text(table)]
 
 

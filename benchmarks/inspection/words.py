@@ -59,7 +59,7 @@ def spread_of_values(found: Figures) -> str:
     """How many values there are, and how many slots they have."""
     slots = found.values.slots
     least, most = int(slots.min()), int(slots.max())
-    span = f"{most:,} each" if least == most else f"{least:,} to {most:,} each, half of them {np.median(slots):g} at most"
+    span = f"{most:,} each" if least == most else f"{least:,} to {most:,} (median {np.median(slots):g})"
     single = {0: "none has", 1: "1 has"}.get(found.values.single, f"{found.values.single:,} have")
     return f"{plural(len(slots), 'value')}; slots of a value: {span}; {single} one slot only"
 
