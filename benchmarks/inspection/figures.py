@@ -43,8 +43,10 @@ class Accuracy:
 
     @property
     def error(self) -> float:
-        """By how much the share may be off, 19 times of 20; 0 if all were asked."""
-        return 1.96 * math.sqrt(self.share * (1 - self.share) / self.asked) if self.is_sample else 0.0
+        """By how much the share may be off, 19 times of 20; 0 if all were asked. (Agresti and Coull, 1998: two more that are
+        right, and two that are wrong, so that it is no 0 where all were right.)"""
+        share = (self.right + 2) / (self.asked + 4)
+        return 1.96 * math.sqrt(share * (1 - share) / (self.asked + 4)) if self.is_sample else 0.0
 
 
 @dataclass(frozen=True)
