@@ -44,12 +44,13 @@ MAY_IMPORT = {
     "benchmarks.tasks": CORE
     | {"adapters", "benchmarks", "benchmarks.task", "benchmarks.report", "benchmarks.data", "benchmarks.training"}
     | {"benchmarks.online", "benchmarks.cost", "benchmarks.live_index"},
+    "benchmarks.inspection": COMMAND | {"adapters", "benchmarks.task", "benchmarks.report", "benchmarks.data"},
     "benchmarks.demo": COMMAND
     | {"benchmarks", "benchmarks.task", "benchmarks.report", "benchmarks.data", "benchmarks.training", "benchmarks.online"},
     "benchmarks.runner": COMMAND | {"benchmarks.task", "benchmarks.registry", "benchmarks.data", "benchmarks.report"},
     "command": CORE
     | {"reference.mutation", "benchmarks.task", "benchmarks.data", "benchmarks.registry"}
-    | {"benchmarks.runner", "benchmarks.demo"},
+    | {"benchmarks.runner", "benchmarks.demo", "benchmarks.inspection"},
 }
 """For each room what else it may import. A room is the longest of these names that a module's name begins with."""
 ORACLE = {"raremem.reference.oracle", "raremem.reference.rules"}

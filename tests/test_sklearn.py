@@ -311,3 +311,17 @@ def test_the_label_of_the_unknown():
 def test_wrong_parameters_are_refused_by_fit(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         MemoryClassifier(**wrong).fit(np.eye(2), [0, 1])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_it_holds(backend):
+    classifier = MemoryClassifier(slots=4, backend=backend).fit([[1.0, 0.0], [0.0, 1.0]], ["right", "up"])
+    classifier.forget("right")
+    held = classifier.partial_fit([[-1.0, 0.0]], ["left"]).contents()
+    assert held.config.slots == len(held.ids) == 4
+    slots = np.flatnonzero(held.portable["filled"])
+    found = {int(held.ids[slot]): held.labels[int(held.portable["values"][slot])] for slot in slots}
+    assert found == {1: "up", 2: "left"}
+    held.ids[:], held.portable["keys"][:] = 9, 0
+    assert classifier.predict([[-0.9, 0.1]]) == ["left"]
+    assert 9 not in classifier.contents().ids

@@ -20,7 +20,7 @@ from raremem.adapters.sklearn.lookups import joined, without
 from raremem.adapters.sklearn.store import Store
 from raremem.adapters.sklearn.unknown import ConformalThreshold, evidence
 from raremem.config import MemoryConfig, shown
-from raremem.state import Lookup
+from raremem.state import Lookup, PortableState
 
 Array = NDArray[Any]
 
@@ -42,6 +42,22 @@ class Neighbors(NamedTuple):
     ids: Array
     labels: Array
     similarities: Array
+
+
+class Contents(NamedTuple):
+    """What a classifier holds.
+
+    Attributes:
+        config: of its memory.
+        portable: its memory, in portable form.
+        ids: [slots] i64, which example is in each slot, as `Neighbors.ids` counts them; -1: none.
+        labels: the label of each value of the memory.
+    """
+
+    config: MemoryConfig
+    portable: PortableState
+    ids: Array
+    labels: dict[int, Any]
 
 
 class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -242,6 +258,13 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         held = np.isin(self._numbers, list(self._store.values()))
         self.classes_, self._numbers = self.classes_[held], self._numbers[held]
         return count
+
+    def contents(self) -> Contents:
+        """What is in each slot: copies."""
+        check_is_fitted(self, "classes_")
+        store = self._store
+        labels = dict(zip(self._numbers.tolist(), self.classes_.tolist(), strict=True))
+        return Contents(store.config, store.backend.to_numpy(store.state), store.ids.copy(), labels)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write everything to a file without pickle (safetensors), whole or not at all.

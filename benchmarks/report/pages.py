@@ -18,7 +18,20 @@ def need_report() -> None:
     Raises:
         MissingPackageError: matplotlib or jinja2 is not installed.
     """
-    for package in ("matplotlib", "jinja2"):
+    _need("matplotlib", "jinja2")
+
+
+def need_templates() -> None:
+    """As `need_report`, for a page without plots.
+
+    Raises:
+        MissingPackageError: jinja2 is not installed.
+    """
+    _need("jinja2")
+
+
+def _need(*packages: str) -> None:
+    for package in packages:
         if importlib.util.find_spec(package) is None:
             raise MissingPackageError(f"the report needs {package}: pip install 'raremem[bench]'")
 

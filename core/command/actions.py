@@ -105,6 +105,13 @@ def backends(options: argparse.Namespace) -> None:
         print(f"{info.name:10} {state}\n{'':10} choose it for {info.choose_for}")
 
 
+def inspect(options: argparse.Namespace) -> None:
+    """Say what is in a memory's file."""
+    from raremem.benchmarks.inspection.run import run_inspection
+
+    run_inspection(options.file, options.out, options.payload, options.memory)
+
+
 def demo(options: argparse.Namespace) -> None:
     """Run the demo."""
     from raremem.benchmarks.demo.run import run_demo

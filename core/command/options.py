@@ -37,11 +37,26 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     backends = commands.add_parser("backends", help="what is installed, and which adapter to choose for what")
     backends.set_defaults(run=actions.backends)
+    _add_inspect(commands)
     _add_conformance(commands)
     _add_mutants(commands)
     _add_demo(commands)
     _add_bench(commands)
     return top
+
+
+def _add_inspect(commands: Commands) -> None:
+    inspect = commands.add_parser("inspect", help="what is in a memory's file: what is stored, confused, and would go next")
+    inspect.add_argument("file", type=_path, metavar="FILE", help="of a memory, a classifier, or a model (or its folder)")
+    inspect.add_argument("--out", type=_path, metavar="FILE", help="write a page (HTML); default: print a summary only")
+    inspect.add_argument(
+        "--payload",
+        type=_path,
+        metavar="FILE",
+        help="what each slot holds (of a classifier: each example learned, in that order): lines of text, or .json with a list",
+    )
+    inspect.add_argument("--memory", metavar="NAME", help="which, where a model has several")
+    inspect.set_defaults(run=actions.inspect)
 
 
 def _add_conformance(commands: Commands) -> None:
