@@ -41,23 +41,20 @@ def near_duplicates(lines: list[str]) -> NDArray[np.bool_]:
 def _hashes(word: Lines, line: Lines, place: Lines, lengths: Lines) -> tuple[Hashes, Hashes, Hashes]:
     """Of each line; of the line without each word, closed up; and of the line with a gap at each word.
 
-    The hash of a line is the sum of a random number of each word times one of its place, modulo 2**64, and one of the length.
+    The hash of a line is the sum of a random number of each word times one of its place, modulo 2**64.
     """
     generator = np.random.default_rng(0)
 
     def drawn(size: int) -> Hashes:
         return generator.integers(0, 2**64, size, np.uint64)
 
-    longest = int(lengths.max(initial=0))
-    by_word = drawn(int(word.max(initial=0)) + 1)
-    by_place, by_length, by_gap = (drawn(longest + 1) for _ in range(3))
+    by_word, by_place = drawn(int(word.max(initial=0)) + 1), drawn(int(lengths.max(initial=0)) + 1)
     there, closed_up = by_word[word] * by_place[place + 1], by_word[word] * by_place[place]
     starts = np.cumsum(lengths) - lengths
     before = _sums(there)[:-1] - _sums(there)[starts][line]
     after = _sums(closed_up)[starts + lengths][line] - _sums(closed_up)[1:]
     total = _sums(there)[starts + lengths] - _sums(there)[starts]
-    without = before + after + by_length[lengths[line] - 1]
-    return total + by_length[lengths], without, total[line] - there + by_length[lengths[line]] + by_gap[place]
+    return total, before + after, total[line] - there
 
 
 def _sums(terms: Hashes) -> Hashes:
