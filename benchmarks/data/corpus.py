@@ -1,4 +1,4 @@
-"""Multi30k: pairs of sentences, subwords, and how often each word was seen."""
+"""Pairs of sentences, Multi30k's among them; subwords, and how often each word was seen."""
 
 from __future__ import annotations
 
@@ -60,18 +60,28 @@ def load_multi30k(path: Path) -> Corpus:
             f"--data {path} cannot be read: it is no folder; expected one with Multi30k's train.en or train.en.gz in it."
         )
     folder = path / "multi30k" if (path / "multi30k").is_dir() else path
-    parts = {part: [_lines(folder, f"{part}.{language}") for language in LANGUAGES] for part in ("train", "test_2016_flickr")}
-    for part, (source, target) in parts.items():
-        if len(source) != len(target):
-            raise DataError(
-                f"{folder / part} has {len(source)} lines in English and {len(target)} in German; expected as many."
-            )
-    return Corpus(Sentences(*parts["train"]), Sentences(*parts["test_2016_flickr"]))
+    return Corpus(read_pair(folder, "train"), read_pair(folder, "test_2016_flickr"))
 
 
-def _lines(folder: Path, name: str) -> list[str]:
+def read_pair(folder: Path, name: str) -> Sentences:
+    """The sentences of `name`.en and `name`.de, or of `name`.en.gz and `name`.de.gz, in a folder.
+
+    Raises:
+        DataError: a file is not there or cannot be read, or one language has more lines.
+    """
+    source, target = (read_lines(plain_or_packed(folder, f"{name}.{language}"), "a sentence a line") for language in LANGUAGES)
+    if len(source) != len(target):
+        raise DataError(
+            f"{folder / name} has {len(source)} lines in English and {len(target)} in German; expected as many: "
+            "each line the translation of the line of that number."
+        )
+    return Sentences(source, target)
+
+
+def plain_or_packed(folder: Path, name: str) -> Path:
+    """The path of a file, or of its .gz if that is there."""
     packed = folder / f"{name}.gz"
-    return read_lines(packed if packed.exists() else folder / name, "a sentence of Multi30k a line")
+    return packed if packed.exists() else folder / name
 
 
 class Subwords:
