@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from raremem.benchmarks.data.corpus import LANGUAGES, Sentences, plain_or_packed, read_pair
 from raremem.benchmarks.data.errors import DataError
@@ -84,7 +87,7 @@ def load_translation(path: Path) -> TranslationData:
         raise DataError(
             f"{folders[1]} has {sum(streamed)} of {len(pages)} sentences of pages {APPLICATION}/...; expected some."
         )
-    known, calc = _chosen(pages, [not each for each in streamed]), _chosen(pages, streamed)
+    known, calc = chosen(pages, [not each for each in streamed]), chosen(pages, streamed)
     train = Stream(
         everyday.source + known.source,
         everyday.target + known.target,
@@ -120,16 +123,17 @@ def read_stream(path: Path) -> Stream:
     else:
         what = "a file that is none of these" if path.exists() else "not there"
         raise DataError(f"{path} is {what}; expected {EXPECTED}.")
-    stream = _chosen(stream, [bool(s.strip() and t.strip()) for s, t in zip(stream.source, stream.target, strict=True)])
+    stream = chosen(stream, [bool(s.strip() and t.strip()) for s, t in zip(stream.source, stream.target, strict=True)])
     if not len(stream):
         raise DataError(f"{path} holds no sentence with its translation; expected {EXPECTED}.")
     return stream
 
 
-def _chosen(stream: Stream, chosen: list[bool]) -> Stream:
-    rows = [row for row, there in enumerate(chosen) if there]
-    columns = (stream.source, stream.target, stream.document)
-    return Stream(*([column[row] for row in rows] if column is not None else None for column in columns))  # type: ignore[arg-type]
+def chosen(stream: Stream, rows: Sequence[bool] | NDArray[np.bool_]) -> Stream:
+    """The sentences of a stream where `rows` [sentences] is True."""
+    kept = np.flatnonzero(rows).tolist()
+    document = None if stream.document is None else [stream.document[row] for row in kept]
+    return Stream([stream.source[row] for row in kept], [stream.target[row] for row in kept], document)
 
 
 def _folder(folder: Path) -> Stream:

@@ -21,7 +21,7 @@ CONFIG = raremem.MemoryConfig(slots=12, key_dim=8)
 QUERIES, TARGETS = np.eye(8, dtype=np.float32), np.arange(8)
 RUN = (
     *("setuptools", "numpy", "safetensors", "torch", "jax", "flax", "equinox", "orbax-checkpoint", "annoy", "faiss-cpu"),
-    *("hnswlib", "matplotlib", "tqdm", "pillow", "optax", "tokenizers", "sacrebleu", "pooch", "hypothesis", "pytest"),
+    *("hnswlib", "matplotlib", "tqdm", "pillow", "optax", "tokenizers", "sacrebleu", "pooch", "polib", "hypothesis", "pytest"),
 )
 LAWS_TRIED = ("query_agrees", "update_agrees", "gradient_agrees", "recall_is_the_mean_by_weight", "a_memory_lives")
 
