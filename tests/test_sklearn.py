@@ -140,7 +140,7 @@ def test_a_map_is_learned_where_it_helps_and_only_there(monkeypatch):
     assert mapped.map_ is not None
     assert mapped.score(rows[100:], labels[100:]) > plain.score(rows[100:], labels[100:]) + 0.1
     bad = learned_map.LearnedMap(np.ones((24, 25), np.float32), np.zeros(25, np.float32))  # all rows are alike
-    monkeypatch.setattr("raremem.adapters.sklearn.classifier.learn", lambda *arguments: bad)
+    monkeypatch.setattr("raremem.adapters.sklearn.held_out.learn", lambda *arguments: bad)
     easy, kinds = np.eye(10, 24)[np.arange(100) % 10] + 0.1 * generator.normal(size=(100, 24)), np.arange(100) % 10
     plain = MemoryClassifier().fit(easy, kinds)
     assert plain.score(easy, kinds) == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from os import PathLike
 from typing import Any, NamedTuple
@@ -15,19 +14,15 @@ from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from raremem.adapters.sklearn import files, temperatures
+from raremem.adapters.sklearn.held_out import held_out
 from raremem.adapters.sklearn.learned_map import LearnedMap, learn, unit
-from raremem.adapters.sklearn.lookups import joined, without
+from raremem.adapters.sklearn.lookups import joined
 from raremem.adapters.sklearn.store import Store
 from raremem.adapters.sklearn.unknown import ConformalThreshold, evidence
 from raremem.config import MemoryConfig, shown
 from raremem.state import Lookup, PortableState
 
 Array = NDArray[Any]
-
-ENOUGH = 300
-"""Rows that are held out to choose and calibrate."""
-LEFT_OUT = 2000
-"""Examples that are asked of the others, at most."""
 
 
 class Neighbors(NamedTuple):
@@ -134,12 +129,11 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._begin()
         self.classes_, labels = np.unique(y, return_inverse=True)
         self._numbers = np.arange(len(self.classes_))
-        rows = unit(X).astype(np.float32)
-        held = None if self.projection is None else self._choose_map(rows, labels, generator, seed)
+        held = None if self.projection is None else self._choose_map(unit(X).astype(np.float32), labels, generator, seed)
         self._store = self._filled_store(self._keys(X), labels, seed)
         if held is None:
             self._choose_temperature()
-            held = self._left_out()[0]
+            held = self._store.left_out()[0]
         if self._threshold is not None:
             self._threshold.replace(self._evidence(held))
         return self
@@ -355,29 +349,20 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return store
 
     def _choose_map(self, rows: Array, labels: Array, generator: np.random.RandomState, seed: int) -> Lookup | None:
-        """Learn a map, and keep it with its temperature if rows that were held out have a smaller nll with it.
+        """Learn a map, and keep it with its temperature if rows that are held out have a smaller nll with it.
 
         Returns:
             What they found, if it is kept.
         """
-        plain: list[Lookup] = []
-        mapped: list[Lookup] = []
-        asked: list[Array] = []
-        for held in _folds(labels, generator):
-            learned = learn(rows[~held], labels[~held], generator)
-            if learned is None:
-                return None
-            for found, keys in ((plain, rows), (mapped, learned(rows))):
-                found += self._filled_store(keys[~held], labels[~held], seed).answer(keys[held])
-            asked.append(labels[held])
-        if not asked:
-            return None
         choices = temperatures.CHOICES if self.temperature is None else (self.temperature,)
-        without_map, with_map = (temperatures.best(joined(found), np.concatenate(asked), choices) for found in (plain, mapped))
+        held = held_out(rows, labels, generator, lambda keys, values: self._filled_store(keys, values, seed))
+        if held is None:
+            return None
+        with_map, without_map = (temperatures.best(found, held.labels, choices) for found in (held.mapped, held.plain))
         if with_map.loss >= without_map.loss:
             return None
         self.map_, self.temperature_ = learn(rows, labels, generator), with_map.temperature
-        return joined(mapped)
+        return held.mapped
 
     def _choose_temperature(self) -> None:
         """Choose it anew if there are twice as many examples or classes as the last time; then the threshold follows."""
@@ -386,22 +371,13 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if self.temperature is not None or self.map_ is not None or not grown:
             return
         self._chosen_at = size
-        found, labels = self._left_out()
+        found, labels = self._store.left_out()
         temperature = temperatures.best(found, labels).temperature
         if temperature != self.temperature_:
             self.temperature_ = temperature
             self._store.config = replace(self._store.config, softmax_temperature=temperature)
             if self._threshold is not None:
                 self._threshold.replace(self._evidence(found))
-
-    def _left_out(self) -> tuple[Lookup, Array]:
-        """What examples find, each asked of all the others, and their numbers; of many examples some."""
-        portable = self._store.backend.to_numpy(self._store.state)
-        slots = np.flatnonzero(portable["filled"]).astype(np.int32)
-        if len(slots) > LEFT_OUT:
-            slots = np.sort(np.random.default_rng(0).choice(slots, LEFT_OUT, replace=False))
-        found = joined(self._store.answer(portable["keys"][slots], self.neighbors + 1))
-        return without(found, slots, self.temperature_), portable["values"][slots]
 
     def _enter(self, labels: Array) -> None:
         """Give a number to each label that is new: the lowest that is free."""
@@ -419,16 +395,3 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _evidence(self, found: Lookup) -> Array:
         return evidence(found, self.temperature_, int(self._numbers.max()) + 1)
-
-
-def _folds(labels: Array, generator: np.random.RandomState) -> Iterator[Array]:
-    """Which rows [N] are held out: a fifth of each class, of one of four rows one; again until `ENOUGH` were, four times at
-    most."""
-    order = generator.permutation(len(labels))
-    order = order[np.argsort(labels[order], kind="stable")]
-    counts = np.bincount(labels)
-    place = np.empty(len(labels), np.int64)
-    place[order] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
-    share = np.maximum(counts // 5, counts > 3)
-    folds = min(4, -(-ENOUGH // max(int(share.sum()), 1))) if share.any() else 0
-    return ((place // np.maximum(share, 1)[labels] == fold) & (share[labels] > 0) for fold in range(folds))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raremem.adapters.sklearn.learned_map import unit
+from raremem.adapters.sklearn.lookups import joined, without
 from raremem.backend import ArrayBackend
 from raremem.config import MemoryConfig
 from raremem.registry import get_backend
@@ -19,6 +20,8 @@ Array = NDArray[Any]
 
 BATCH = 1024
 """Rows of a call."""
+LEFT_OUT = 2000
+"""Examples that are asked of the others, at most."""
 
 
 class Store:
@@ -67,6 +70,15 @@ class Store:
         config = self.config if neighbors is None else replace(self.config, neighbors=neighbors)
         for start, end in _batches(len(keys), BATCH):
             yield self._numpy(self.backend.query(config, self.state, self.backend.own(keys[start:end], self.state)))
+
+    def left_out(self) -> tuple[Lookup, Array]:
+        """What examples find, each asked of all the others, and their values; of more than `LEFT_OUT` examples some."""
+        portable = self.backend.to_numpy(self.state)
+        slots = np.flatnonzero(portable["filled"]).astype(np.int32)
+        if len(slots) > LEFT_OUT:
+            slots = np.sort(np.random.default_rng(0).choice(slots, LEFT_OUT, replace=False))
+        found = joined(self.answer(portable["keys"][slots], self.config.neighbors + 1))
+        return without(found, slots, self.config.softmax_temperature), portable["values"][slots]
 
     def forget(self, **named: Any) -> int:
         """Forget what `Backend.forget` is told; give how many slots that is."""

@@ -22,8 +22,8 @@ from raremem.state import NO_SLOT, MemoryState
 ASKED = 20_000
 """Slots that are asked for their nearest, at most; of more a sample is."""
 PRODUCTS = 2**37
-"""Numbers that are multiplied for one neighbor of each, at most: in a large memory fewer slots are asked. (1,000,000 x 64 slots,
-of 1,000 values: 2,147 are asked.)"""
+"""Numbers that are multiplied for one neighbor of each, at most: in a large memory fewer slots are asked (2,147 of 1,000,000 x
+64 slots, of 1,000 values)."""
 SEED = 0
 """Of the sample."""
 FEW = 32
