@@ -67,8 +67,9 @@ def test_the_temperature_has_the_least_loss_of_examples_each_left_out():
     assert MemoryClassifier(temperature=7.0).fit(rows, labels).temperature_ == 7
 
 
-@pytest.mark.parametrize("write", ["keep", "merge"])
-def test_raw_pixels_are_answered_well_however_they_come(write):
+@pytest.mark.parametrize(("write", "mixed", "by_class"), [("keep", 0.97, 0.97), ("merge", 0.955, 0.855)])
+def test_raw_pixels_are_answered_well_however_they_come(write, mixed, by_class):
+    """At a temperature of 20, merged: 0.942, and 0.828 class by class."""
     rows, labels = load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(rows))
     rows, labels = rows[order], labels[order]
@@ -80,8 +81,7 @@ def test_raw_pixels_are_answered_well_however_they_come(write):
     for label in range(10):
         mine = labels[:1000] == label
         class_by_class.partial_fit(rows[:1000][mine], labels[:1000][mine])
-    least = 0.97 if write == "keep" else 0.92
-    for classifier in (at_once, little_by_little, class_by_class):
+    for classifier, least in ((at_once, mixed), (little_by_little, mixed), (class_by_class, by_class)):
         assert classifier.score(rows[1000:], labels[1000:]) > least
 
 
