@@ -186,6 +186,7 @@ def test_a_sample_is_asked_of_all():
     found = confusion.nearest(memory, asked=50)
     assert len(set(found.asked.tolist())) == 50
     assert sorted(found.asked) == found.asked.tolist()
+    assert {slot // 80 for slot in found.asked.tolist()} == {0, 1, 2, 3, 4}
     whole = confusion.nearest(memory)
     np.testing.assert_allclose(found.similarities, whole.similarities[found.asked], atol=NEAR)
     assert len(confusion.nearest(memory, products=400 * 8 * 20).asked) == 20
@@ -250,9 +251,9 @@ def bars(rows, longest):
 
 @pytest.fixture
 def streamed():
-    """A memory that has lived: 300 slots, 40 values of unlike frequency."""
+    """A memory that has lived, with 40 values of unlike frequency and with empty slots."""
     generator = np.random.default_rng(0)
-    config = raremem.MemoryConfig(300, 16, evict="least_hit")
+    config = raremem.MemoryConfig(500, 16, evict="least_hit")
     state, centers = BACKEND.init(config), generator.normal(size=(40, 16))
     share = 1 / np.arange(1, 41)
     for _ in range(100):
@@ -287,10 +288,12 @@ def test_every_figure_of_a_page(streamed, tmp_path, capsys):
     expected = [[slot, str(values[slot]), hits[slot], ages[slot], f"{noise:+}"] for slot, noise in zip(*map(list, to_go))]  # noqa: B905
     assert page.tables["What would go next"][1:] == as_texts([[int(row[0]), *row[1:]] for row in expected])
     check_confusion(page, held, there)
-    assert page.tables["What would go next"][1][0] in said.partition("next to go")[2]
-    assert f"{len(there)} of 300 slots filled" in said
+    assert f"{len(there)} of 500 slots filled" in said
+    for row in (page.tables["Values that are near"][1], page.tables["What would go next"][1]):
+        assert row in [line.split() for line in said.splitlines()]
+    assert f"First {500 - len(there)} empty slots are taken, then the slots hit least" in page.flat
     assert "a memory, schema 4" in page.flat
-    assert f"{held['step']:,}updates wrote something" in page.flat.replace(" updates", "updates")
+    assert "100step: updates that wrote something" in page.flat
 
 
 def check_confusion(page, held, there):
@@ -478,6 +481,7 @@ WRONG = [
     ("m.safetensors --out text/report", "--out"),
     (f"m.safetensors --out {LONG}", "--out"),
     ("m.safetensors --out=", "--out"),
+    ("m.safetensors --out /proc/self/comm", "--out /proc/"),
     ("m.safetensors --out m.safetensors", "is m.safetensors, which is to be read"),
     ("m.safetensors --payload many_lines --out many_lines", "is many_lines, which is to be read"),
     ("m.safetensors --payload missing", "missing cannot be read"),
@@ -578,6 +582,22 @@ def test_a_memory_of_none_and_of_one(tmp_path, filled, says, capsys):
     assert says.lower().removesuffix(".") in capsys.readouterr().out
 
 
+def test_a_memory_of_one_slot():
+    memory = a_memory(0, slots=1, filled=1)
+    found = figures(memory)
+    assert found.next.slots.tolist() == [0]
+    assert found.accuracy is None
+    assert "1 of 1 slot filled (100.0 %)" in summary("m", memory, found)
+
+
+def test_a_folder_by_a_dot_has_its_name(tmp_path, monkeypatch, capsys):
+    (tmp_path / "checkpoint-3").mkdir()
+    safetensors.numpy.save_file(model_of(memory=5), tmp_path / "checkpoint-3" / "model.safetensors")
+    monkeypatch.chdir(tmp_path / "checkpoint-3")
+    assert cli.main(["inspect", "."]) == 0
+    assert capsys.readouterr().out.startswith("checkpoint-3: a Memory in a model, memory")
+
+
 def test_a_memory_of_one_value(tmp_path, capsys):
     memory = a_memory(0, values=1)
     raremem.save(tmp_path / "m", memory.config, memory.state)
@@ -597,7 +617,7 @@ def test_a_classifier_that_grows_evicts_nothing(tmp_path, capsys):
     assert "Nothing: the classifier takes as many examples as come (slots=None)." in page.flat
     assert "What would go next" not in page.tables
     assert "refused as unknown: evidence below " in page.flat
-    assert "next to go: Nothing" in capsys.readouterr().out
+    assert "next to go\nNothing: the classifier" in capsys.readouterr().out
 
 
 def model_of(**names):

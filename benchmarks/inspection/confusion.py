@@ -22,8 +22,8 @@ from raremem.state import NO_SLOT, MemoryState
 ASKED = 20_000
 """Slots that are asked for their nearest, at most; of more a sample is."""
 PRODUCTS = 2**37
-"""Numbers that are multiplied for one neighbor of each, at most: in a large memory fewer slots are asked (2,147 of 1,000,000 x
-64 slots, of 1,000 values)."""
+"""Numbers that are multiplied for one neighbor of each, at most: in a large memory fewer slots are asked. (Of 1,000,000 slots x 64
+numbers 2,147 are.)"""
 SEED = 0
 """Of the sample."""
 FEW = 32
@@ -142,14 +142,14 @@ def _of_another_value(
     slots, similarities = np.full(len(chosen), NO_SLOT, np.int32), np.full(len(chosen), -np.inf, np.float32)
 
     def ask(some: NDArray[np.int64], first: int, last: int, k: int) -> None:
-        """Let these rows ask the values from `first` to before `last`; keep what is nearer than what they have."""
+        """Let these rows ask the slots of the values from `first` to before `last` for k, among which is one of another value
+        than theirs; keep what is nearer than what they have."""
         start, stop = int(bounds[first]), int(bounds[last])
         part = _part(by_value, slice(start, stop))
         found, scores = _search(part, by_value.keys[rows[some]], k)
-        is_other = part.values[found] != by_value.values[rows[some]][:, None]
-        column = is_other.argmax(axis=1)
+        column = (part.values[found] != by_value.values[rows[some]][:, None]).argmax(axis=1)
         lines = np.arange(len(some))
-        better = is_other[lines, column] & (scores[lines, column] > similarities[some])
+        better = scores[lines, column] > similarities[some]
         slots[some[better]] = order[start + found[lines, column]][better]
         similarities[some[better]] = scores[lines, column][better]
 

@@ -127,7 +127,8 @@ def _of_classifier(path: Path) -> Content:
     state = _numpy().from_numpy(held.config, held.portable)
     labels = {value: str(label) for value, label in held.labels.items()}
     grows = classifier.slots is None
-    return Content("a MemoryClassifier, schema 1", held.config, state, held.portable, labels, held.ids, grows, facts)
+    schema = json.loads(json.loads(_entries(path)[0][CLASSIFIER])[1])["schema"]
+    return Content(f"a MemoryClassifier, schema {schema}", held.config, state, held.portable, labels, held.ids, grows, facts)
 
 
 def _of_model(path: Path, name: str | None) -> Content:

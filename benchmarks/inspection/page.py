@@ -46,7 +46,7 @@ def _tiles(content: Content, found: Figures | None) -> list[tuple[str, str]]:
     tiles = [(f"{filled:,}", f"of {words.plural(slots, 'slot')} filled, {100 * filled / slots:.1f} %")]
     if found is not None:
         tiles.append((f"{len(found.values.values):,}", "value" if len(found.values.values) == 1 else "values"))
-    tiles.append((f"{content.portable['step']:,}", "updates wrote something"))
+    tiles.append((f"{content.portable['step']:,}", "step: updates that wrote something"))
     if found is not None and found.accuracy is not None:
         tiles.append((words.share(found.accuracy), "of slots have a nearest slot of their own value"))
     return tiles

@@ -39,9 +39,10 @@ def run_inspection(
     if payload is not None:
         content = with_payload(content, payload)
     found = figures(content) if content.portable["filled"].any() else None
+    title = file.name or file.resolve().name
     if out is not None:
-        write_file(out, as_html(file.name, content, found))
-    print(summary(file.name, content, found))
+        write_file(out, as_html(title, content, found))
+    print(summary(title, content, found))
     if out is not None:
         print(f"\n{out} written")
     return content, found

@@ -37,11 +37,12 @@ def summary(name: str, content: Content, found: Figures | None) -> str:
         f"{words.fullness(content)}, keys of {words.plural(config.key_dim, 'number')}, step {content.portable['step']:,}",
         f"write={config.write}, evict={config.evict}, age_noise={config.age_noise}, neighbors={config.neighbors:,}",
     ]
+    about += [f"{name}: {fact}" for name, fact in content.facts.items()]
     if found is None:
         return "\n".join([*about, "nothing is stored yet"])
     values = [_filled(words.spread_of_values(found)), as_text(_values(content, found))]
     ages, hits = (["ages, in updates", *_bars(words.ages(found))], ["hits", *_bars(words.hits(found))])
-    go = [_filled(f"next to go: {words.who_goes(content)}"), *([as_text(_next(content, found.next))] if found.next else [])]
+    go = ["next to go", _filled(words.who_goes(content)), *([as_text(_next(content, found.next))] if found.next else [])]
     return "\n\n".join("\n".join(part) for part in (about, values, ages, hits, go, _confusion(content, found)))
 
 
@@ -74,7 +75,7 @@ def _next(content: Content, to_go: Next) -> Table:
 def _confusion(content: Content, found: Figures) -> list[str]:
     if found.accuracy is None:
         return ["one slot is filled: it has no other to be confused with"]
-    lines = [_filled(f"left out one by one ({words.asked(found)}): {words.left_out(found.accuracy)}")]
+    lines = [f"confused, of {words.asked(found)}", _filled(words.left_out(found.accuracy))]
     if not found.pairs:
         return [*lines, "there is one value: it has no other to be confused with"]
     table = [["value", "and", "confused", "near", "similarity"]]

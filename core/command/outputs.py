@@ -50,6 +50,8 @@ def check_file(path: Path, option: str) -> None:
         raise raremem.ConfigError(f"{option} {path} cannot be written ({error.strerror}); name a file that can.") from error
     if path.is_dir() or not os.access(path, os.W_OK):
         raise raremem.ConfigError(f"{option} {path} cannot be written; name a file that can.")
+    if path.is_file():  # its folder is where the new one is written first
+        check_out(Path(os.path.realpath(path)).parent, (), option)
 
 
 def write_file(path: Path, content: bytes | str) -> None:
