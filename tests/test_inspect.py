@@ -570,6 +570,19 @@ def test_examples_stand_beside_slots(place, capsys):
     assert [row[-1] for row in page.tables["What would go next"]] == ["example", "first", "", "3"]
 
 
+def test_examples_of_a_classifier_go_by_their_ids(tmp_path):
+    """The fourth example is in the slot of the first, which was forgotten."""
+    from raremem.adapters.sklearn import MemoryClassifier
+
+    classifier = MemoryClassifier(slots=3).fit(np.eye(3) + 0.1, ["a", "b", "c"])
+    classifier.forget(ids=0)
+    classifier.partial_fit(np.eye(1, 3) + 0.2, ["d"]).save(tmp_path / "c")
+    (tmp_path / "p").write_text("one\ntwo\nthree\nfour\n")
+    memory = content.with_payload(content.read(tmp_path / "c"), tmp_path / "p")
+    found = {memory.label(int(memory.portable["values"][slot])): memory.example(slot) for slot in range(3)}
+    assert found == {"d": "id 3: four", "b": "id 1: two", "c": "id 2: three"}
+
+
 @pytest.mark.parametrize(
     ("filled", "says"),
     [(0, "Nothing is stored yet."), (1, "One slot is filled: it has no other to be confused with.")],

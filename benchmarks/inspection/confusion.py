@@ -22,8 +22,8 @@ from raremem.state import NO_SLOT, MemoryState
 ASKED = 20_000
 """Slots that are asked for their nearest, at most; of more a sample is."""
 PRODUCTS = 2**37
-"""Numbers that are multiplied for one neighbor of each, at most: in a large memory fewer slots are asked. (Of 1,000,000 slots x
-64 numbers 2,147 are.)"""
+"""Numbers that are multiplied for one neighbor of each, at most: in a large memory fewer slots are asked. (In one of
+1,000,000 x 64 these are 2,147.)"""
 SEED = 0
 """Of the sample."""
 FEW = 32

@@ -60,10 +60,10 @@ class Content:
         return self.labels.get(value, str(value))
 
     def example(self, slot: int) -> str:
-        """What is known of what is in a slot, or nothing."""
+        """What is known of what is in a filled slot, or nothing."""
         place = slot if self.ids is None else int(self.ids[slot])
-        text = self.payload[place] if self.payload is not None and place >= 0 else ""
-        return text if self.ids is None or place < 0 else f"id {place}: {text}" if text else f"id {place}"
+        text = "" if self.payload is None else self.payload[place]
+        return text if self.ids is None else f"id {place}: {text}" if text else f"id {place}"
 
     @property
     def has_examples(self) -> bool:
@@ -87,7 +87,7 @@ def read(path: Path, name: str | None = None) -> Content:
     if not path.exists():
         raise ConfigError(f"{path}: there is no such file; {EXPECTED}.")
     metadata, names = _entries(path)
-    if path.is_dir() or path.name.endswith(models.INDEX) or (HEADER not in metadata and models.memories(names)):
+    if path.is_dir() or path.name.endswith(models.INDEX) or models.memories(names):
         return _of_model(path, name)
     if name is not None:
         raise ConfigError(f"--memory {name}: {path} is no model's file, and holds one memory; leave it out.")
