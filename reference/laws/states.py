@@ -139,7 +139,7 @@ def bad_input_changes_nothing(backend: Backend, case: Case) -> None:
     queries, targets, mask = case.queries, case.targets, np.ones_like(case.mask)
     wrong: list[tuple[Any, Any, Any, Any]] = [
         (raremem.ShapeError, queries[:, :-1] if config.key_dim > 1 else queries[0], targets, mask),
-        (raremem.ShapeError, queries[:0], targets[:0], mask[:0]),
+        (raremem.ShapeError, queries[None], targets, mask),
         (raremem.ShapeError, queries, targets[:-1], mask),
         (raremem.ShapeError, queries, targets, mask[:, None]),
         (raremem.DTypeError, queries.astype(np.int32), targets, mask),
@@ -147,6 +147,7 @@ def bad_input_changes_nothing(backend: Backend, case: Case) -> None:
         (raremem.DTypeError, queries, targets, mask.astype(np.int32)),
         (raremem.DTypeError, queries.tolist(), targets, mask),
         (raremem.DTypeError, queries, targets.tolist(), mask),
+        (raremem.DTypeError, queries, targets.astype(np.str_), mask),
         (raremem.TargetError, queries, targets - 100, mask),
         (raremem.TargetError, queries, targets.astype(np.int64) + 2**31, mask),
     ]
