@@ -6,12 +6,15 @@ are kept by processor, since a program made for one may crash on another.
 
 import ctypes
 import gc
+import json
 import multiprocessing
 import os
 import platform
 import re
+import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE
 from zlib import crc32
 
 import pytest
@@ -94,9 +97,50 @@ class Small:
             return 0
 
 
+class EagerLaws:
+    """Has the laws of JAX without jit held by a process of its own (`eager_laws.py`), whose XLA makes programs quickly.
+
+    There JAX compiles each operation for each shape, 541 programs for one law, and most of the time is XLA's: 17 seconds of a
+    core, and 10 with these flags. There is little to optimise in one operation.
+    """
+
+    FLAGS = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+
+    def __init__(self):
+        self.process = None
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_pyfunc_call(self, pyfuncitem):
+        if _group(pyfuncitem.nodeid) != "jax-eager" or pyfuncitem.config.option.raremem_fuzz:
+            return None
+        law, mode = (pyfuncitem.callspec.params[name] for name in ("law", "raremem_mode"))
+        if not law.runs_on(mode.backend):
+            return None
+        tried, error = self.answer(law.name, pyfuncitem.config.option.raremem_examples)
+        if error is not None:
+            pytest.fail(error, pytrace=False)
+        pyfuncitem.user_properties.append(("examples", tried))
+        return True
+
+    def answer(self, *question):
+        if self.process is None:
+            command = [sys.executable, str(Path(__file__).with_name("eager_laws.py"))]
+            environment = {**os.environ, "XLA_FLAGS": self.FLAGS}
+            self.process = subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True, env=environment)
+        print(json.dumps(question), file=self.process.stdin, flush=True)
+        line = self.process.stdout.readline()
+        assert line, f"the process that holds the laws has ended with status {self.process.wait()}"
+        return json.loads(line)
+
+    def pytest_unconfigure(self):
+        if self.process is not None:
+            self.process.communicate()
+
+
 def pytest_configure(config):
     """For the laws in reference/conformance too."""
     config.pluginmanager.register(Small())
+    config.pluginmanager.register(EagerLaws())
 
 
 LONGEST = "torch-compiled", "test_mesh", "jax-compiled", "jax-eager", "test_faults", "test_sharded", "torch-eager"
