@@ -34,6 +34,10 @@ def findings(figures: dict[str, Any]) -> Findings:
             f"{title}: words learned by the memory": _learned(systems["memory"]["learned"]),
             f"{title}: what the memory gave, and where it has it from": _examples(found["examples"]),
         }
+        tables[f"{title}: general text after it, BLEU"] = [
+            ["", "BLEU"],
+            *([name, f"{score:.2f}"] for name, score in found["general text after"].items()),
+        ]
     tables["General text, BLEU"] = _general(figures)
     run = figures["run"]
     return Findings(

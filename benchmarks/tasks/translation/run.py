@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from concurrent.futures import ThreadPoolExecutor
+import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -22,15 +21,16 @@ from raremem.benchmarks.tasks.translation.observe import forced
 from raremem.benchmarks.tasks.translation.peers import Tuned
 from raremem.benchmarks.tasks.translation.report import findings
 from raremem.benchmarks.tasks.translation.settle import Kit, Settled, settle
+from raremem.benchmarks.tasks.translation.source import tokens_of
 from raremem.benchmarks.tasks.translation.systems import System
 from raremem.benchmarks.training.loop import train
 from raremem.benchmarks.training.snapshots import TrainingRun, resume
 from raremem.benchmarks.training.translator.recipe import TranslationRecipe
 from raremem.benchmarks.training.translator.text import StreamTranslator, make_learner
+from raremem.command.outputs import write_file
 
 TUNED = "fine-tuning"
-WORKERS = 2
-"""Threads: most of the time is spent in products, which leave the interpreter free."""
+LEAST_SLOTS = 256
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class Scale:
         general: sentences of that.
     """
 
-    held: int = 1_200
-    stream: int = 1_200
+    held: int = 800
+    stream: int = 800
     foreign: int = 10_000
-    general: int = 1_450
+    general: int = 1_000
 
 
 def run(setting: Setting) -> Findings:
@@ -81,7 +81,7 @@ def run_at(setting: Setting, recipe: TranslationRecipe, scale: Scale) -> Finding
         setting.minutes,
         path,
     )
-    return Trial(setting, prepared, translator, scale).findings(trained)
+    return Trial(setting, prepared, translator, scale, trained.done).findings(trained)
 
 
 class Trial:
@@ -92,31 +92,42 @@ class Trial:
         prepared: the text.
         translator: the network.
         scale: how much is measured.
+        batches: that the network was trained on.
     """
 
-    def __init__(self, setting: Setting, prepared: Prepared, translator: StreamTranslator, scale: Scale) -> None:
-        self.prepared, self.translator, self.scale = prepared, translator, scale
-        self.kit = Kit(setting.backend, prepared.text.recipe, prepared.text.counts)
+    def __init__(self, setting: Setting, prepared: Prepared, translator: StreamTranslator, scale: Scale, batches: int) -> None:
+        self.setting, self.prepared, self.translator, self.scale, self.batches = setting, prepared, translator, scale, batches
+        self.streams = {title: stream[: scale.stream] for title, stream in prepared.material.streams.items()}
 
     def findings(self, trained: TrainingRun) -> Findings:
-        """Set everything, and measure: two things at a time, each in a thread."""
-        started = time.perf_counter()
-        settled = self.settled()
-        streams = {title: stream[: self.scale.stream] for title, stream in self.prepared.material.streams.items()}
-        with ThreadPoolExecutor(WORKERS) as pool:
-            frozen = {title: pool.submit(self.frozen, settled, title, stream) for title, stream in streams.items()}
-            tuned = {title: pool.submit(self.tuned, settled, title, stream) for title, stream in streams.items()}
-            general = pool.submit(self.general, settled).result()
-            figures: dict[str, Any] = {"settled": settled.told(), "streams": {}, "general": general}
-            for title, stream in streams.items():
-                spoken, (further, after) = frozen[title].result(), tuned[title].result()
-                figures["streams"][title] = self.figures(stream, spoken | {TUNED: further})
-                general["bleu"][f"{TUNED}, after {len(stream):,} sentences of {title}"] = after
-        figures["run"], figures["measured in seconds"] = asdict(trained), time.perf_counter() - started
+        """Set everything, and measure."""
+        figures: dict[str, Any] = {"settled": self.settled().told(), "streams": {}, "general": self.part("general")}
+        for title, stream in self.streams.items():
+            frozen, tuned = self.part("frozen", title), self.part("tuned", title)
+            spoken = {name: Spoken(**one) for name, one in (frozen["spoken"] | tuned["spoken"]).items()}
+            after = frozen["general"] | tuned["general"]
+            figures["streams"][title] = self.figures(stream, spoken) | {"general text after": after}
+        figures["run"] = asdict(trained)
         return findings(figures)
+
+    def part(self, name: str, *title: str) -> Any:
+        """What a method of that name measures. It is kept beside the snapshot: a run that was stopped goes on after it."""
+        path = self.setting.snapshot_path(f"translation-{'-'.join([name, *map(str, map(list(self.streams).index, title))])}")
+        path, asked = path.with_suffix(".part"), asdict(self.scale) | {"batches": self.batches, "title": list(title)}
+        if path.exists():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if found["asked"] == asked:
+                return found["measured"]
+        measured = getattr(self, name)(*title)
+        write_file(path, json.dumps({"asked": asked, "measured": measured}).encode())
+        return measured
 
     def settled(self) -> Settled:
         """The gate and the peers, set on the text held out."""
+        return Settled.of(self.part("setting_up"))
+
+    def setting_up(self) -> dict[str, Any]:
+        """The same, as JSON can hold it."""
         material, prepared = self.prepared.material, self.prepared
         held, dev = (prepared.sentences(text) for text in (material.held[: self.scale.held], material.dev))
         references = dict(zip(map(id, dev), material.dev.target, strict=True))
@@ -124,31 +135,43 @@ class Trial:
         def score(said: list[list[int]], asked: list[Sentence]) -> float:
             return bleu(prepared.decoded(said), [references[id(sentence)] for sentence in asked])
 
-        return settle(self.translator, self.kit, held, dev, score)
+        return settle(self.translator, self.kit(held), held, dev, score).plain()
 
-    def frozen(self, settled: Settled, title: str, stream: Stream) -> dict[str, Spoken]:
-        """What every system with the frozen network makes of a stream."""
-        sentences = progress(self.prepared.sentences(stream), title)
-        return run_stream(self.translator, settled.systems(self.kit), sentences)
+    def frozen(self, title: str) -> dict[str, Any]:
+        """What every system with the frozen network makes of a stream, and BLEU on general text after it."""
+        sentences = self.prepared.sentences(self.streams[title])
+        systems = self.settled().systems(self.kit(sentences))
+        spoken = run_stream(self.translator, systems, progress(sentences, title))
+        return {
+            "spoken": {name: asdict(one) for name, one in spoken.items()},
+            "general": self._everyday(self.translator, systems),
+        }
 
-    def tuned(self, settled: Settled, title: str, stream: Stream) -> tuple[Spoken, float]:
-        """What the network makes of a stream that is trained on it further, and BLEU on general text after that."""
-        network = self.translator.tunable(settled.rate)
+    def tuned(self, title: str) -> dict[str, Any]:
+        """The same of the network that is trained further on each sentence."""
+        network = self.translator.tunable(self.settled().rate)
         system: dict[str, System] = {TUNED: Tuned(network)}
-        spoken = run_stream(network, system, progress(self.prepared.sentences(stream), f"{title}, {TUNED}"))
-        return spoken[TUNED], self._everyday(network, system)[TUNED]
+        sentences = self.prepared.sentences(self.streams[title])
+        spoken = run_stream(network, system, progress(sentences, f"{title}, {TUNED}"))
+        return {"spoken": {TUNED: asdict(spoken[TUNED])}, "general": self._everyday(network, system)}
 
-    def general(self, settled: Settled) -> dict[str, Any]:
-        """General text by the network alone and with memories that have read the streams, as far as `Scale.foreign` goes."""
+    def general(self) -> dict[str, Any]:
+        """General text by the network alone and with a memory that has read the streams, as far as `Scale.foreign` goes."""
         streams = self.prepared.material.streams.values()
         most = -(-self.scale.foreign // len(streams))
         text = [sentence for stream in streams for sentence in self.prepared.sentences(stream[:most])]
-        systems = {name: system for name, system in settled.systems(self.kit).items() if name != "cache"}
+        systems = self.settled().systems(self.kit(text))
+        systems = {name: systems[name] for name in ("alone", "memory")}
         for sentence in progress(text, "reading foreign text"):
             reading, last, _ = forced(self.translator, sentence)
-            for system in systems.values():
-                system.read(sentence.source, reading, last, sentence.target)
+            systems["memory"].read(sentence.source, reading, last, sentence.target)
         return {"sentences read": len(text), "bleu": self._everyday(self.translator, systems)}
+
+    def kit(self, text: list[Sentence]) -> Kit:
+        """What systems are made of that have a slot for each token of a text: as many, or up to twice as many."""
+        tokens = sum(len(tokens_of(sentence.target)) for sentence in text)
+        slots = 2 ** max(tokens, LEAST_SLOTS).bit_length()
+        return Kit(self.setting.backend, self.prepared.text.recipe, self.prepared.text.counts, slots, slots)
 
     def figures(self, stream: Stream, spoken: dict[str, Spoken]) -> dict[str, Any]:
         """The figures of all systems on a stream."""

@@ -23,8 +23,6 @@ from raremem.benchmarks.training.translator.recipe import TranslationRecipe
 from raremem.benchmarks.training.translator.text import StreamTranslator, make_store
 
 NEIGHBORS = 16
-SLOTS = 131_072
-WORD_SLOTS = 65_536
 DOUBTED_WEIGHT = 3.0
 """What a token counts in the training of the gate of which the network gives less than half."""
 GENERAL_WEIGHT = 2.0
@@ -52,24 +50,18 @@ class Kit:
         seen: how often each target word stands in the training text, by its tokens.
         slots: of each memory of tokens.
         word_slots: of the memory of words.
-        evict: which slot a full memory takes.
-        write: of the memory of tokens.
     """
 
     backend: str
     recipe: TranslationRecipe
     seen: Counter[tuple[int, ...]]
-    slots: int = SLOTS
-    word_slots: int = WORD_SLOTS
-    evict: str = "oldest"
-    write: str = "merge"
+    slots: int
+    word_slots: int
 
     def remembering(self, learned: gate.Gate | None, lexical: bool = True) -> Remembering:
         """An empty memory."""
-        config = MemoryConfig(
-            self.slots, self.recipe.key_dim, NEIGHBORS, seed=self.recipe.seed, evict=self.evict, write=self.write
-        )
-        words = MemoryConfig(self.word_slots, KEY_DIM, NEIGHBORS, seed=self.recipe.seed, evict=self.evict)
+        config = MemoryConfig(self.slots, self.recipe.key_dim, NEIGHBORS, seed=self.recipe.seed)
+        words = MemoryConfig(self.word_slots, KEY_DIM, NEIGHBORS, seed=self.recipe.seed)
         lexicon = Lexicon(make_store(self.backend, words), self.word_slots, self.seen) if lexical else None
         return Remembering(make_store(self.backend, config), self.slots, lexicon, gate=learned)
 
@@ -97,6 +89,26 @@ class Settled:
     adaptive: dict[str, Floats]
     cache: tuple[float, float]
     rate: float
+
+    def plain(self) -> dict[str, Any]:
+        """What JSON can hold."""
+        return {
+            "gate": {name: array.tolist() for name, array in self.gate.weights.items()},
+            "least": self.gate.least,
+            "knn": list(self.knn),
+            "adaptive": {name: array.tolist() for name, array in self.adaptive.items()},
+            "cache": list(self.cache),
+            "rate": self.rate,
+        }
+
+    @staticmethod
+    def of(plain: dict[str, Any]) -> Settled:
+        """What `plain` returned."""
+        weights, adaptive = (
+            {name: np.array(rows, np.float32) for name, rows in plain[part].items()} for part in ("gate", "adaptive")
+        )
+        learned = gate.Gate(weights, plain["least"])
+        return Settled(learned, tuple(plain["knn"]), adaptive, tuple(plain["cache"]), plain["rate"])
 
     def systems(self, kit: Kit) -> dict[str, System]:
         """All that have the frozen network, with nothing read."""
@@ -179,7 +191,7 @@ def best_cache(kept: Kept) -> tuple[float, float]:
     """The same of the cache, each token asked among the `CACHE` before it."""
     states = kept.states / np.linalg.norm(kept.states, axis=1, keepdims=True)
     given = {sharpness: np.zeros(len(states)) for sharpness in SHARPNESS}
-    block = CACHE // 4
+    block = min(CACHE // 4, -(-len(states) // 2))
     for start in range(block, len(states), block):
         rows, before = slice(start, start + block), slice(max(0, start - CACHE), start)
         near = states[rows] @ states[before].T
