@@ -14,6 +14,7 @@ TASKS = {
     "lifelong": "lifelong:TASK",
     "symbols": "symbols.run:TASK",
     "translation": "translation.run:TASK",
+    "translation-multi30k": "translation_multi30k.run:TASK",
     "speed": "speed:TASK",
     "index": "index:TASK",
     "index-omniglot": "index:CHARACTERS",

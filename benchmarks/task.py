@@ -24,6 +24,8 @@ class Setting:
         out: the folder for results and snapshots.
         minutes: of training, or of measuring.
         seed: of everything that is random.
+        stream: text of one's own to stream, for `translation`, or None.
+        train: text of one's own to train on, for `translation`, or None.
     """
 
     backend: str
@@ -31,6 +33,8 @@ class Setting:
     out: Path
     minutes: float
     seed: int
+    stream: Path | None = None
+    train: Path | None = None
 
     def snapshot_path(self, name: str) -> Path:
         """The file for the training called `name`."""

@@ -35,8 +35,12 @@ def test_what_is_missing_is_one_clear_line(capsys, monkeypatch, tmp_path):
     assert "Name the folder with --data" in capsys.readouterr().err
     assert cli.main(["bench", "symbols", "--minutes", "0", "--out", str(tmp_path)]) == 1
     assert "expected more than 0" in capsys.readouterr().err
-    assert cli.main(["bench", "translation", "--data", str(tmp_path)]) == 1
+    assert cli.main(["bench", "translation-multi30k", "--data", str(tmp_path)]) == 1
     assert "cannot be read" in capsys.readouterr().err
+    assert cli.main(["bench", "translation", "--out", str(tmp_path)]) == 1
+    assert "translation needs text" in capsys.readouterr().err
+    assert cli.main(["bench", "omniglot", "--stream", str(tmp_path), "--data", str(tmp_path)]) == 1
+    assert "only translation takes text of your own" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("package", ["jinja2", "matplotlib"])

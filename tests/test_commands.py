@@ -225,7 +225,9 @@ SNAPSHOTS = {
 
 
 @pytest.mark.parametrize("kind", SNAPSHOTS)
-@pytest.mark.parametrize("name", ["symbols-plain", "translation-plain", "symbols-memory", "omniglot"])
+@pytest.mark.parametrize(
+    "name", ["symbols-plain", "translation-memory", "translation-multi30k-plain", "symbols-memory", "omniglot"]
+)
 def test_a_snapshot_that_is_none_is_named_before_the_work(tmp_path, kind, name, capsys, monkeypatch):
     """Even that of the second network, before the first is trained."""
     import safetensors.numpy
@@ -238,7 +240,7 @@ def test_a_snapshot_that_is_none_is_named_before_the_work(tmp_path, kind, name, 
     monkeypatch.setattr(
         "raremem.benchmarks.tasks.omniglot.trained", lambda setting, *rest: resume(setting.snapshot_path("omniglot"), {}, 1.0)
     )
-    task = name.partition("-")[0]
+    task = name.rpartition("-")[0] or name
     assert cli.main(["bench", task, "--data", str(tmp_path), "--out", str(tmp_path)]) == 1
     said = capsys.readouterr().err
     assert len(said.splitlines()) == 1

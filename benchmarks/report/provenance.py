@@ -42,7 +42,8 @@ def _commit() -> str | None:
 
 def _command(task: str, setting: Setting) -> str:
     threads = f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']} " if "OMP_NUM_THREADS" in os.environ else ""
-    data = " --data PATH" if setting.data is not None else ""
+    named = {"data": setting.data, "train": setting.train, "stream": setting.stream}
+    data = "".join(f" --{name} PATH" for name, path in named.items() if path is not None)
     return (
         f"{threads}raremem bench {task} --backend {setting.backend}{data} "
         f"--minutes {setting.minutes:g} --seed {setting.seed} --out out"

@@ -21,9 +21,15 @@ def bench(options: argparse.Namespace) -> None:
         return _list_tasks()
     if options.device is not None and options.task != "speed":
         raise raremem.ConfigError(f"--device {options.device}: of the tasks only speed goes to another device of PyTorch's.")
+    for name in ("stream", "train"):
+        if getattr(options, name) is not None and options.task != "translation":
+            raise raremem.ConfigError(f"--{name} {getattr(options, name)}: only translation takes text of your own.")
     minutes = find(options.task).minutes if options.minutes is None else options.minutes
     with _default_device(options.device):
-        run_task(options.task, Setting(options.backend, options.data, options.out, minutes, options.seed))
+        run_task(
+            options.task,
+            Setting(options.backend, options.data, options.out, minutes, options.seed, options.stream, options.train),
+        )
 
 
 def _list_tasks() -> None:

@@ -113,6 +113,13 @@ def _add_bench(commands: Commands) -> None:
     _add_data(bench, "a folder with the data, or the word download; default: RAREMEM_DATA")
     bench.add_argument("--out", type=_path, default=Path("out"), metavar="DIR", help="for results; default: out")
     bench.add_argument("--seed", type=int, default=0, help="default: 0")
+    for name, what in (("stream", "translate sentence by sentence"), ("train", "train on")):
+        bench.add_argument(
+            f"--{name}",
+            type=_path,
+            metavar="PATH",
+            help=f"for translation: text of your own to {what}: a folder, or .po files",
+        )
     bench.add_argument("--device", metavar="NAME", help="PyTorch's, cuda say, for speed; JAX takes its own default")
     bench.set_defaults(run=actions.bench)
 

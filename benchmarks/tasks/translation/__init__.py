@@ -1,12 +1,10 @@
-"""English to German (paper, section 4.3), with a deep recurrent sequence-to-sequence network with attention.
+"""A network that goes on learning through its memory while it translates (paper, section 4.3; English to German).
 
-`recipe` has the sizes of the network and its batches, `torch_learner` and `jax_learner` the network, `run` the measurements;
-`data.corpus` has the text and its subwords.
+The network is trained once, with its memory, and is frozen then. A text of another kind passes by sentence by sentence: each is
+translated first, and read with its translation after that. No gradient step is taken.
 
-The memory is at the decoder. The query is a linear map of the attention's mean of source embeddings and of the last token: it
-tells which word is due, and nothing of the sentence, which would let training find each pair by itself. The value is the target
-token, and what is retrieved is embedded, gated by the state and the similarity of the nearest neighbor, and added to the state.
-Only the tokens of rare words are written, and have the memory's loss: it is they that the weights do not learn (our choice; the
-mask does it). It is asked at every token, in training as in translation. The gradient of the query stops at its map: else the
-attention serves the few rare words before the many others (our choice; measured).
+`material` has the text, `engine` the order of things. `systems` has the memory: of tokens (key: the network's trained query,
+value: the token; `notes` beside each slot), and of words (`lexicon`; key: a source word, value: a word). `evidence` is what is
+known at a token, `gate` what makes probabilities of it, learned from text held out (`observe`, `settle`). `peers` are what the
+field does. `words` and `figures` measure, `report` shows.
 """

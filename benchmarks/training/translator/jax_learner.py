@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from raremem import Lookup, MemoryState
 from raremem.adapters import jax as memory
 from raremem.benchmarks.data.corpus import PAD, START
-from raremem.benchmarks.tasks.translation.recipe import (
+from raremem.benchmarks.training.jax_learner import Array, JaxLearner, initial
+from raremem.benchmarks.training.translator.recipe import (
     CLIP,
     LONGEST,
     MEMORY_SHARE,
@@ -23,7 +24,6 @@ from raremem.benchmarks.tasks.translation.recipe import (
     Weights,
     first_weights,
 )
-from raremem.benchmarks.training.jax_learner import Array, JaxLearner, initial
 
 LstmState = tuple[Array, Array]
 """Its cells and its outputs, each [B, dim]."""

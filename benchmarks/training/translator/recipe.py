@@ -17,6 +17,10 @@ MEMORY_SHARE = 0.3
 """Of the memory's own loss in the whole, whose gradient is clipped."""
 BUCKETS = (8, 12, 14, 16, 20, 24, 32, 64)
 """Lengths to which both sides of a batch are padded: few, since a compiler makes a program for each."""
+WINDOW = 2048
+"""Pairs of documents that follow each other, whose batches follow each other."""
+ENDLESS = 10**12
+"""Steps of a training whose rate does not fall."""
 LONGEST = 48
 """Tokens of a translation, at most."""
 
@@ -32,6 +36,22 @@ class Pair(NamedTuple):
 
 
 Pairs = list[Pair]
+
+
+class Reading(NamedTuple):
+    """What a network makes of T tokens of a translation, in NumPy.
+
+    Attributes:
+        probabilities: [T, tokens] f32, of the token that comes next.
+        states: [T, dim] f32, attentional states.
+        queries: [T, key_dim] f32.
+        attention: [T, S] f32, how much of each source token; rows sum to 1.
+    """
+
+    probabilities: NDArray[np.float32]
+    states: NDArray[np.float32]
+    queries: NDArray[np.float32]
+    attention: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -51,6 +71,8 @@ class TranslationRecipe:
         helped: the share of the sentences of a batch that the memory helps in training. The rest are for the network to learn
             by itself: with the memory's help alone it learns no rare word.
         memory: whether there is one.
+        mixed: the memory's answer is mixed into the probabilities of the next token, every token is written, and the query sees
+            the attentional state too; else what is recalled is added to the state, and only tokens of rare words are written.
         loss: the memory's.
         rate: Adam's learning rate.
         seed: of everything that is random.
@@ -67,6 +89,7 @@ class TranslationRecipe:
     rare: int = 10
     helped: float = 0.5
     memory: bool = True
+    mixed: bool = False
     loss: str = "nll"
     rate: float = 2e-3
     seed: int = 0
@@ -95,7 +118,7 @@ def first_weights(recipe: TranslationRecipe, sizes: tuple[int, int]) -> Weights:
         "bias": np.zeros(target, np.float32),
         "attend": normal(dim, dim),
         "join": normal(2 * dim, dim),
-        "query": normal(2 * dim, recipe.key_dim),
+        "query": normal((3 if recipe.mixed else 2) * dim, recipe.key_dim),
         "gate": normal(dim + 1, 1),
         "gate_bias": np.full(1, -3, np.float32),
         "gain": np.array(8.0, np.float32),
@@ -108,15 +131,39 @@ def first_weights(recipe: TranslationRecipe, sizes: tuple[int, int]) -> Weights:
     return weights
 
 
-def epoch_of(recipe: TranslationRecipe, pairs: Pairs, number: int) -> list[NDArray[np.int64]]:
-    """The batches of an epoch, as places in `pairs`: each of one bucket; pairs that fill no batch are left out this time."""
+def epoch_of(
+    recipe: TranslationRecipe, pairs: Pairs, number: int, documents: NDArray[np.int64] | None = None
+) -> list[NDArray[np.int64]]:
+    """The batches of an epoch, as places in `pairs`: each of one bucket; pairs that fill no batch are left out this time.
+
+    Args:
+        recipe: its batch and its seed.
+        pairs: to be trained on.
+        number: of the epoch.
+        documents: [pairs] the document that each pair stands in, -1: in none; or None. Documents follow each other in another
+            order in each epoch, and the pairs of some that follow each other fill batches that do, so that a word comes again
+            soon, as it does where a text is read. Batches of pairs in no document are spread among them.
+    """
     generator = np.random.default_rng([recipe.seed, 1, number])
     bucket = np.searchsorted(BUCKETS, [max(len(pair.source), len(pair.target)) + 1 for pair in pairs])
-    batches = []
-    for place in range(len(BUCKETS)):
-        members = generator.permutation(np.flatnonzero(bucket == place))
-        batches += [members[start : start + recipe.batch] for start in range(0, len(members) - recipe.batch + 1, recipe.batch)]
-    return [batches[place] for place in generator.permutation(len(batches))]
+
+    def batches_of(chosen: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        batches = []
+        for place in range(len(BUCKETS)):
+            members = generator.permutation(chosen[bucket[chosen] == place])
+            batches += [
+                members[start : start + recipe.batch] for start in range(0, len(members) - recipe.batch + 1, recipe.batch)
+            ]
+        return [batches[place] for place in generator.permutation(len(batches))]
+
+    if documents is None:
+        return batches_of(np.arange(len(pairs)))
+    alone = batches_of(np.flatnonzero(documents < 0))
+    order = generator.permutation(documents.max() + 1)
+    read = np.argsort(np.where(documents < 0, -1, order[documents]), kind="stable")[(documents < 0).sum() :]
+    together = [batch for start in range(0, len(read), WINDOW) for batch in batches_of(read[start : start + WINDOW])]
+    places = set(generator.choice(len(alone) + len(together), len(together), replace=False).tolist())
+    return [(together if place in places else alone).pop() for place in range(len(alone) + len(together))]
 
 
 def padded(pairs: Pairs) -> TrainingBatch:

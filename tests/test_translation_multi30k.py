@@ -10,9 +10,10 @@ import pytest
 from raremem.benchmarks.data.corpus import END, PAD, START, Corpus, Sentences, load_multi30k, word_recall
 from raremem.benchmarks.data.errors import DataError
 from raremem.benchmarks.data.text import read_lines
-from raremem.benchmarks.tasks.translation.recipe import BUCKETS, TranslationRecipe, epoch_of, padded
-from raremem.benchmarks.tasks.translation.run import ARMS, SEEN, Text, bleu, findings, make_learner, measure
+from raremem.benchmarks.tasks.translation_multi30k.run import ARMS, SEEN, bleu, findings, measure
 from raremem.benchmarks.training.snapshots import TrainingRun
+from raremem.benchmarks.training.translator.recipe import BUCKETS, TranslationRecipe, epoch_of, padded
+from raremem.benchmarks.training.translator.text import Text, make_learner
 from raremem.command import cli
 
 NAMES = 64
@@ -77,7 +78,7 @@ def test_memory_knows_names_that_it_has_read_once(backend, corpus):
 
 
 def test_that_check_can_fail(corpus, monkeypatch):
-    from raremem.benchmarks.tasks.translation.torch_learner import TorchTranslator
+    from raremem.benchmarks.training.translator.torch_learner import TorchTranslator
 
     monkeypatch.setattr(TorchTranslator, "read", lambda self, *batch: None)
     losses, found = trained("torch", corpus, memory=True)
@@ -230,5 +231,5 @@ def test_too_few_sentences_are_told_before_training(tmp_path, monkeypatch, capsy
     for part in ("train", "test_2016_flickr"):
         for language in ("en", "de"):
             (tmp_path / f"{part}.{language}").write_text("ein Satz\n" * 3)
-    assert cli.main(["bench", "translation", "--data", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    assert cli.main(["bench", "translation-multi30k", "--data", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
     assert "has no 64 pairs of about one length" in capsys.readouterr().err
