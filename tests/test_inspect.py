@@ -371,7 +371,7 @@ def written_by_a_model(path):
 
 WRITERS = {
     "a memory, schema 4": (written_by_torch, written_by_jax),
-    "a MemoryClassifier, schema 1": (written_by_a_classifier,),
+    "a MemoryClassifier, schema 2": (written_by_a_classifier,),
     "a Memory in a model, 1": (written_by_a_model,),
 }
 COMMAND = """
