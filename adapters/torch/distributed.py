@@ -75,7 +75,7 @@ def update(
             raised an error, the memories differ in config, step or content, or the ranks make different calls.
     """
     parts = gather_agreed(memory, group, "update", lambda: rows_to_write(memory, lookup, target, mask))
-    return write_gathered(memory, parts)
+    return memory._write(*_gathered_lookup(memory, parts), None)
 
 
 def forget(
@@ -109,11 +109,6 @@ def _slots_to_forget(memory: Memory, *given: Any) -> SentRows:
     memory._look()
     found = named(memory.backend.primitives, memory.state, *memory.backend._named(memory.config, memory.state, *given))
     return SentRows(torch.where(found)[0].int()[:, None])
-
-
-def write_gathered(memory: Memory, parts: list[SentRows]) -> UpdateReport:
-    """Write the rows of all ranks to this rank's memory."""
-    return memory._write(*_gathered_lookup(memory, parts), None)
 
 
 @torch.no_grad()

@@ -49,8 +49,8 @@ LATER = (
      "return {**whole, \"step\": portable[\"step\"]}, np.arange(slots, dtype=np.int32)", law="a_memory_in_other_slots"),
     # Of batches without rows.
     Fault("no rows are answered as one", "raremem.backend", "None if field is None else field[:0] for field in found", "None if field is None else field[:1] for field in found", law="no_rows_are_a_batch"),
-    Fault("time passes when no rows are written", "raremem.backend", "return state, _nothing_written(p, state)",
-     "return state._replace(step=state.step + 1), _nothing_written(p, state)", law="no_rows_are_a_batch"),
+    Fault("a batch of no rows is reported as one that was rejected", "raremem.backend", "none != none, none != none, zero, zero, zero",
+     "none != none, none != none, zero + 1, zero, zero", law="no_rows_are_a_batch"),
     # Of scores (15).
     Fault("values of many classes count for the first", _SCORES, "xp.where(counts, weights, 0.0)", "weights", law="scores_are_sums_of_weights"),
     Fault("values beyond the classes count for those of other rows", _SCORES, "& (values < classes)", "", law="scores_are_sums_of_weights"),
