@@ -27,10 +27,12 @@ DOUBTED_WEIGHT = 3.0
 """What a token counts in the training of the gate of which the network gives less than half."""
 GENERAL_WEIGHT = 2.0
 """What a token of general text counts in the training of the gate."""
-LEAST = (0.0, 0.1, 0.2, 0.3, 0.5)
-"""Shares below which the gate may be set to hear nothing: the least of these that costs general text no BLEU is taken."""
+LEAST = (0.0, 0.2, 0.4, 0.6, 0.8)
+"""Shares below which the gate may hear nothing: the least of these that costs general text at most `COST` is taken."""
+COST = 0.1
+"""BLEU of general text: the aim's."""
 NOTHING = 2.0
-"""Such a share, where each of these costs BLEU: the memory is not heard at all."""
+"""Such a share, where each of these costs more: the memory is not heard at all."""
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 TEMPERATURES = (0.02, 0.05, 0.1, 0.2, 0.5)
 CACHE = 2_000
@@ -165,14 +167,15 @@ def harmless(
     general: list[Sentence],
     score: Callable[[list[list[int]], list[Sentence]], float],
 ) -> gate.Gate:
-    """The gate that hears the most and costs general text no BLEU, with the memory as full as it is."""
+    """The gate that hears the most and costs general text at most `COST`, with the memory as full as it is."""
     assert memory.gate is not None
     gates = [replace(memory.gate, least=least) for least in LEAST]
     systems: dict[str, System] = {"alone": Alone()}
     systems |= {str(one.least): memory.like(one) for one in gates}
     spoken = run_stream(translator, systems, progress(general, "general text"), reads=False)
     scores = {name: score(one.said, general) for name, one in spoken.items()}
-    return next((one for one in gates if scores[str(one.least)] >= scores["alone"]), replace(memory.gate, least=NOTHING))
+    print(f"BLEU of general text by the least share of the memory: {scores}")
+    return next((one for one in gates if scores[str(one.least)] >= scores["alone"] - COST), replace(memory.gate, least=NOTHING))
 
 
 def best_shares(kept: Kept) -> tuple[float, float]:
