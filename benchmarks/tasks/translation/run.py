@@ -27,7 +27,7 @@ from raremem.benchmarks.training.loop import train
 from raremem.benchmarks.training.snapshots import TrainingRun, resume
 from raremem.benchmarks.training.translator.recipe import TranslationRecipe
 from raremem.benchmarks.training.translator.text import StreamTranslator, make_learner
-from raremem.command.outputs import write_file
+from raremem.files import replace_file
 
 TUNED = "fine-tuning"
 LEAST_SLOTS = 256
@@ -119,7 +119,8 @@ class Trial:
             if found["asked"] == asked:
                 return found["measured"]
         measured = getattr(self, name)(*title)
-        write_file(path, json.dumps({"asked": asked, "measured": measured}).encode())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, json.dumps({"asked": asked, "measured": measured}).encode())
         return measured
 
     def settled(self) -> Settled:
