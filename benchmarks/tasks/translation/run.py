@@ -192,7 +192,8 @@ class Trial:
         return {name: bleu(self.prepared.decoded(one.said), test.target) for name, one in spoken.items()}
 
     def _examples(self, stream: Stream, spoken: dict[str, Spoken], most: int = 12) -> list[dict[str, Any]]:
-        """Sentences in which the memory gave most words, each word with the sentence that it came from."""
+        """Sentences of which the memory gave many words and said most as the reference does, spread over the stream; each word
+        with the sentence that it came from."""
         memory, alone = spoken["memory"], spoken["alone"]
         given = [len(origins) / (len(said) + 4) for origins, said in zip(memory.origins, memory.said, strict=True)]
         scores = np.array([_overlap(said, right) for said, right in zip(*self._pairs(memory, stream), strict=True)])
