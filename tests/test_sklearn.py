@@ -99,6 +99,76 @@ def test_a_new_temperature_moves_the_threshold_and_a_given_one_does_not_move():
     assert given.temperature_ == 20
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_rounding_chooses_no_temperature(backend):
+    """Where all neighbors have one label every temperature has the same loss, but for the rounding of a sum of weights."""
+    for seed in range(5):
+        rows = np.random.default_rng(seed).normal(size=(50, 16))
+        assert MemoryClassifier(backend=backend).fit(rows, ["a"] * 50).temperature_ == temperatures.DEFAULT
+
+
+def test_what_was_forgotten_does_not_hold_the_temperature():
+    rows, labels = clusters(np.random.default_rng(3), rows=100, spread=0.5)
+    others, of_others = clusters(np.random.default_rng(4), rows=20, spread=2.0)
+    fresh, classifier = MemoryClassifier().fit(others, of_others), MemoryClassifier().fit(rows, labels)
+    assert classifier.temperature_ > 2 * fresh.temperature_
+    classifier.forget(classifier.classes_)
+    assert classifier.partial_fit(others, of_others).temperature_ == fresh.temperature_
+
+
+def test_a_life_of_partial_fit_begins_with_a_threshold_whichever_temperature_is_chosen():
+    chosen = set()
+    for spread in (0.3, 1.0):
+        rows, labels = clusters(np.random.default_rng(2), classes=30, rows=20, spread=spread)
+        classifier = MemoryClassifier(unknown=0.05).partial_fit(rows, labels)
+        assert classifier.threshold_ == MemoryClassifier(unknown=0.05).fit(rows, labels).threshold_ > -np.inf
+        chosen.add(classifier.temperature_)
+    assert temperatures.DEFAULT in chosen
+    assert len(chosen) == 2
+
+
+@pytest.mark.parametrize("learn", ["fit", "partial_fit"])
+@pytest.mark.parametrize("parameters", [{}, {"temperature": 20.0}, {"unknown": 0.1}])
+def test_rows_without_direction_alone_are_no_examples(learn, parameters):
+    classifier = getattr(MemoryClassifier(**parameters), learn)(np.zeros((3, 2)), [0, 1, 2])
+    assert len(classifier) == 0
+    assert classifier.partial_fit(np.eye(2), [0, 1]).predict(np.eye(2)).tolist() == [0, 1]
+
+
+@pytest.mark.filterwarnings("error")
+def test_empty_slots_and_neighbors_that_point_away_are_no_overflow():
+    rows = [[1.0, 0.0], [-1.0, 0.0]]
+    assert MemoryClassifier(slots=100).fit(rows, [0, 1]).predict(rows).tolist() == [0, 1]
+    classifier = MemoryClassifier(slots=100, temperature=320.0, unknown=0.05).fit([[1.0, 0.0], [0.9, 0.1]], [0, 1])
+    assert classifier.evidence(rows).argmin() == 1
+
+
+def test_as_many_neighbors_as_there_may_be():
+    assert MemoryClassifier(neighbors=raremem.config.MAX_INT32).fit(np.eye(2), [0, 1]).predict(np.eye(2)).tolist() == [0, 1]
+
+
+def test_classes_that_are_announced_are_not_known_before_they_have_an_example():
+    stream = Stream(7)
+    classifiers = [MemoryClassifier(unknown=0.05, neighbors=5, temperature=40.0) for _ in range(2)]
+    rows, labels = stream.draw(1000)
+    for classifier, announced in zip(classifiers, (None, np.arange(30)), strict=True):
+        classifier.partial_fit(rows[labels < 3], labels[labels < 3], classes=announced)
+        for label in range(3, 30):
+            classifier.partial_fit(rows[labels == label], labels[labels == label])
+    assert classifiers[0].threshold_ == classifiers[1].threshold_
+
+
+def test_classes_of_another_kind_are_refused_and_change_nothing():
+    classifier = MemoryClassifier()
+    with pytest.raises(ValueError, match="classes has labels of dtype <U1; expected them of the kind of the first"):
+        classifier.partial_fit(np.eye(2), [0, 1], classes=["a", "b"])
+    assert not hasattr(classifier, "classes_")
+    classifier.partial_fit(np.eye(2), [0, 1], classes=[])
+    with pytest.raises(ValueError, match="classes has labels"):
+        classifier.partial_fit(np.eye(2), [0, 1], classes=["a", "b"])
+    assert classifier.partial_fit(np.eye(2), [0, 1], classes=2).classes_.tolist() == [0, 1, 2]
+
+
 def test_the_map_is_trained_by_the_memorys_own_loss():
     """Its loss is that of a memory of all other rows, and its gradient that of rule 3, by the query and by the keys."""
     import torch

@@ -133,9 +133,8 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._store = self._filled_store(self._keys(X), labels, seed)
         if held is None:
             self._choose_temperature()
-            held = self._store.left_out()[0]
         if self._threshold is not None:
-            self._threshold.replace(self._evidence(held))
+            self._threshold.replace(self._evidence(self._store.left_out()[0] if held is None else held))
         return self
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> MemoryClassifier:
@@ -146,17 +145,19 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             y: [N] labels, of the kind of the first.
             classes: labels that are to be in `classes_` though they have no example yet; scikit-learn's habit, not needed.
         """
-        if not hasattr(self, "_store"):
+        begins = not hasattr(self, "_store")
+        if begins:
             self._check_parameters()
-            X, y = self._checked(X, y, reset=True)
+        X, y = self._checked(X, y, reset=begins)
+        announced = y[:0] if classes is None or not np.size(classes) else np.atleast_1d(classes)
+        _check_kind("classes", announced, y.dtype)
+        if begins:
             self._begin()
             self.classes_, self._numbers = y[:0], np.arange(0)
             seed = int(check_random_state(self.random_state).randint(2**31 - 1))
             self._store = Store(self.backend, self._config(X.shape[1], seed, len(X)), self.slots is None)
-        else:
-            X, y = self._checked(X, y, reset=False)
-        known = np.isin(y, self.classes_) & (self._store.filled > 0)
-        self._enter(y if classes is None else np.concatenate([y, np.asarray(classes)]))
+        known = np.isin(y, self.classes_[:0] if self._threshold is None else self.classes_[self._has_examples()])
+        self._enter(np.concatenate([y, announced]))
         found = list(self._store.write(self._keys(X), self._numbers[np.searchsorted(self.classes_, y)]))
         if self._threshold is not None and known.any():
             scores = self._evidence(joined(found))
@@ -249,8 +250,10 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if older_than is not None:
             named["older_than"] = older_than
         count = self._store.forget(**named)
-        held = np.isin(self._numbers, list(self._store.values()))
+        held = self._has_examples()
         self.classes_, self._numbers = self.classes_[held], self._numbers[held]
+        now = self._store.filled, len(self.classes_)
+        self._chosen_at = min(self._chosen_at[0], now[0]), min(self._chosen_at[1], now[1])
         return count
 
     def contents(self) -> Contents:
@@ -302,8 +305,8 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         kind = type_of_target(y, input_name="y", raise_unknown=True)
         if kind not in ("binary", "multiclass"):
             raise ValueError(f"Unknown label type: {kind}; expected labels y [N]: strings, whole numbers or booleans.")
-        if not reset and (y.dtype.kind in "OSU") != (self.classes_.dtype.kind in "OSU"):
-            raise ValueError(f"y has labels of dtype {y.dtype}; expected them of the kind of the first, {self.classes_.dtype}.")
+        if not reset:
+            _check_kind("y", y, self.classes_.dtype)
         return X, y
 
     def _asked(self, X: Any) -> Array:
@@ -372,12 +375,10 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             return
         self._chosen_at = size
         found, labels = self._store.left_out()
-        temperature = temperatures.best(found, labels).temperature
-        if temperature != self.temperature_:
-            self.temperature_ = temperature
-            self._store.config = replace(self._store.config, softmax_temperature=temperature)
-            if self._threshold is not None:
-                self._threshold.replace(self._evidence(found))
+        before, self.temperature_ = self.temperature_, temperatures.best(found, labels).temperature
+        self._store.config = replace(self._store.config, softmax_temperature=self.temperature_)
+        if self._threshold is not None and (self.temperature_ != before or not self._threshold.window):
+            self._threshold.replace(self._evidence(found))
 
     def _enter(self, labels: Array) -> None:
         """Give a number to each label that is new: the lowest that is free."""
@@ -388,6 +389,10 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             order = np.argsort(classes, kind="stable")
             self.classes_, self._numbers = classes[order], numbers[order]
 
+    def _has_examples(self) -> Array:
+        """Which classes [classes] have an example."""
+        return np.isin(self._numbers, list(self._store.values()))
+
     def _probabilities(self, found: Lookup) -> Array:
         scores = found.scores(int(self._numbers.max()) + 1).astype(np.float64)[:, self._numbers]
         total = scores.sum(axis=1, keepdims=True)
@@ -395,3 +400,9 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _evidence(self, found: Lookup) -> Array:
         return evidence(found, self.temperature_, int(self._numbers.max()) + 1)
+
+
+def _check_kind(name: str, labels: Array, first: np.dtype[Any]) -> None:
+    """Check that labels are texts where the first were, and numbers where they were."""
+    if (labels.dtype.kind in "OSU") != (first.kind in "OSU"):
+        raise ValueError(f"{name} has labels of dtype {labels.dtype}; expected them of the kind of the first, {first}.")

@@ -20,7 +20,7 @@ def joined(found: Iterable[Lookup]) -> Lookup:
 def at(found: Lookup, temperature: float) -> Lookup:
     """The lookup [B] with the weights (rule 2) of another temperature."""
     closer = (found.similarities - found.similarities[:, :1]) * np.float32(temperature)
-    powers = np.where(found.values < 0, 0, np.exp(closer))
+    powers = np.exp(np.where(found.values < 0, -np.inf, closer))
     return found._replace(weights=powers / np.maximum(powers.sum(axis=1, keepdims=True), np.float32(1e-30)))
 
 

@@ -72,12 +72,17 @@ class Store:
             yield self._numpy(self.backend.query(config, self.state, self.backend.own(keys[start:end], self.state)))
 
     def left_out(self) -> tuple[Lookup, Array]:
-        """What examples find, each asked of all the others, and their values; of more than `LEFT_OUT` examples some."""
+        """What examples find, each asked of all the others, and their values; of more than `LEFT_OUT` examples some.
+
+        One that is alone is not asked.
+        """
         portable = self.backend.to_numpy(self.state)
         slots = np.flatnonzero(portable["filled"]).astype(np.int32)
+        if len(slots) == 1:
+            slots = slots[:0]
         if len(slots) > LEFT_OUT:
             slots = np.sort(np.random.default_rng(0).choice(slots, LEFT_OUT, replace=False))
-        found = joined(self.answer(portable["keys"][slots], self.config.neighbors + 1))
+        found = joined(self.answer(portable["keys"][slots], self.config.k + 1))
         return without(found, slots, self.config.softmax_temperature), portable["values"][slots]
 
     def forget(self, **named: Any) -> int:
@@ -129,4 +134,5 @@ class Store:
 
 
 def _batches(rows: int, size: int) -> Iterator[tuple[int, int]]:
-    return ((start, min(start + size, rows)) for start in range(0, rows, size))
+    """Where batches of rows start and end; of no rows there is one, of none."""
+    return ((start, min(start + size, rows)) for start in range(0, max(rows, 1), size))

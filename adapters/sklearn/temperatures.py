@@ -17,6 +17,8 @@ CHOICES = (DEFAULT, 10.0, 40.0, 5.0, 80.0, 160.0, 320.0, 640.0, 1280.0)
 """Nearest to the default first. At 5 the weights of 256 neighbors are nearly alike; at 1,280 the nearest has nearly all."""
 MISTAKEN = 0.01
 """The share of labels that may be wrong. It bounds the loss of a row whose label no neighbor has."""
+DECIMALS = 5
+"""Of a loss: what is left out is rounding, which differs between backends. It must not choose."""
 
 
 class Choice(NamedTuple):
@@ -40,4 +42,4 @@ def best(found: Lookup, labels: NDArray[np.integer], choices: Sequence[float] = 
 def loss(found: Lookup, labels: NDArray[np.integer], temperature: float) -> float:
     """The mean nll of the labels [B] under the neighbors' weights, of the rows that found something; 0: none did."""
     own = np.where(found.values == labels[:, None], at(found, temperature).weights, 0).sum(axis=1)[found.found]
-    return float(-np.log((1 - MISTAKEN) * own + MISTAKEN).sum() / max(len(own), 1))
+    return round(float(-np.log((1 - MISTAKEN) * own + MISTAKEN).sum() / max(len(own), 1)), DECIMALS)
