@@ -169,6 +169,14 @@ def test_classes_of_another_kind_are_refused_and_change_nothing():
     assert classifier.partial_fit(np.eye(2), [0, 1], classes=2).classes_.tolist() == [0, 1, 2]
 
 
+def test_a_fit_that_is_refused_leaves_what_was_learned():
+    classifier = MemoryClassifier().fit(np.eye(2), ["a", "b"])
+    for wrong in ({"neighbors": 0}, {"slots": 0}, {"write": "never"}, {"temperature": -1.0}):
+        with pytest.raises(raremem.ConfigError):
+            classifier.set_params(**wrong).fit(np.eye(3)[:, :2] + 1, ["c", "d", "e"])
+        assert classifier.set_params(**MemoryClassifier().get_params()).predict(np.eye(2)).tolist() == ["a", "b"]
+
+
 def test_the_map_is_trained_by_the_memorys_own_loss():
     """Its loss is that of a memory of all other rows, and its gradient that of rule 3, by the query and by the keys."""
     import torch

@@ -7,6 +7,7 @@ from raremem.errors import MissingPackageError
 if importlib.util.find_spec("sklearn") is None:
     raise MissingPackageError("raremem.adapters.sklearn needs the package 'scikit-learn': pip install 'raremem[sklearn]'")
 
-from raremem.adapters.sklearn.classifier import Contents, MemoryClassifier, Neighbors
+from raremem.adapters.sklearn.classifier import MemoryClassifier
+from raremem.adapters.sklearn.results import Contents, Neighbors
 
 __all__ = ["Contents", "MemoryClassifier", "Neighbors"]

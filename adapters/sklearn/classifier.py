@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from os import PathLike
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,42 +17,13 @@ from raremem.adapters.sklearn import files, temperatures
 from raremem.adapters.sklearn.held_out import held_out
 from raremem.adapters.sklearn.learned_map import LearnedMap, learn, unit
 from raremem.adapters.sklearn.lookups import joined
+from raremem.adapters.sklearn.results import Contents, Neighbors
 from raremem.adapters.sklearn.store import Store
 from raremem.adapters.sklearn.unknown import ConformalThreshold, evidence
 from raremem.config import MemoryConfig, shown
-from raremem.state import Lookup, PortableState
+from raremem.state import Lookup
 
 Array = NDArray[Any]
-
-
-class Neighbors(NamedTuple):
-    """The examples that explain answers.
-
-    Attributes:
-        ids: [B, k] i64: how many examples had come before this one, in `fit` and `partial_fit` together; -1: none.
-        labels: [B, k], their labels; where there is no neighbor it is not to be read.
-        similarities: [B, k] f32, cosines, the largest first.
-    """
-
-    ids: Array
-    labels: Array
-    similarities: Array
-
-
-class Contents(NamedTuple):
-    """What a classifier holds.
-
-    Attributes:
-        config: of its memory.
-        portable: its memory, in portable form.
-        ids: [slots] i64, which example is in each slot, as `Neighbors.ids` counts them; -1: none.
-        labels: the label of each value of the memory.
-    """
-
-    config: MemoryConfig
-    portable: PortableState
-    ids: Array
-    labels: dict[int, Any]
 
 
 class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -66,8 +37,8 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         neighbors: how many examples an answer is made of.
         slots: how many examples are held; older ones are evicted (rule 5). None: as many as come.
         temperature: the factor on similarities before the softmax over neighbors; 0: all neighbors have the same weight. None:
-            chosen by the nll of the examples, each asked of the others (of rows held out, if there is a learned map); in a life
-            of `partial_fit` again when there are twice as many examples or classes.
+            the one with the least negative log-likelihood (nll) of the examples, each asked of the others; if there is a
+            learned map, of the rows held out. `partial_fit` chooses again when there are twice as many examples or classes.
         projection: None, or "learned": `fit` trains a linear map of the rows through the memory's loss, and takes it if rows
             that were held out have a smaller nll with it. Classes that come later are mapped by it as they are.
         unknown: None, or the share of known rows that may be refused, in (0, 1): others are answered `unknown_label`. The
@@ -198,6 +169,8 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def calibrate(self, X: Any) -> MemoryClassifier:
         """Work the threshold out from these rows, of known classes but never learned, instead of those that `fit` held out.
 
+        A `partial_fit` that chooses another temperature works it out anew, from the examples.
+
         Raises:
             ValueError: `unknown` is None.
         """
@@ -224,8 +197,8 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def forget(self, labels: Any = None, *, ids: Any = None, older_than: int | None = None) -> int:
         """Forget examples: no answer is made of them, and no byte of their rows is left, here or in files saved later.
 
-        What had merged with them goes too. A label that has no example left is no longer in `classes_`. A learned map, and the
-        threshold, are what they were: numbers that these examples, among others, had an effect on.
+        What had merged with them goes too. A label that has no example left is no longer in `classes_`. A learned map, the
+        temperature and the threshold are what they were: numbers that these examples, among others, had an effect on.
 
         Args:
             labels: one label or several.
@@ -299,6 +272,9 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError(f"projection={shown(self.projection)}: expected None or 'learned'.")
         if self.unknown is not None and not 0 < self.unknown < 1:
             raise ValueError(f"unknown={shown(self.unknown)}: expected None, or a share in (0, 1).")
+        temperature = temperatures.DEFAULT if self.temperature is None else self.temperature
+        slots = 1 if self.slots is None else self.slots
+        MemoryConfig(slots, 1, self.neighbors, softmax_temperature=temperature, write=self.write)
 
     def _checked(self, X: Any, y: Any, reset: bool) -> tuple[Array, Array]:
         X, y = validate_data(self, X, y, reset=reset, dtype=[np.float64, np.float32])

@@ -11,13 +11,13 @@ from raremem.state import Lookup
 
 
 def joined(found: Iterable[Lookup]) -> Lookup:
-    """Lookups of batches, one at least, as one of all rows. It has what a question needs, and is of no state."""
+    """Lookups of batches, one at least, as one of all rows. No memory takes it for an update."""
     batches = list(found)
     names = ("values", "slots", "similarities", "weights", "found")
     return batches[0]._replace(**{name: np.concatenate([getattr(each, name) for each in batches]) for name in names})
 
 
-def at(found: Lookup, temperature: float) -> Lookup:
+def reweighted(found: Lookup, temperature: float) -> Lookup:
     """The lookup [B] with the weights (rule 2) of another temperature."""
     closer = (found.similarities - found.similarities[:, :1]) * np.float32(temperature)
     powers = np.exp(np.where(found.values < 0, -np.inf, closer))
@@ -34,4 +34,4 @@ def without(found: Lookup, slots: NDArray[np.int32], temperature: float) -> Look
         for array, empty in ((found.values, -1), (found.slots, -1), (found.similarities, 0))
     )
     remaining = (values >= 0).any(axis=1)
-    return at(found._replace(values=values, slots=kept, similarities=similarities, found=remaining), temperature)
+    return reweighted(found._replace(values=values, slots=kept, similarities=similarities, found=remaining), temperature)

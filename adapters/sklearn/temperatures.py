@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from raremem.adapters.sklearn.lookups import at
+from raremem.adapters.sklearn.lookups import reweighted
 from raremem.state import Lookup
 
 DEFAULT = 20.0
@@ -41,5 +41,5 @@ def best(found: Lookup, labels: NDArray[np.integer], choices: Sequence[float] = 
 
 def loss(found: Lookup, labels: NDArray[np.integer], temperature: float) -> float:
     """The mean nll of the labels [B] under the neighbors' weights, of the rows that found something; 0: none did."""
-    own = np.where(found.values == labels[:, None], at(found, temperature).weights, 0).sum(axis=1)[found.found]
+    own = np.where(found.values == labels[:, None], reweighted(found, temperature).weights, 0).sum(axis=1)[found.found]
     return round(float(-np.log((1 - MISTAKEN) * own + MISTAKEN).sum() / max(len(own), 1)), DECIMALS)

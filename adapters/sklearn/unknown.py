@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from raremem.adapters.sklearn.lookups import at
+from raremem.adapters.sklearn.lookups import reweighted
 from raremem.state import Lookup
 
 WINDOW = 500
@@ -27,7 +27,7 @@ def evidence(found: Lookup, temperature: float, classes: int) -> NDArray[np.floa
     top = np.where(found.found, logits[:, 0], 0)
     with np.errstate(divide="ignore"):
         total = np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top
-        return (np.log(at(found, temperature).scores(classes).max(axis=1)) + total).astype(np.float32)
+        return (np.log(reweighted(found, temperature).scores(classes).max(axis=1)) + total).astype(np.float32)
 
 
 class ConformalThreshold:
