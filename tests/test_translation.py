@@ -1,6 +1,7 @@
 """A stream that is translated while it is learned from: the order of things, the notes of the slots, the gate, a whole run."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -259,8 +260,9 @@ def test_long_references_are_cut_between_words():
     assert cut([[1] * 97]) == []
 
 
-def test_one_step_is_as_all_steps_at_once():
-    learner = make_learner("torch", TINY, (60, 60))
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_one_step_is_as_all_steps_at_once(backend):
+    learner = make_learner(backend, TINY, (60, 60))
     source, read = np.array([[9, 8, 7, END]], np.int32), np.array([START, 5, 6, 5], np.int32)
     encoded = learner.opened(source)
     whole, layers = learner.forced(encoded, read), None
@@ -295,10 +297,11 @@ def setting(tmp_path, monkeypatch):
     return Setting("torch", None, tmp_path / "out", 0.01, 0, stream, train)
 
 
-def test_a_whole_run_on_text_of_ones_own(setting, monkeypatch):
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_a_whole_run_on_text_of_ones_own(backend, setting, monkeypatch):
     monkeypatch.setattr("raremem.benchmarks.tasks.translation.settle.TUNED_ON", 4)
     setting.out.mkdir()
-    found = run.run_at(setting, TINY, run.Scale(held=12, stream=16, foreign=16, general=4))
+    found = run.run_at(replace(setting, backend=backend), TINY, run.Scale(held=12, stream=16, foreign=16, general=4))
     systems = found.figures["streams"]["mine"]["systems"]
     assert list(systems) == ["alone", "memory", "kNN-MT", "adaptive kNN-MT", "cache", "fine-tuning"]
     assert systems["memory"]["words"][0]["words"] > 0

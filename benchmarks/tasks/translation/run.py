@@ -241,5 +241,4 @@ TASK = Task(
     "the extra bench and a framework; text by --data, or by --train and --stream; --minutes of training, then as long again",
     30.0,
     run,
-    backends=("torch",),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,16 +12,20 @@ import optax
 from flax import nnx
 from numpy.typing import NDArray
 
-from raremem import Lookup, MemoryState
+from raremem import Lookup, MemoryConfig, MemoryState, UpdateReport
 from raremem.adapters import jax as memory
 from raremem.benchmarks.data.corpus import PAD, START
 from raremem.benchmarks.training.jax_learner import Array, JaxLearner, initial
 from raremem.benchmarks.training.translator.recipe import (
     CLIP,
+    LEAST_SHARE,
     LONGEST,
     MEMORY_SHARE,
+    Reading,
     TranslationRecipe,
     Weights,
+    bucket_of,
+    extended,
     first_weights,
 )
 
@@ -29,6 +33,8 @@ LstmState = tuple[Array, Array]
 """Its cells and its outputs, each [B, dim]."""
 Layers = tuple[LstmState, LstmState]
 """Of the decoder."""
+Parts = tuple[Array, Array, Array, Array]
+"""Those of a `Reading`."""
 TrainingState = tuple[MemoryState | None, Array]
 """The memory, and the key of the next step's dropout."""
 
@@ -39,6 +45,47 @@ class Encoded(NamedTuple):
     embedded: Array
     states: Array
     there: Array
+
+
+class Opened(NamedTuple):
+    """A source, padded to a bucket, and how many tokens it has without the padding."""
+
+    encoded: Encoded
+    length: int
+
+
+class Decoded(NamedTuple):
+    """What the decoder makes of T tokens that it reads.
+
+    Attributes:
+        states: [B, T, dim] attentional states.
+        queries: [B, T, key_dim].
+        attention: [B, T, S], how much of each source token.
+        layers: the carries of both layers after the last token.
+    """
+
+    states: Array
+    queries: Array
+    attention: Array
+    layers: Layers
+
+
+class Rows(NamedTuple):
+    """The tokens of a batch in training, row by row.
+
+    Attributes:
+        states: [n, dim] attentional states.
+        queries: [n, key_dim].
+        said: [n] the right tokens.
+        rare: [n] which of them are of rare words.
+        helped: [n] which the memory helps.
+    """
+
+    states: Array
+    queries: Array
+    said: Array
+    rare: Array
+    helped: Array
 
 
 class Network(nnx.Module):
@@ -68,10 +115,8 @@ class Network(nnx.Module):
         x = embedded + self.dropout(jnp.concatenate([forward, _turned(backward, there)], axis=2), rngs=rngs)
         return Encoded(embedded, x + _run(self.encoder, x)[0], there)
 
-    def decode(
-        self, read: Array, encoded: Encoded, layers: Layers, rngs: nnx.Rngs | None = None
-    ) -> tuple[Array, Array, Layers]:
-        """Attentional states [B, T, dim], queries [B, T, key_dim], and the carries of both layers after the last token."""
+    def decode(self, read: Array, encoded: Encoded, layers: Layers, rngs: nnx.Rngs | None = None) -> Decoded:
+        """The decoder after each of the tokens [B, T] that it reads."""
         x = last = self._embed(self.embedding, read, rngs)
         after = []
         for lstm, carry in zip((self.decoder0, self.decoder1), layers, strict=True):
@@ -80,17 +125,22 @@ class Network(nnx.Module):
             after.append(carry)
         scores = self.attend(x) @ encoded.states.swapaxes(1, 2) / self.recipe.dim**0.5
         attention = nnx.softmax(jnp.where(encoded.there[:, None], scores, -jnp.inf), axis=2)
-        joined = self.join(jnp.concatenate([x, attention @ encoded.states], axis=2))
-        asked = jax.lax.stop_gradient(jnp.concatenate([attention @ encoded.embedded, last], axis=2))
-        return self.dropout(jnp.tanh(joined), rngs=rngs), self.query(asked), (after[0], after[1])
+        states = jnp.tanh(self.join(jnp.concatenate([x, attention @ encoded.states], axis=2)))
+        states = self.dropout(states, rngs=rngs)
+        asked = jnp.concatenate([attention @ encoded.embedded, last, *([states] if self.recipe.mixed else [])], axis=2)
+        return Decoded(states, self.query(jax.lax.stop_gradient(asked)), attention, (after[0], after[1]))
 
     def recall(
         self, state: MemoryState, states: Array, queries: Array, said: Array | None = None, mask: Array | None = None
     ) -> tuple[Array, Lookup]:
         """What the memory adds to attentional states [n, dim], and its answer."""
         out = memory.query(self.recipe.config, state, queries, said, mask)
-        gate = nnx.sigmoid(self.gate(jnp.concatenate([states, out.similarities[:, :1]], axis=1)))
-        return self.gain * gate * out.recall(self.embedding.embedding[...]), out
+        return self.gain * nnx.sigmoid(self.opening(states, out)) * out.recall(self.embedding.embedding[...]), out
+
+    def opening(self, states: Array, out: Lookup) -> Array:
+        """What the gate makes of attentional states [n, dim] and the similarity of the nearest: [n, 1], before the sigmoid."""
+        opening: Array = self.gate(jnp.concatenate([states, out.similarities[:, :1]], axis=1))
+        return opening
 
     def logits(self, states: Array) -> Array:
         """Logits [n, tokens] of attentional states [n, dim]."""
@@ -111,7 +161,14 @@ class JaxTranslator(JaxLearner):
     def __init__(self, recipe: TranslationRecipe, sizes: tuple[int, int]) -> None:
         state = memory.init(recipe.config) if recipe.memory else None, jax.random.PRNGKey(recipe.seed)
         super().__init__(Network(recipe, sizes), state, partial(_loss, recipe), recipe.rate, recipe.steps, clip=CLIP)
+        self.recipe, self.sizes = recipe, sizes
         self._translate, self._read = self.compiled(_translate), self.compiled(partial(_read, recipe), donate=(0,))
+        self._encode, self._forced, self._step_on = (self.compiled(part) for part in (_encode, _forced, _step_on))
+
+    def learn(self, *batch: NDArray[np.generic]) -> float:
+        """See `Learner.learn`. Both sides are padded to one bucket, so that a few programs do for sentences of any length."""
+        length = bucket_of(max(part.shape[1] for part in batch))
+        return super().learn(*(extended(part, length, axis=1) for part in batch))
 
     def translate(self, source: NDArray[np.int32]) -> NDArray[np.int32]:
         """The likeliest token after the likeliest token: [B, LONGEST] for sources [B, S]."""
@@ -121,6 +178,51 @@ class JaxTranslator(JaxLearner):
         """Let the memory see a batch, as in training, without a gradient step."""
         if self.state[0] is not None:
             self.state = self._read(self.state[0], *batch), self.state[1]
+
+    def opened(self, source: NDArray[np.int32]) -> Opened:
+        """The encoder's view of a source [1, S], for `forced` and `step`."""
+        length = source.shape[1]
+        return Opened(self._encode(extended(source, bucket_of(length), axis=1)), length)
+
+    def forced(self, opened: Opened, read: NDArray[np.int32]) -> Reading:
+        """What the network makes of the tokens [T] of a translation, the right ones before each."""
+        return _there(self._forced(opened.encoded, extended(read, bucket_of(len(read)))), len(read), opened.length)
+
+    def step(self, opened: Opened, tokens: NDArray[np.int32], layers: Any = None) -> tuple[Reading, Layers]:
+        """What the network makes of one token more of each of T translations, after those that led to `layers`."""
+        rows = bucket_of(len(tokens))
+        if layers is None:
+            nothing = np.zeros((rows, self.recipe.dim), np.float32)
+            layers = (nothing, nothing), (nothing, nothing)
+        reading, layers = self._step_on(opened.encoded, extended(tokens, rows), layers)
+        return _there(reading, len(tokens), opened.length), layers
+
+    def tunable(self, rate: float) -> JaxTranslator:
+        """The network without its memory, to be trained further at that rate."""
+        other = JaxTranslator(self.recipe.further(rate), self.sizes)
+        other.weights = jax.tree.map(jnp.copy, self.weights)
+        return other
+
+
+class JaxStore:
+    """A memory that is asked and written in NumPy. Rows are padded to a bucket, so that a few programs do for any number."""
+
+    def __init__(self, config: MemoryConfig) -> None:
+        self.config, self.state = config, memory.compiled_backend.init(config)
+
+    def lookup(self, queries: NDArray[np.float32], targets: NDArray[np.int32] | None = None) -> Lookup:
+        """See `raremem.Backend.query`."""
+        count, rows = len(queries), bucket_of(len(queries))
+        asked = extended(queries, rows), None if targets is None else extended(targets, rows), np.arange(rows) < count
+        found = memory.compiled_backend.query(self.config, self.state, *asked)
+        return jax.tree.map(lambda column: np.asarray(column)[:count], found)
+
+    def update(self, lookup: Lookup, targets: NDArray[np.int32], mask: NDArray[np.bool_]) -> UpdateReport:
+        """See `raremem.Backend.update`."""
+        count, rows = len(targets), bucket_of(len(targets))
+        lookup, targets, mask = jax.tree.map(lambda column: extended(column, rows), (lookup, targets, mask))
+        self.state, report = memory.compiled_backend.update(self.config, self.state, lookup.queries, targets, mask, lookup)
+        return jax.tree.map(lambda part: np.asarray(part)[:count] if part.ndim else np.asarray(part), report)
 
 
 def _linear(weights: Weights, name: str, rngs: nnx.Rngs) -> nnx.Linear:
@@ -158,23 +260,48 @@ def _turned(x: Array, there: Array) -> Array:
 def _loss(
     recipe: TranslationRecipe, network: Network, before: TrainingState, source: Array, read: Array, said: Array, rare: Array
 ) -> tuple[Array, TrainingState]:
-    """Cross-entropy of every token but padding, and the memory's own loss of the rare ones."""
+    """Minus the log-likelihood of every token but padding, and the memory's own loss of those that are written."""
     state, key = before
     key, own, other = jax.random.split(key, 3)
-    rngs, loss = nnx.Rngs(dropout=own), jnp.float32(0)
-    states, queries, _ = network.decode(read, network.encode(source, rngs), network.start(len(said)), rngs)
-    states, queries = states.reshape(-1, recipe.dim), queries.reshape(-1, recipe.key_dim)
+    rngs = nnx.Rngs(dropout=own)
+    decoded = network.decode(read, network.encode(source, rngs), network.start(len(said)), rngs)
+    states, queries = decoded.states.reshape(-1, recipe.dim), decoded.queries.reshape(-1, recipe.key_dim)
     helped = jnp.repeat(jax.random.bernoulli(other, recipe.helped, (len(said),)), said.shape[1])
-    said, rare = said.ravel(), rare.ravel()
-    due = said != PAD
+    answered = _mixed if recipe.mixed else _added
+    loss, state = answered(network, state, Rows(states, queries, said.ravel(), rare.ravel(), helped))
+    return loss, (state, key)
+
+
+def _added(network: Network, state: MemoryState | None, rows: Rows) -> tuple[Array, MemoryState | None]:
+    """The loss where what is recalled is added to the states, and the memory after the rare tokens are written."""
+    states, queries, said, rare, helped = rows
+    due, own = said != PAD, jnp.float32(0)
     if state is not None:
         recalled, out = network.recall(state, states, queries, said, due & (helped | rare))
         states = states + helped[:, None] * recalled
         assert out.loss is not None
-        loss = MEMORY_SHARE * jnp.where(rare, out.loss, 0.0).sum() / due.sum()
-        state, _ = memory.update(recipe.config, state, out.queries, said, rare, out)
+        own = MEMORY_SHARE * jnp.where(rare, out.loss, 0.0).sum() / due.sum()
+        state, _ = memory.update(network.recipe.config, state, out.queries, said, rare, out)
     losses = optax.softmax_cross_entropy_with_integer_labels(network.logits(states), said)
-    return loss + jnp.where(due, losses, 0.0).sum() / due.sum(), (state, key)
+    return jnp.where(due, losses, 0.0).sum() / due.sum() + own, state
+
+
+def _mixed(network: Network, state: MemoryState | None, rows: Rows) -> tuple[Array, MemoryState | None]:
+    """The loss where the memory's answer is mixed into the probabilities, and the memory after all tokens are written."""
+    states, queries, said, _, helped = rows
+    due, own = said != PAD, jnp.float32(0)
+    losses = optax.softmax_cross_entropy_with_integer_labels(network.logits(states), said)
+    if state is not None:
+        out = memory.query(network.recipe.config, state, queries, said, due)
+        right = (out.weights * (out.values == said[:, None])).sum(1)
+        gate = network.opening(states, out)[:, 0]
+        heard = nnx.log_sigmoid(gate) + jnp.log(jnp.maximum(right, LEAST_SHARE))
+        joined = jnp.logaddexp(nnx.log_sigmoid(-gate) - losses, heard)
+        losses = jnp.where(helped & out.found, -joined, losses)
+        assert out.loss is not None
+        own = MEMORY_SHARE * out.loss.sum() / due.sum()
+        state, _ = memory.update(network.recipe.config, state, out.queries, said, due, out)
+    return jnp.where(due, losses, 0.0).sum() / due.sum() + own, state
 
 
 def _translate(network: Network, state: MemoryState | None, source: Array) -> Array:
@@ -182,10 +309,10 @@ def _translate(network: Network, state: MemoryState | None, source: Array) -> Ar
 
     def step(carry: tuple[Array, Layers], _: None) -> tuple[tuple[Array, Layers], Array]:
         token, layers = carry
-        states, queries, layers = network.decode(token[:, None], encoded, layers)
-        states = states[:, 0]
-        if state is not None:
-            states = states + network.recall(state, states, queries[:, 0])[0]
+        decoded = network.decode(token[:, None], encoded, layers)
+        states, layers = decoded.states[:, 0], decoded.layers
+        if state is not None and not network.recipe.mixed:
+            states = states + network.recall(state, states, decoded.queries[:, 0])[0]
         token = network.logits(states).argmax(1).astype(jnp.int32)
         return (token, layers), token
 
@@ -196,10 +323,39 @@ def _translate(network: Network, state: MemoryState | None, source: Array) -> Ar
 def _read(
     recipe: TranslationRecipe, network: Network, state: MemoryState, source: Array, read: Array, said: Array, rare: Array
 ) -> MemoryState:
-    _, queries, _ = network.decode(read, network.encode(source), network.start(len(said)))
+    queries = network.decode(read, network.encode(source), network.start(len(said))).queries
     return memory.update(recipe.config, state, queries.reshape(-1, recipe.key_dim), said.ravel(), rare.ravel())[0]
+
+
+def _encode(network: Network, source: Array) -> Encoded:
+    return network.encode(source)
+
+
+def _forced(network: Network, encoded: Encoded, read: Array) -> Parts:
+    return _reading(network, network.decode(read[None], encoded, network.start(1)))
+
+
+def _step_on(network: Network, encoded: Encoded, tokens: Array, layers: Layers) -> tuple[Parts, Layers]:
+    decoded = network.decode(tokens[:, None], encoded, layers)
+    return _reading(network, decoded), decoded.layers
+
+
+def _reading(network: Network, decoded: Decoded) -> Parts:
+    states, queries, attention = (part.reshape(-1, part.shape[-1]) for part in decoded[:3])
+    return nnx.softmax(network.logits(states), axis=1), states, queries, attention
+
+
+def _there(parts: Parts, tokens: int, length: int) -> Reading:
+    """The reading of the first tokens, of a source of that length, in NumPy."""
+    reading = Reading(*(np.asarray(part)[:tokens] for part in parts))
+    return reading._replace(attention=reading.attention[:, :length])
 
 
 def make(recipe: TranslationRecipe, sizes: tuple[int, int]) -> JaxTranslator:
     """See `run.make_learner`."""
     return JaxTranslator(recipe, sizes)
+
+
+def make_store(config: MemoryConfig) -> JaxStore:
+    """See `text.make_store`."""
+    return JaxStore(config)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,10 @@ BUCKETS = (8, 12, 14, 16, 20, 24, 32, 64)
 """Lengths to which both sides of a batch are padded: few, since a compiler makes a program for each."""
 WINDOW = 2048
 """Pairs of documents that follow each other, whose batches follow each other."""
-ENDLESS = 10**12
+ENDLESS = 10**9
 """Steps of a training whose rate does not fall."""
+LEAST_SHARE = 1e-9
+"""What the right token has of the memory's answer, at least."""
 LONGEST = 48
 """Tokens of a translation, at most."""
 
@@ -99,6 +101,10 @@ class TranslationRecipe:
         """The memory's."""
         return MemoryConfig(self.slots, self.key_dim, self.neighbors, softmax_temperature=15.0, seed=self.seed, loss=self.loss)
 
+    def further(self, rate: float) -> TranslationRecipe:
+        """The network without its memory, to be trained further at that rate."""
+        return replace(self, memory=False, dropout=0.0, rate=rate, steps=ENDLESS)
+
 
 def first_weights(recipe: TranslationRecipe, sizes: tuple[int, int]) -> Weights:
     """The untrained network for so many tokens of each language.
@@ -166,6 +172,18 @@ def epoch_of(
     return [(together if place in places else alone).pop() for place in range(len(alone) + len(together))]
 
 
+def bucket_of(length: int) -> int:
+    """The length to which so many tokens are padded: one of `BUCKETS`, or a multiple of the last. One alone is not padded."""
+    fits = (bucket for bucket in (1, *BUCKETS) if bucket >= length)
+    return next(fits, -(-length // BUCKETS[-1]) * BUCKETS[-1])
+
+
+def extended(array: NDArray[Any], length: int, axis: int = 0) -> NDArray[Any]:
+    """An array that is padded with zeros, which are `PAD`, to that length of one axis."""
+    widths = [(0, length - size if place == axis else 0) for place, size in enumerate(array.shape)]
+    return np.pad(array, widths) if length > array.shape[axis] else array
+
+
 def padded(pairs: Pairs) -> TrainingBatch:
     """A batch of pairs.
 
@@ -173,7 +191,7 @@ def padded(pairs: Pairs) -> TrainingBatch:
         Source [B, S], what the decoder reads [B, S], what it should say [B, S], and which of that is rare [B, S].
     """
     longest = max(max(len(pair.source), len(pair.target)) for pair in pairs) + 1
-    length = next(bucket for bucket in (*BUCKETS, longest) if bucket >= longest)
+    length = bucket_of(longest)
     source, read, said = (np.full((len(pairs), length), PAD, np.int32) for _ in range(3))
     rare = np.zeros((len(pairs), length), np.bool_)
     for row, pair in enumerate(pairs):

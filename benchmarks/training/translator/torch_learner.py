@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +16,7 @@ from raremem.benchmarks.data.corpus import END, PAD, START
 from raremem.benchmarks.training.torch_learner import TorchLearner
 from raremem.benchmarks.training.translator.recipe import (
     CLIP,
-    ENDLESS,
+    LEAST_SHARE,
     LONGEST,
     MEMORY_SHARE,
     Reading,
@@ -140,7 +139,7 @@ class TorchTranslator(TorchLearner):
             right = (out.weights * (out.values == said[:, None])).sum(1)
             seen = torch.cat([states.float(), out.similarities[:, :1]], dim=1)
             gate = (seen @ self.weights["gate"] + self.weights["gate_bias"])[:, 0]
-            joined = torch.logaddexp(F.logsigmoid(-gate) - losses, F.logsigmoid(gate) + right.clamp(min=1e-9).log())
+            joined = torch.logaddexp(F.logsigmoid(-gate) - losses, F.logsigmoid(gate) + right.clamp(min=LEAST_SHARE).log())
             losses = torch.where(helped & out.found, -joined, losses)
             assert out.loss is not None
             own = MEMORY_SHARE * out.loss.sum() / there.sum()
@@ -197,7 +196,7 @@ class TorchTranslator(TorchLearner):
 
     def tunable(self, rate: float) -> TorchTranslator:
         """The network without its memory, to be trained further at that rate."""
-        other = TorchTranslator(replace(self.recipe, memory=False, dropout=0.0, rate=rate, steps=ENDLESS), self.sizes)
+        other = TorchTranslator(self.recipe.further(rate), self.sizes)
         other.load_state_dict({name: array for name, array in self.state_dict().items() if not name.startswith("memory.")})
         return other
 
