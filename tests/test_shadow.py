@@ -210,7 +210,7 @@ def test_whoever_writes_it_is_found(memory, write, asked):
 
 def test_unless_an_update_says_what_it_wrote(memory, monkeypatch):
     """The tests above can fail: so is a write missed."""
-    monkeypatch.setattr(low_keys.LowKeys, "written", lambda self, state, slots, kept: self.kept.update({state.keys: kept}))
+    monkeypatch.setattr(low_keys.LowKeys, "after_update", lambda self, state, slots, kept: self.kept.update({state.keys: kept}))
     monkeypatch.setattr(low_keys.Watch, "holds", lambda *_: True)
     ask_twice(memory)
     written_by_an_update(memory)

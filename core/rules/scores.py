@@ -12,6 +12,8 @@ from ..state import Array
 def scores(p: Primitives, weights: Array, values: Array, classes: int) -> Array:
     """The sums [B, classes] of weights [B, k] by their values [B, k]; other values than 0 to classes - 1 count for none."""
     xp = p.xp
+    if not weights.shape[0]:
+        return xp.broadcast_to(weights[:, :1], (0, classes))  # MLX 0.32 cannot add no rows to columns
     counts = (values >= 0) & (values < classes)
     return p.sum_by_column(xp.where(counts, weights, 0.0), xp.where(counts, values, 0), classes)
 

@@ -207,7 +207,7 @@ PAPER = (
           "        return (array.half() if array.dtype == torch.bfloat16 else array).to(getattr(torch, dtype))", "torch", law="a_memory_lives"),
     Fault("one mask for all memories", "raremem.adapters.torch.functional", "*map(torch.as_tensor, (queries, targets, mask)))",
           "*map(torch.as_tensor, (queries, targets, mask[:1].repeat(len(mask), 0))))", "torch", law="many_memories_in_one_call"),
-    Fault("what is recalled is a mean of all places", "raremem.rules.scores", "embedding[values]).sum(1)", "embedding[values]).mean(1)", law="recall_is_the_mean_by_weight"),
+    Fault("what is recalled is a mean of all places", "raremem.rules.scores", "* rows).sum(1)", "* rows).mean(1)", law="recall_is_the_mean_by_weight"),
     Fault("what is recalled where nothing was found", "raremem.rules.scores", "return (weights[:, :, None]", "return ((weights + (weights == 0))[:, :, None]", law="recall_is_the_mean_by_weight"),
     Fault("no gradient to similarities", _QUERY, "        similarities=similarities,\n", "        similarities=p.constant(similarities),\n", "torch", law="gradient_of_what_is_retrieved_agrees"),
     Fault("no gradient to weights", _QUERY, "weights=softmax(p, config.softmax_temperature * similarities, present)",
