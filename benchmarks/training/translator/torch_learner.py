@@ -248,7 +248,7 @@ def _lstm(weights: Weights, name: str) -> nn.LSTM:
     layer = nn.LSTM(len(inputs), len(hidden), batch_first=True)
     layer.weight_ih_l0.data, layer.weight_hh_l0.data = torch.tensor(inputs.T.copy()), torch.tensor(hidden.T.copy())
     layer.bias_ih_l0.data = torch.tensor(weights[f"{name}/bias"])
-    layer.bias_hh_l0.data = torch.zeros(4 * len(hidden))
+    layer.bias_hh_l0 = nn.Parameter(torch.zeros(4 * len(hidden)), requires_grad=False)  # an LSTM has one bias; PyTorch has two
     return layer
 
 
