@@ -37,8 +37,9 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         neighbors: how many examples an answer is made of.
         slots: how many examples are held; older ones are evicted (rule 5). None: as many as come.
         temperature: the factor on similarities before the softmax over neighbors; 0: all neighbors have the same weight. None:
-            the one with the least negative log-likelihood (nll) of the examples, each asked of the others; if there is a
-            learned map, of the rows held out. `partial_fit` chooses again when there are twice as many examples or classes.
+            the one nearest to 20 whose negative log-likelihood (nll) of the examples, each asked of the others, is close to the
+            least; if there is a learned map, of the rows held out. `partial_fit` chooses again when there are twice as many
+            examples or classes.
         projection: None, or "learned": `fit` trains a linear map of the rows through the memory's loss, and takes it if rows
             that were held out have a smaller nll with it. Classes that come later are mapped by it as they are.
         unknown: None, or the share of known rows that may be refused, in (0, 1): others are answered `unknown_label`. The
