@@ -61,6 +61,9 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     array(['left', 'up'], dtype='<U5')
     """
 
+    _chosen_at: tuple[int, int]
+    """How many examples and classes there were when the temperature was chosen."""
+
     def __init__(
         self,
         *,
@@ -320,7 +323,7 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.map_: LearnedMap | None = None
         self._threshold = None if self.unknown is None else ConformalThreshold(self.unknown)
         self.temperature_ = temperatures.DEFAULT if self.temperature is None else self.temperature
-        self._chosen_at: tuple[int, int] = 0, 0
+        self._chosen_at = 0, 0
 
     def _filled_store(self, keys: Array, labels: Array, seed: int) -> Store:
         store = Store(self.backend, self._config(keys.shape[1], seed, len(keys)), self.slots is None)
