@@ -97,11 +97,14 @@ def evidence(
     largest = probabilities.max(1)
     rarity = source.rarity[same.argmax(2)] * same.any(2) - 15.0 * ~same.any(2)
     spoken = (same * words[:, None]).sum(2)
+    is_attended = notes.word[slots] == source.numbers[main][:, None]
+    agreement = np.log1p(agree.sum(2))
+    is_likeliest = own == largest[:, None]
     each = [
         similarities,
         similarities[:, :1] - similarities,
         np.minimum(spoken, 1),
-        notes.word[slots] == source.numbers[main][:, None],
+        is_attended,
         same.any(2),
         rarity,
         (notes.before[slots][:, :, None] == support[:, None, :]).any(2),
@@ -109,9 +112,9 @@ def evidence(
         np.log1p(notes.hits[slots]),
         np.log1p(np.maximum(sentence - notes.recent[slots], 0)),
         np.log(own + SMALL),
-        np.log1p(agree.sum(2)),
+        agreement,
         (agree * weight[:, None, :]).sum(2) / np.maximum(weight.sum(1, keepdims=True), SMALL),
-        own == largest[:, None],
+        is_likeliest,
     ]
     whole = [
         similarities[:, 0],
@@ -119,9 +122,9 @@ def evidence(
         -(probabilities * np.log(probabilities + SMALL)).sum(1),
         source.rarity[main],
         words.max(1),
-        each[13][:, 0],
-        each[11][:, 0],
-        each[3].any(1),
+        is_likeliest[:, 0],
+        agreement[:, 0],
+        is_attended.any(1),
     ]
     return Evidence(
         np.stack(each, 2).astype(np.float32) * there[:, :, None], np.stack(whole, 1).astype(np.float32), values, there

@@ -2,42 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
 from collections import Counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from raremem.benchmarks.data.bleu import bleu
 from raremem.benchmarks.tasks.translation.engine import Sentence, Spoken
 from raremem.benchmarks.tasks.translation.material import Prepared
 from raremem.benchmarks.tasks.translation.source import Words
 from raremem.benchmarks.tasks.translation.words import TIMES, by_lag, by_times, follow, learned
-from raremem.errors import MissingPackageError
 
 PIECES = 10
 """Of the curve of BLEU along a stream."""
-
-
-def bleu(translations: list[str], references: list[str]) -> float:
-    """BLEU of a corpus, as sacreBLEU has it by default (13a tokens, cased).
-
-    Raises:
-        MissingPackageError: sacrebleu is not installed.
-    """
-    return sacrebleu().corpus_bleu(translations, [references]).score
-
-
-def sacrebleu() -> Any:
-    """The package.
-
-    Raises:
-        MissingPackageError: it is not installed.
-    """
-    try:
-        return importlib.import_module("sacrebleu")
-    except ImportError as error:
-        raise MissingPackageError("translation needs sacrebleu: pip install 'raremem[bench]'") from error
 
 
 def measure(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from raremem.benchmarks.tasks.translation.evidence import Evidence
+from raremem.benchmarks.tasks.translation.evidence import Evidence, Whole
 
 Floats = NDArray[np.float32]
 Weights = dict[str, Floats]
@@ -37,15 +37,18 @@ class Gate:
         shares[quiet, 0] = 1
         return shares
 
-    def mixed(self, seen: Evidence, probabilities: Floats) -> Floats:
-        """Probabilities [T, tokens] of the next token: the network's [T, tokens] and the neighbors' values, by shares."""
-        return mixed(self.shares(seen), seen, probabilities)
 
+def mixed(probabilities: Floats, shares: Floats, values: Whole, there: NDArray[np.bool_]) -> Floats:
+    """Probabilities [T, tokens] of the next token: those of the network, and the values of neighbors, by shares.
 
-def mixed(shares: Floats, seen: Evidence, probabilities: Floats) -> Floats:
-    """See `Gate.mixed`, with these shares [T, 1 + k]."""
+    Args:
+        probabilities: by the network.
+        shares: [T, 1 + k] of the network's answer and of each neighbor.
+        values: [T, k], tokens.
+        there: [T, k] which of them count.
+    """
     joined = probabilities * shares[:, :1]
-    np.add.at(joined, (np.arange(len(joined))[:, None], np.maximum(seen.values, 0)), shares[:, 1:] * seen.there)
+    np.add.at(joined, (np.arange(len(joined))[:, None], np.maximum(values, 0)), shares[:, 1:] * there)
     return joined
 
 

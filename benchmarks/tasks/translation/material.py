@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from raremem.benchmarks.data.corpus import Corpus, Sentences, word_counts
 from raremem.benchmarks.data.errors import DataError
-from raremem.benchmarks.data.parallel import Stream, load_translation, read_stream
+from raremem.benchmarks.data.parallel import Stream, chosen, load_translation, read_stream
 from raremem.benchmarks.task import Setting
 from raremem.benchmarks.tasks.translation.engine import Sentence, sentences
 from raremem.benchmarks.tasks.translation.source import SourceWords, random_rows
@@ -89,13 +89,6 @@ def hold_out(text: Stream) -> tuple[Stream, Stream]:
     else:
         held = np.arange(len(text)) >= len(text) - min(HELD[0], len(text) // 10)
     return chosen(text, ~held), chosen(text, held)
-
-
-def chosen(text: Stream, rows: NDArray[np.bool_]) -> Stream:
-    """Some sentences of a text."""
-    kept = np.flatnonzero(rows).tolist()
-    document = None if text.document is None else [text.document[row] for row in kept]
-    return Stream([text.source[row] for row in kept], [text.target[row] for row in kept], document)
 
 
 def _drawn(text: Stream, seed: int) -> tuple[Stream, Sentences, Sentences]:

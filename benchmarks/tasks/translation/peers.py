@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from raremem.benchmarks.tasks.translation.evidence import Floats, Neighbors, Whole
+from raremem.benchmarks.tasks.translation.gate import mixed
 from raremem.benchmarks.tasks.translation.source import Source, Words, tokens_of
 from raremem.benchmarks.tasks.translation.systems import Answer, look
 from raremem.benchmarks.training.translator.recipe import Reading
@@ -37,7 +38,7 @@ class KnnMt:
         neighbors = look(self.store, reading.states)
         weights = self.share * softened(neighbors, self.temperature)
         shares = np.concatenate([1 - weights.sum(1, keepdims=True), weights], axis=1).astype(np.float32)
-        return Answer(mixture(reading.probabilities, neighbors, shares))
+        return Answer(mixed(reading.probabilities, shares, neighbors.values, neighbors.slots >= 0))
 
     def read(self, source: Source, reading: Reading, last: Whole, target: Words) -> None:
         """See `System.read`."""
@@ -57,14 +58,6 @@ def softened(neighbors: Neighbors, temperature: float | Floats) -> Floats:
     first = np.where(there[:, :1], scores[:, :1], 0)
     weights = np.where(there, np.exp(scores - first), 0)
     return (weights / np.maximum(weights.sum(1, keepdims=True), SMALL)).astype(np.float32)
-
-
-def mixture(probabilities: Floats, neighbors: Neighbors, shares: Floats) -> Floats:
-    """Those of the network and the neighbors' values, by shares [T, 1 + k]."""
-    mixed = probabilities * shares[:, :1]
-    there = neighbors.slots >= 0
-    np.add.at(mixed, (np.arange(len(mixed))[:, None], np.maximum(neighbors.values, 0)), shares[:, 1:] * there)
-    return mixed
 
 
 @dataclass
@@ -88,7 +81,7 @@ class Adaptive:
         parts = prefixes(neighbors, self.temperature)
         weights = np.einsum("tc,tck->tk", choice[:, 1:], parts)
         shares = np.concatenate([1 - weights.sum(1, keepdims=True), weights], axis=1).astype(np.float32)
-        return Answer(mixture(reading.probabilities, neighbors, shares))
+        return Answer(mixed(reading.probabilities, shares, neighbors.values, neighbors.slots >= 0))
 
     def read(self, source: Source, reading: Reading, last: Whole, target: Words) -> None:
         """The other has."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from raremem.benchmarks.data.bleu import bleu, sacrebleu
 from raremem.benchmarks.data.corpus import Sentences
 from raremem.benchmarks.data.duplicates import near_duplicates
 from raremem.benchmarks.data.errors import DataError
@@ -15,7 +16,7 @@ from raremem.benchmarks.data.parallel import Stream
 from raremem.benchmarks.progress import progress
 from raremem.benchmarks.task import Findings, Setting, Task
 from raremem.benchmarks.tasks.translation.engine import Sentence, Spoken, run_stream
-from raremem.benchmarks.tasks.translation.figures import bleu, measure, sacrebleu
+from raremem.benchmarks.tasks.translation.figures import measure
 from raremem.benchmarks.tasks.translation.material import Prepared, load
 from raremem.benchmarks.tasks.translation.observe import forced
 from raremem.benchmarks.tasks.translation.peers import Tuned

@@ -127,7 +127,7 @@ class Remembering:
         assert self.gate is not None
         seen, until = self.known(source, reading, last, before)
         shares = self.gate.shares(seen)
-        return Answer(mixed(shares, seen, reading.probabilities), until, seen.values, shares)
+        return Answer(mixed(reading.probabilities, shares, seen.values, seen.there), until, seen.values, shares)
 
     def read(self, source: Source, reading: Reading, last: Whole, target: Words) -> None:
         """See `System.read`."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raremem.benchmarks.data.bleu import bleu, sacrebleu
 from raremem.benchmarks.data.corpus import (
     Sentences,
     load_multi30k,
@@ -20,7 +20,6 @@ from raremem.benchmarks.training.loop import train
 from raremem.benchmarks.training.snapshots import TrainingRun, resume
 from raremem.benchmarks.training.translator.recipe import TranslationRecipe
 from raremem.benchmarks.training.translator.text import Text, Translator, make_learner
-from raremem.errors import MissingPackageError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,22 +27,6 @@ if TYPE_CHECKING:
 SEEN = ((0, 0), (1, 1), (2, 3), (4, 10), (11, 100), (101, None))
 """First and last count of each group of words."""
 ARMS = {"with memory": True, "without": False}
-
-
-def bleu(translations: list[str], references: list[str]) -> float:
-    """BLEU of a corpus, as sacreBLEU has it by default (13a tokens, cased).
-
-    Raises:
-        MissingPackageError: sacrebleu is not installed.
-    """
-    return _sacrebleu().corpus_bleu(translations, [references]).score
-
-
-def _sacrebleu() -> Any:
-    try:
-        return importlib.import_module("sacrebleu")
-    except ImportError as error:
-        raise MissingPackageError("translation needs sacrebleu: pip install 'raremem[bench]'") from error
 
 
 def measure(learner: Translator, text: Text, test: Sentences) -> dict[str, Any]:
@@ -77,7 +60,7 @@ def run(setting: Setting) -> Findings:
     assert setting.data is not None
     for memory in ARMS.values():
         resume(_snapshot(setting, memory), asdict(_recipe(setting, memory)), setting.minutes)
-    _sacrebleu()
+    sacrebleu()
     corpus = load_multi30k(setting.data)
     measured: dict[str, dict[str, Any]] = {}
     runs: dict[str, TrainingRun] = {}
