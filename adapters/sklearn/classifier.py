@@ -108,7 +108,7 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._store = self._filled_store(self._keys(X), labels, seed)
         if held is None:
             self._choose_temperature()
-        if self._threshold is not None:
+        if self._threshold is not None and not self._threshold.window:  # else the choice of the temperature has set it
             self._threshold.replace(self._evidence(self._store.left_out()[0] if held is None else held))
         return self
 
