@@ -301,12 +301,18 @@ def setting(tmp_path, monkeypatch):
 def test_a_whole_run_on_text_of_ones_own(backend, setting, monkeypatch):
     monkeypatch.setattr("raremem.benchmarks.tasks.translation.settle.TUNED_ON", 4)
     setting.out.mkdir()
-    found = run.run_at(replace(setting, backend=backend), TINY, run.Scale(held=12, stream=16, foreign=16, general=4))
+    scale = run.Scale(held=12, stream=16, foreign=16, general=4, sizes=(50,))
+    found = run.run_at(replace(setting, backend=backend), TINY, scale)
     systems = found.figures["streams"]["mine"]["systems"]
     assert list(systems) == ["alone", "memory", "kNN-MT", "adaptive kNN-MT", "cache", "fine-tuning"]
     assert systems["memory"]["words"][0]["words"] > 0
     assert {len(one["curve"]) for one in systems.values()} == {10}
     assert set(found.figures["general"]["bleu"]) == {"alone", "memory"}
+    by_slots = found.figures["streams"]["mine"]["slots"]
+    tokens = by_slots[0]["tokens"]
+    assert {one["slots"] for one in by_slots} == {1_000, tokens, max(64, round(tokens / 2))}
+    assert set(found.figures["networks"]["mine"]) == {"trained with a memory", "trained without"}
+    assert all(one["translate"] > 0 for one in found.figures["costs"])
     assert len(found.plots()) == 1
     assert all(isinstance(value, float) for value in found.headline.values())
 

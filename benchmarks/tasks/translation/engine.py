@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from raremem.benchmarks.data.corpus import END, START
 from raremem.benchmarks.tasks.translation.source import Source, SourceWords, Words, tokens_of
 from raremem.benchmarks.tasks.translation.systems import Answer, Remembering, System
+from raremem.benchmarks.training.translator.recipe import Reading
 from raremem.benchmarks.training.translator.text import StreamTranslator
 
 LONGEST = 96
@@ -86,6 +88,39 @@ def run_stream(
             for system in systems.values():
                 system.read(sentence.source, reading, last, sentence.target)
     return spoken
+
+
+def read_through(
+    translator: StreamTranslator, systems: dict[str, System], stream: Iterable[Sentence], asked: Collection[int] = ()
+) -> dict[str, dict[int, list[int]]]:
+    """Let every system read a stream, and translate some of its sentences, each before it is read.
+
+    Args:
+        translator: the network of all of them.
+        systems: by name.
+        stream: in order.
+        asked: the numbers of the sentences to be translated.
+
+    Returns:
+        By system and number of the sentence, the tokens of its translation, without the end.
+    """
+    said: dict[str, dict[int, list[int]]] = {name: {} for name in systems}
+    for number, sentence in enumerate(stream):
+        if number in asked:
+            encoded = translator.opened(sentence.source.tokens[None])
+            for name, (tokens, _) in translate(translator, systems, sentence.source, encoded).items():
+                said[name][number] = tokens
+        reading, last, _ = forced(translator, sentence)
+        for system in systems.values():
+            system.read(sentence.source, reading, last, sentence.target)
+    return said
+
+
+def forced(translator: StreamTranslator, sentence: Sentence) -> tuple[Reading, NDArray[np.int32], NDArray[np.int32]]:
+    """What the network makes of a reference: the reading, the tokens read, and those that came."""
+    said = tokens_of(sentence.target)
+    last = np.concatenate([[START], said[:-1]]).astype(np.int32)
+    return translator.forced(translator.opened(sentence.source.tokens[None]), last), last, said
 
 
 def translate(

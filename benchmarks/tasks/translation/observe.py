@@ -8,13 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from raremem.benchmarks.data.corpus import START
-from raremem.benchmarks.tasks.translation.engine import Sentence
+from raremem.benchmarks.tasks.translation.engine import Sentence, forced
 from raremem.benchmarks.tasks.translation.evidence import Evidence, Floats, Neighbors
 from raremem.benchmarks.tasks.translation.peers import keep
-from raremem.benchmarks.tasks.translation.source import tokens_of
 from raremem.benchmarks.tasks.translation.systems import Remembering, look
-from raremem.benchmarks.training.translator.recipe import Reading
 from raremem.benchmarks.training.translator.text import Store, StreamTranslator
 
 
@@ -35,13 +32,6 @@ class Observed(NamedTuple):
         """These tokens, and others."""
         seen = Evidence(*(np.concatenate(parts) for parts in zip(self.seen, other.seen, strict=True)))
         return Observed(seen, np.concatenate([self.own, other.own]), np.concatenate([self.right, other.right]))
-
-
-def forced(translator: StreamTranslator, sentence: Sentence) -> tuple[Reading, NDArray[np.int32], NDArray[np.int32]]:
-    """What the network makes of a reference: the reading, the tokens read, and those that came."""
-    said = tokens_of(sentence.target)
-    last = np.concatenate([[START], said[:-1]]).astype(np.int32)
-    return translator.forced(translator.opened(sentence.source.tokens[None]), last), last, said
 
 
 def observe(translator: StreamTranslator, system: Remembering, stream: Iterable[Sentence], reads: bool) -> Observed:

@@ -38,7 +38,13 @@ def findings(figures: dict[str, Any]) -> Findings:
             ["", "BLEU"],
             *([name, f"{score:.2f}"] for name, score in found["general text after"].items()),
         ]
+        tables[f"{title}: BLEU in the last quarter against slots"] = _slots(found["slots"])
+        tables[f"{title}: one half translated before and after the other was read"] = _halves(found["halves"])
+    for title, lags in figures["general"]["lags"].items():
+        tables[f"{title}, longer: new words shown once, by sentences since then, %"] = table_of("shown", LAGS_NAMES, lags)
     tables["General text, BLEU"] = _general(figures)
+    tables["The network by itself, BLEU, by how it was trained"] = _networks(figures["networks"])
+    tables["Milliseconds a sentence"] = _costs(figures["costs"])
     run = figures["run"]
     return Findings(
         headline=_headline(figures),
@@ -95,6 +101,37 @@ def _general(figures: dict[str, Any]) -> Table:
     general = figures["general"]
     rows = [[name, f"{score:.2f}"] for name, score in general["bleu"].items()]
     return [["", f"after {general['sentences read']:,} sentences of other text"], *rows]
+
+
+def _slots(found: list[dict[str, Any]]) -> Table:
+    sizes = sorted({one["slots"] for one in found}, reverse=True)
+    scores = {(one["method"], one["slots"]): f"{one['bleu']:.1f}" for one in found}
+    rows = [[method, *(scores[method, size] for size in sizes)] for method in dict.fromkeys(one["method"] for one in found)]
+    return [[f"slots, of {found[0]['tokens']:,} tokens", *(f"{size:,}" for size in sizes)], *rows]
+
+
+def _halves(found: dict[str, dict[str, Any]]) -> Table:
+    groups = [
+        f"{group} ({found['after']['words'][place]['words']:,})" for place, group in enumerate(("new", "seen 1-10 times"))
+    ]
+    rows = [[name, f"{one['bleu']:.1f}", *map(_percent, one["words"])] for name, one in found.items()]
+    return [["", "BLEU", *(f"words {group}, %" for group in groups)], *rows]
+
+
+def _networks(found: dict[str, dict[str, float]]) -> Table:
+    names = list(next(iter(found.values())))
+    return [["", *names], *([title, *(f"{scores[name]:.1f}" for name in names)] for title, scores in found.items())]
+
+
+def _costs(found: list[dict[str, Any]]) -> Table:
+    def named(one: dict[str, Any]) -> str:
+        return f"{one['slots']:,} slots, {one['search']}" if one["slots"] else "no memory"
+
+    return [["", "translate", "read"], *([named(one), f"{one['translate']:.0f}", f"{one['read']:.0f}"] for one in found)]
+
+
+def _percent(group: dict[str, Any]) -> str:
+    return "-" if group["percent"] is None else f"{group['percent']:.1f}"
 
 
 def _plot(title: str, found: dict[str, Any]) -> Figure:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -13,10 +13,10 @@ import numpy as np
 from raremem import MemoryConfig
 from raremem.benchmarks.progress import progress
 from raremem.benchmarks.tasks.translation import gate
-from raremem.benchmarks.tasks.translation.engine import Sentence, run_stream
+from raremem.benchmarks.tasks.translation.engine import Sentence, forced, run_stream
 from raremem.benchmarks.tasks.translation.evidence import Floats
 from raremem.benchmarks.tasks.translation.lexicon import KEY_DIM, Lexicon
-from raremem.benchmarks.tasks.translation.observe import Kept, forced, observe, observe_kept
+from raremem.benchmarks.tasks.translation.observe import Kept, observe, observe_kept
 from raremem.benchmarks.tasks.translation.peers import Adaptive, Cache, KnnMt, Tuned, learn_adaptive, softened
 from raremem.benchmarks.tasks.translation.systems import Alone, Remembering, System
 from raremem.benchmarks.training.translator.recipe import TranslationRecipe
@@ -52,6 +52,7 @@ class Kit:
         seen: how often each target word stands in the training text, by its tokens.
         slots: of each memory of tokens.
         word_slots: of the memory of words.
+        options: of the memory of tokens, for `make_store`.
     """
 
     backend: str
@@ -59,13 +60,14 @@ class Kit:
     seen: Counter[tuple[int, ...]]
     slots: int
     word_slots: int
+    options: dict[str, Any] = field(default_factory=dict)
 
-    def remembering(self, learned: gate.Gate | None, lexical: bool = True) -> Remembering:
-        """An empty memory."""
-        config = MemoryConfig(self.slots, self.recipe.key_dim, NEIGHBORS, seed=self.recipe.seed)
-        words = MemoryConfig(self.word_slots, KEY_DIM, NEIGHBORS, seed=self.recipe.seed)
-        lexicon = Lexicon(make_store(self.backend, words), self.word_slots, self.seen) if lexical else None
-        return Remembering(make_store(self.backend, config), self.slots, lexicon, gate=learned)
+    def remembering(self, learned: gate.Gate | None, write: str = "merge", evict: str = "oldest") -> Remembering:
+        """An empty memory of tokens, and one of words that gives up the same ones; the first writes so."""
+        config = MemoryConfig(self.slots, self.recipe.key_dim, NEIGHBORS, seed=self.recipe.seed, write=write, evict=evict)
+        words = MemoryConfig(self.word_slots, KEY_DIM, NEIGHBORS, seed=self.recipe.seed, evict=evict)
+        lexicon = Lexicon(make_store(self.backend, words), self.word_slots, self.seen)
+        return Remembering(make_store(self.backend, config, **self.options), self.slots, lexicon, gate=learned)
 
     def keeping(self) -> Any:
         """An empty memory that keeps every token, by its attentional state."""
@@ -114,14 +116,13 @@ class Settled:
 
     def systems(self, kit: Kit) -> dict[str, System]:
         """All that have the frozen network, with nothing read."""
+        keeping = self.keeping(kit)
+        return {"alone": Alone(), "memory": kit.remembering(self.gate), **keeping, "cache": Cache(CACHE, *self.cache)}
+
+    def keeping(self, kit: Kit) -> dict[str, System]:
+        """Those that keep every token: the second has the memory of the first, and follows it."""
         kept = KnnMt(kit.keeping(), *self.knn)
-        return {
-            "alone": Alone(),
-            "memory": kit.remembering(self.gate),
-            "kNN-MT": kept,
-            "adaptive kNN-MT": Adaptive(kept.store, self.adaptive, self.knn[1]),
-            "cache": Cache(CACHE, *self.cache),
-        }
+        return {"kNN-MT": kept, "adaptive kNN-MT": Adaptive(kept.store, self.adaptive, self.knn[1])}
 
     def told(self) -> dict[str, Any]:
         """The numbers among it."""

@@ -98,6 +98,12 @@ def by_lag(found: NewWords, left_out: NDArray[np.bool_] | None = None) -> list[d
     return _grouped(found, found.ago, LAGS, _counting(found, left_out) & (found.shown == 1))
 
 
+def shown_once(seen: Counter[str], references: Sequence[str]) -> list[int]:
+    """The sentences in which a new word is due that was shown once before."""
+    found = follow(seen, references, [""] * len(references))
+    return sorted(set(found.sentence[found.shown == 1].tolist()))
+
+
 def learned(found: NewWords) -> list[Learned]:
     """The words that were said after they had been shown, and never before, in the order in which they were said."""
     firsts: dict[str, int] = {}

@@ -28,6 +28,7 @@ from raremem.benchmarks.training.translator.recipe import (
     extended,
     first_weights,
 )
+from raremem.state import PortableState
 
 LstmState = tuple[Array, Array]
 """Its cells and its outputs, each [B, dim]."""
@@ -223,6 +224,10 @@ class JaxStore:
         lookup, targets, mask = jax.tree.map(lambda column: extended(column, rows), (lookup, targets, mask))
         self.state, report = memory.compiled_backend.update(self.config, self.state, lookup.queries, targets, mask, lookup)
         return jax.tree.map(lambda part: np.asarray(part)[:count] if part.ndim else np.asarray(part), report)
+
+    def fill(self, content: PortableState) -> None:
+        """See `raremem.Backend.from_numpy`."""
+        self.state = memory.compiled_backend.from_numpy(self.config, content)
 
 
 def _linear(weights: Weights, name: str, rngs: nnx.Rngs) -> nnx.Linear:

@@ -13,6 +13,7 @@ from raremem import Lookup, MemoryConfig, UpdateReport
 from raremem.benchmarks.data.corpus import Corpus, Sentences, Subwords, word_counts
 from raremem.benchmarks.training.learner import Learner, TrainingBatch, framework_module
 from raremem.benchmarks.training.translator.recipe import Pair, Pairs, Reading, TranslationRecipe, epoch_of, padded
+from raremem.state import PortableState
 
 
 class Translator(Learner, Protocol):
@@ -49,6 +50,9 @@ class Store(Protocol):
 
     def update(self, lookup: Lookup, targets: NDArray[np.int32], mask: NDArray[np.bool_]) -> UpdateReport:
         """Write the rows of a lookup; the report's arrays are such that NumPy takes."""
+
+    def fill(self, content: PortableState) -> None:
+        """Take the content of a memory of the same config."""
 
 
 class Text:
@@ -120,10 +124,15 @@ def make_learner(backend: str, recipe: TranslationRecipe, sizes: tuple[int, int]
     return framework_module("training.translator", backend).make(recipe, sizes)
 
 
-def make_store(backend: str, config: MemoryConfig) -> Store:
+def make_store(backend: str, config: MemoryConfig, **options: Any) -> Store:
     """A memory in that framework.
+
+    Args:
+        backend: the framework.
+        config: the memory's.
+        **options: of the framework's memory: `index` in PyTorch.
 
     Raises:
         MissingPackageError: the framework, or a package of the extra `bench`, is not installed.
     """
-    return framework_module("training.translator", backend).make_store(config)
+    return framework_module("training.translator", backend).make_store(config, **options)

@@ -24,6 +24,7 @@ from raremem.benchmarks.training.translator.recipe import (
     Weights,
     first_weights,
 )
+from raremem.state import PortableState
 
 LstmState = tuple[Tensor, Tensor] | None
 """Outputs and cells, each [1, B, dim]; None before the first token."""
@@ -215,8 +216,8 @@ class TorchTranslator(TorchLearner):
 class TorchStore:
     """A memory that is asked and written in NumPy."""
 
-    def __init__(self, config: MemoryConfig) -> None:
-        self.memory = Memory(config)
+    def __init__(self, config: MemoryConfig, index: str | None = None) -> None:
+        self.memory = Memory(config, index=index)
 
     @torch.no_grad()
     def lookup(self, queries: NDArray[np.float32], targets: NDArray[np.int32] | None = None) -> Lookup:
@@ -226,6 +227,10 @@ class TorchStore:
     def update(self, lookup: Lookup, targets: NDArray[np.int32], mask: NDArray[np.bool_]) -> UpdateReport:
         """See `Memory.update`; its arrays are PyTorch's."""
         return self.memory.update(lookup, torch.from_numpy(targets), torch.from_numpy(mask))
+
+    def fill(self, content: PortableState) -> None:
+        """See `Memory.fill`."""
+        self.memory.fill(content)
 
 
 def _turned(x: Tensor, there: Tensor) -> Tensor:
@@ -258,6 +263,6 @@ def make(recipe: TranslationRecipe, sizes: tuple[int, int]) -> TorchTranslator:
     return TorchTranslator(recipe, sizes)
 
 
-def make_store(config: MemoryConfig) -> TorchStore:
+def make_store(config: MemoryConfig, **options: Any) -> TorchStore:
     """See `text.make_store`."""
-    return TorchStore(config)
+    return TorchStore(config, **options)
