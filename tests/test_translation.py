@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from raremem import MemoryConfig
-from raremem.benchmarks.data.corpus import END, START
+from raremem.benchmarks.data.corpus import END, START, Corpus, Sentences
 from raremem.benchmarks.data.errors import DataError
 from raremem.benchmarks.data.parallel import Stream
 from raremem.benchmarks.task import Setting
@@ -23,7 +23,7 @@ from raremem.benchmarks.tasks.translation.settle import Kit
 from raremem.benchmarks.tasks.translation.source import SourceWords, random_rows
 from raremem.benchmarks.tasks.translation.systems import Alone, Neighbors, Remembering
 from raremem.benchmarks.training.translator.recipe import Reading, TranslationRecipe
-from raremem.benchmarks.training.translator.text import make_learner, make_store
+from raremem.benchmarks.training.translator.text import Text, make_learner, make_store
 
 TOKENS = 40
 
@@ -315,6 +315,18 @@ def test_a_whole_run_on_text_of_ones_own(backend, setting, monkeypatch):
     assert all(one["translate"] > 0 for one in found.figures["costs"])
     assert len(found.plots()) == 1
     assert all(isinstance(value, float) for value in found.headline.values())
+
+
+def test_training_goes_on_where_an_epoch_has_fewer_batches(monkeypatch):
+    """How documents fill batches depends on their order, which differs from epoch to epoch."""
+    monkeypatch.setattr("raremem.benchmarks.training.translator.recipe.WINDOW", 40)
+    generator = np.random.default_rng(0)
+    lines = [" ".join(["word"] * length) for length in generator.integers(1, 30, 600)]
+    text = Text(
+        Corpus(Sentences(lines, lines), Sentences(lines[:1], lines[:1])), replace(TINY, batch=4), documents=np.arange(600) // 7
+    )
+    assert len({len(text.epoch(number)) for number in range(4)}) > 1
+    assert all(len(text.batch_at(step, 10**6)[0]) == 4 for step in range(4 * len(text.epoch(0))))
 
 
 def test_text_that_is_too_little_is_named(setting, tmp_path):

@@ -1,8 +1,9 @@
 """A memory of words: keys are source words, values the words of the translation that stood for them.
 
 A network cannot say a word that it never met, and its state does not tell which one is due. The source word does. Which source
-word a word of the reference stands for is told by the network's attention, and by both being about as rare: a new word stands
-for a new word. Two source words are taken for each, since the attention to a new word is weak.
+word a word of the reference stands for is told by the network's attention, by both being about as rare (a new word stands for a
+new word), and by both standing about as far into their sentences. Two source words are taken for each, since the attention to a
+new word is weak.
 """
 
 from __future__ import annotations
@@ -26,12 +27,13 @@ DOUBT = 0.5
 """Words of which the network gave no token less than this are left to it."""
 PAIRS = 2
 """Source words that a word of the reference is noted for."""
-FOR_EACH = 4
+FOR_EACH = 8
 """Candidates for each source word."""
 MOST = 24
 """Candidates for a sentence."""
 ATTENTION_LEAST = 0.02
-RARITY_WEIGHT = 0.5
+RARITY_WEIGHT = 1.0
+PLACE_WEIGHT = 4.0
 LONGEST_WORD = 12
 FEATURES = (
     "lexical", "similarity of the source words", "attention on it", "it is the one attended to", "attention on it so far",
@@ -85,7 +87,8 @@ class Lexicon:
         attention = np.add.reduceat(source.by_word(reading.attention[: len(said)]), starts)
         attention /= np.array([len(word) for word in target])[:, None]
         rare = np.array([rarity(self.seen[tuple(word)]) for word in target], np.float32)
-        score = np.log(attention + ATTENTION_LEAST) - RARITY_WEIGHT * np.abs(source.rarity - rare[:, None])
+        away = np.abs(_places(len(target))[:, None] - _places(len(source.numbers)))
+        score = np.log(attention + ATTENTION_LEAST) - RARITY_WEIGHT * np.abs(source.rarity - rare[:, None]) - PLACE_WEIGHT * away
         share = np.exp(score - score.max(1, keepdims=True))
         share /= share.sum(1, keepdims=True)
         chosen = np.argsort(-score, axis=1, kind="stable")[:, :PAIRS]
@@ -186,6 +189,11 @@ class Lexicon:
             own == probabilities.max(1, keepdims=True),
         ]
         return np.stack(each, 2).astype(np.float32), values.astype(np.int32)
+
+
+def _places(count: int) -> Floats:
+    """How far into a sentence each of so many words stands [count], from 0 to 1."""
+    return ((np.arange(count) + 0.5) / count).astype(np.float32)
 
 
 def _begun(tokens: Whole, history: Whole, count: int) -> tuple[Whole, Whole]:

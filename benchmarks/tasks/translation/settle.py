@@ -9,6 +9,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from raremem import MemoryConfig
 from raremem.benchmarks.progress import progress
@@ -25,6 +26,8 @@ from raremem.benchmarks.training.translator.text import StreamTranslator, make_s
 NEIGHBORS = 16
 DOUBTED_WEIGHT = 3.0
 """What a token counts in the training of the gate of which the network gives less than half."""
+NEW_WEIGHT = 5.0
+"""The same of a token of a word that training never had: by how many times more it counts."""
 GENERAL_WEIGHT = 2.0
 """What a token of general text counts in the training of the gate."""
 LEAST = (0.0, 0.2, 0.4, 0.6, 0.8)
@@ -152,14 +155,20 @@ def settle(
     streamed = observe(translator, memory, progress(held, "memory: reading the text held out"), reads=True)
     everyday = observe(translator, memory, general[:half], reads=False)
     both = streamed.join(everyday)
-    doubted = np.where(streamed.own < 0.5, DOUBTED_WEIGHT, 1.0)
-    weight = np.concatenate([doubted, np.full(len(everyday.own), GENERAL_WEIGHT)]).astype(np.float32)
+    counted = np.where(streamed.own < 0.5, DOUBTED_WEIGHT, 1.0) * np.where(_of_new_words(kit, held), NEW_WEIGHT, 1.0)
+    weight = np.concatenate([counted, np.full(len(everyday.own), GENERAL_WEIGHT)]).astype(np.float32)
     memory.gate = gate.learn(both.seen, both.own, both.right, weight, kit.recipe.seed)
     learned = harmless(translator, memory, general[half:], score)
     kept = observe_kept(translator, kit.keeping(), progress(held, "kNN-MT: reading the text held out"))
     share, temperature = best_shares(kept)
     adaptive = learn_adaptive(kept.neighbors, kept.own, kept.said, temperature, kit.recipe.seed)
     return Settled(learned, (share, temperature), adaptive, best_cache(kept), best_rate(translator, held[:TUNED_ON]))
+
+
+def _of_new_words(kit: Kit, stream: list[Sentence]) -> NDArray[np.bool_]:
+    """[T] whether each token, with the end, is of a word that training never had."""
+    rows = [[*(not kit.seen[tuple(word)] for word in sentence.target for _ in word), False] for sentence in stream]
+    return np.concatenate([np.array(row, np.bool_) for row in rows])
 
 
 def harmless(

@@ -98,7 +98,8 @@ class Text:
     def batch_at(self, step: int, steps: int) -> TrainingBatch:
         """The batch of a step of training: it depends on the seed and the step alone."""
         number, place = divmod(step, len(self.epoch(0)))
-        return padded([self.train[chosen] for chosen in self.epoch(number)[place]])
+        batches = self.epoch(number)  # with documents, an epoch has some batches more or fewer than the first one
+        return padded([self.train[chosen] for chosen in batches[place % len(batches)]])
 
     def read(self, learner: Translator, sentences: Sentences) -> None:
         """Let the memory see sentences and their translations."""
