@@ -301,7 +301,7 @@ def setting(tmp_path, monkeypatch):
 def test_a_whole_run_on_text_of_ones_own(backend, setting, monkeypatch):
     monkeypatch.setattr("raremem.benchmarks.tasks.translation.settle.TUNED_ON", 4)
     setting.out.mkdir()
-    scale = run.Scale(held=12, stream=16, foreign=16, general=4, sizes=(50,))
+    scale = run.Scale(held=12, stream=16, foreign=16, general=4, after=4, sizes=(50,))
     found = run.run_at(replace(setting, backend=backend), TINY, scale)
     systems = found.figures["streams"]["mine"]["systems"]
     assert list(systems) == ["alone", "memory", "kNN-MT", "adaptive kNN-MT", "cache", "fine-tuning"]

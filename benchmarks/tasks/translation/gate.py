@@ -52,7 +52,7 @@ def mixed(probabilities: Floats, shares: Floats, values: Whole, there: NDArray[n
     return joined
 
 
-def learn(seen: Evidence, own: Floats, right: NDArray[np.bool_], weight: Floats, seed: int, passes: int = 12) -> Gate:
+def learn(seen: Evidence, own: Floats, right: NDArray[np.bool_], weight: Floats, seed: int, passes: int = 24) -> Gate:
     """A gate under which the tokens that came are as likely as can be.
 
     Args:

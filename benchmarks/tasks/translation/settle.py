@@ -26,7 +26,7 @@ from raremem.benchmarks.training.translator.text import StreamTranslator, make_s
 NEIGHBORS = 16
 DOUBTED_WEIGHT = 3.0
 """What a token counts in the training of the gate of which the network gives less than half."""
-NEW_WEIGHT = 5.0
+NEW_WEIGHT = 10.0
 """The same of a token of a word that training never had: by how many times more it counts."""
 GENERAL_WEIGHT = 2.0
 """What a token of general text counts in the training of the gate."""

@@ -43,6 +43,7 @@ class Scale:
         stream: sentences of each stream that are translated.
         foreign: sentences of all streams that the memory has read before it translates general text.
         general: sentences of that.
+        after: sentences of general text that every system translates after a stream.
         sizes: slots of the memories whose cost is measured.
     """
 
@@ -50,6 +51,7 @@ class Scale:
     stream: int = 800
     foreign: int = 10_000
     general: int = 1_000
+    after: int = 400
     sizes: tuple[int, ...] = (10_000, 100_000, 1_000_000)
 
 
@@ -124,7 +126,7 @@ class Trial:
         spoken = run_stream(self.translator, systems, progress(sentences, title))
         return {
             "spoken": {name: asdict(one) for name, one in spoken.items()},
-            "general": self._everyday(self.translator, systems),
+            "general": self._everyday(self.translator, systems, self.scale.after),
         }
 
     def tuned(self, title: str) -> dict[str, Any]:
@@ -133,7 +135,7 @@ class Trial:
         system: dict[str, System] = {TUNED: Tuned(network)}
         sentences = self.prepared.sentences(self.streams[title])
         spoken = run_stream(network, system, progress(sentences, f"{title}, {TUNED}"))
-        return {"spoken": {TUNED: asdict(spoken[TUNED])}, "general": self._everyday(network, system)}
+        return {"spoken": {TUNED: asdict(spoken[TUNED])}, "general": self._everyday(network, system, self.scale.after)}
 
     def general(self) -> dict[str, Any]:
         """The network alone, and with a memory that reads the streams, as far as `Scale.foreign` goes: new words that were
@@ -149,7 +151,7 @@ class Trial:
             asked = shown_once(self.prepared.seen, references)
             said = read_through(self.translator, systems, progress(sentences, f"reading {title}"), set(asked))
             lags[title] = {name: self._by_lag(references, one) for name, one in said.items()}
-        return {"sentences read": len(text), "lags": lags, "bleu": self._everyday(self.translator, systems)}
+        return {"sentences read": len(text), "lags": lags, "bleu": self._everyday(self.translator, systems, self.scale.general)}
 
     def slots(self, title: str) -> list[dict[str, Any]]:
         """BLEU in the last quarter of a stream against slots."""
@@ -216,9 +218,9 @@ class Trial:
         left_out = ~np.isin(np.arange(len(references)), list(said))
         return by_lag(follow(self.prepared.seen, references, translations), left_out)
 
-    def _everyday(self, network: StreamTranslator, systems: dict[str, System]) -> dict[str, float]:
-        """BLEU on general text of systems that have read, and read no more."""
-        test: Sentences = self.prepared.material.test[: self.scale.general]
+    def _everyday(self, network: StreamTranslator, systems: dict[str, System], count: int) -> dict[str, float]:
+        """BLEU on so many sentences of general text of systems that have read, and read no more."""
+        test: Sentences = self.prepared.material.test[:count]
         sentences = self.prepared.sentences(test)
         spoken = run_stream(network, systems, progress(sentences, "general text"), reads=False)
         return {name: bleu(self.prepared.decoded(one.said), test.target) for name, one in spoken.items()}
