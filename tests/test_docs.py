@@ -5,7 +5,6 @@ import dataclasses
 import doctest
 import importlib
 import io
-import json
 import os
 import re
 import shutil
@@ -16,7 +15,6 @@ from pathlib import Path
 import pytest
 
 import raremem
-from raremem.benchmarks.report import claims
 
 ROOT = Path(__file__).parents[1]
 
@@ -106,34 +104,6 @@ def test_every_public_name_is_in_the_reference():
     page = (ROOT / "docs" / "api.md").read_text()
     named = set(re.findall(r"^::: raremem\.(\w+)$", page, re.MULTILINE))
     assert named == set(raremem.__all__) - {"__version__"}
-
-
-def test_the_page_of_benchmarks_is_current():
-    assert claims.PAGE.read_text(encoding="utf-8") == claims.page(), "run python -m raremem.benchmarks.report.claims"
-
-
-def test_a_changed_result_changes_the_page(tmp_path):
-    folder = tmp_path / "results"
-    shutil.copytree(claims.RESULTS, folder)
-    result = folder / "ranks-torch-0.json"
-    result.write_text(result.read_text().replace("54.6", "54.7"))
-    assert claims.page(folder=folder) != claims.page()
-
-
-def test_a_result_as_bench_writes_it_is_shown(tmp_path):
-    """Without the keys that its author has yet to add."""
-    folder = tmp_path / "results"
-    shutil.copytree(claims.RESULTS, folder)
-    result = folder / "ranks-torch-0.json"
-    written = json.loads(result.read_text())
-    result.write_text(json.dumps({key: value for key, value in written.items() if key not in claims.PROVENANCE}))
-    assert "`ranks-torch-0`, not recorded, not recorded, not recorded" in claims.page(folder=folder)
-
-
-def test_every_result_says_where_it_is_from():
-    for name, result in claims.results().items():
-        assert set(claims.PROVENANCE) <= set(result), name
-        assert result["date"], name
 
 
 def build(folder, out):

@@ -12,9 +12,9 @@ import json
 import re
 import statistics
 from collections import Counter
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jinja2
 
@@ -40,26 +40,50 @@ def machines(runs: dict[str, Result]) -> dict[str, str]:
     return {hardware: chr(ord("A") + place) for place, (hardware, _) in enumerate(counts.most_common())}
 
 
-def origin(name: str, runs: dict[str, Result]) -> str:
-    """Where a result is from: its file, date, machine and commit."""
-    result = runs[name]
-    machine, commit = machines(runs).get(result.get("hardware", ""), UNKNOWN), result.get("commit")
-    return f"`{name}`, {result.get('date') or UNKNOWN}, {machine}, {f'`{commit}`' if commit else UNKNOWN}"
+def seeds(family: str, label: str = "", *, runs: dict[str, Result]) -> list[str]:
+    """The results of one task and backend, one a seed: "symbols-torch" has symbols-torch-0, symbols-torch-1, and so on.
+
+    Args:
+        family: what stands before the seed.
+        label: what stands after it.
+        runs: all results.
+
+    Raises:
+        ValueError: there are none.
+    """
+    form = re.compile(rf"{re.escape(family)}-(\d+){re.escape(label)}")
+    found = {int(match[1]): name for name in runs if (match := form.fullmatch(name))}
+    if not found:
+        raise ValueError(f"no result is named {family}-SEED{label}.json; expected one in benchmarks/results.")
+    return [found[seed] for seed in sorted(found)]
 
 
-def commands(names: list[str], runs: dict[str, Result]) -> str:
-    """The commands of some results, each once; those that differ by the seed alone are one, with all its seeds."""
-    forms: dict[str, list[str]] = {}
+def numbers(names: list[str], path: list[str | int], *, runs: dict[str, Result]) -> list[float]:
+    """A figure of each of some results; those where it is null are left out.
+
+    Args:
+        names: of the results.
+        path: the keys, and places in lists, that lead to it.
+        runs: all results.
+    """
+    found = [reduce(lambda inside, key: inside[key], path, cast(Any, runs[name])) for name in names]
+    return [figure for figure in found if figure is not None]
+
+
+def sources(names: list[str], *, runs: dict[str, Result]) -> str:
+    """Where some results are from: files, date, machine, commit and command; each once for those that differ by the seed."""
+    origins: dict[str, list[str]] = {}
+    commands: dict[str, list[str]] = {}
     for name in names:
-        command = runs[name].get("command")
+        result = runs[name]
+        machine, commit = machines(runs).get(result.get("hardware", ""), UNKNOWN), result.get("commit")
+        origin = f"{result.get('date') or UNKNOWN}, {machine}, {f'`{commit}`' if commit else UNKNOWN}"
+        origins.setdefault(origin, []).append(f"`{name}`")
+        command = result.get("command")
         form = re.sub(r"(?<=--seed )\d+", "SEEDS", f"`{command}`") if command else UNKNOWN
-        forms.setdefault(form, []).extend(re.findall(r"(?<=--seed )\d+", command or ""))
-    return ", ".join(form.replace("SEEDS", ", ".join(seeds)) for form, seeds in forms.items())
-
-
-def mean(names: list[str], figure: str, runs: dict[str, Result]) -> str:
-    """The mean of a figure of the headline over some results, with one decimal."""
-    return f"{statistics.mean(runs[name]['headline'][figure] for name in names):.1f}"
+        commands.setdefault(form, []).extend(re.findall(r"(?<=--seed )\d+", command or ""))
+    told = "; ".join(f"{', '.join(files)}, {origin}" for origin, files in origins.items())
+    return f"Runs: {told}. Commands: {', '.join(form.replace('SEEDS', ', '.join(some)) for form, some in commands.items())}."
 
 
 def ratios(result: Result, of: str, slots: int | None = None, batch: int | None = None) -> list[float]:
@@ -87,8 +111,11 @@ def span(numbers: list[float], digits: int = 2) -> str:
 
 
 def spread(numbers: list[float], digits: int = 1) -> str:
-    """Mean ± standard deviation."""
-    return f"{statistics.mean(numbers):.{digits}f} ± {statistics.stdev(numbers):.{digits}f}"
+    """Mean ± standard deviation; of one number itself, of none a dash."""
+    if not numbers:
+        return "-"
+    deviation = f" ± {statistics.stdev(numbers):.{digits}f}" if len(numbers) > 1 else ""
+    return f"{statistics.mean(numbers):.{digits}f}{deviation}"
 
 
 def within(numbers: list[float], most: float) -> str:
@@ -96,9 +123,14 @@ def within(numbers: list[float], most: float) -> str:
     return f"{sum(number <= most for number in numbers)} of {len(numbers)}"
 
 
+def reached(aim: bool) -> str:
+    """How an aim is called that was reached, or missed."""
+    return "reached" if aim else "**missed**"
+
+
 def verdict(figure: float, *, least: float) -> str:
     """Whether a figure, as precise as it is stated, is at least the aim."""
-    return f"{least:g}: {'reached' if figure >= least else '**missed**'}"
+    return f"{least:g}: {reached(figure >= least)}"
 
 
 def column(table: list[list[str]], row: str, name: str) -> str:
@@ -114,20 +146,25 @@ def case(result: Result, slots: int, batch: int, key_dim: int, neighbors: int) -
     return found
 
 
-def page(template: Path = TEMPLATE, folder: Path = RESULTS) -> str:
+def page(runs: dict[str, Result]) -> str:
     """The text of the page.
+
+    Args:
+        runs: all results, by name.
 
     Raises:
         jinja2.UndefinedError: the template names a result or a figure that is not there.
+        KeyError: a seed lacks a figure.
+        ValueError: a task has no result.
     """
-    runs = results(folder)
-    helpers = {function.__name__: function for function in (ratios, span, spread, within, verdict, column, case)}
-    helpers |= {function.__name__: partial(function, runs=runs) for function in (origin, commands, mean)}
+    plain = (ratios, span, spread, within, reached, verdict, column, case, statistics.mean)
+    helpers: dict[str, Any] = {function.__name__: function for function in plain}
+    helpers |= {function.__name__: partial(function, runs=runs) for function in (seeds, numbers, sources)}
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    return environment.from_string(template.read_text(encoding="utf-8")).render(runs=runs, machines=machines(runs), **helpers)
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(runs=runs, machines=machines(runs), **helpers)
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    PAGE.write_text(page(results()), encoding="utf-8")
