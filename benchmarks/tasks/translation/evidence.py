@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from raremem.benchmarks.tasks.translation.lexicon import MOST
 from raremem.benchmarks.tasks.translation.notes import Notes
 from raremem.benchmarks.tasks.translation.source import Source
 
 Floats = NDArray[np.float32]
 Whole = NDArray[np.int32]
-NEIGHBOR_FEATURES = (
-    "similarity", "behind the nearest", "attention on its source word", "its source word is the one attended to",
-    "its source word is here", "rarity of its source word", "follows what was said", "same token before", "hits",
-    "sentences ago", "probability by the network", "neighbors that agree", "similarity of those",
-    "likeliest for the network",
-)  # fmt: skip
-CONTEXT_FEATURES = (
-    "nearest similarity", "largest probability", "entropy", "rarity of the word attended to", "attention on it",
-    "nearest is the network's", "neighbors that agree with the nearest", "the memory has the word attended to",
-)  # fmt: skip
 TEMPERATURE = 15.0
 SMALL = 1e-9
+ABSENT = -15.0
+"""The rarity of a source word that is not in the sentence."""
 
 
 class Neighbors(NamedTuple):
@@ -48,8 +39,8 @@ class Evidence(NamedTuple):
     """Of T tokens.
 
     Attributes:
-        neighbors: [T, k, NEIGHBOR_FEATURES].
-        context: [T, CONTEXT_FEATURES].
+        neighbors: [T, k, features] of each neighbor.
+        context: [T, features] of the token.
         values: [T, k] the tokens that the neighbors stand for.
         there: [T, k] whether there is such a neighbor.
     """
@@ -89,56 +80,48 @@ def evidence(
     """
     values, slots, similarities = neighbors
     there = slots >= 0
-    main = words.argmax(1)
-    same = notes.word[slots][:, :, None] == source.numbers
+    largest = probabilities.max(1)
     own = np.take_along_axis(probabilities, np.maximum(values, 0), 1)
     agree = (values[:, :, None] == values[:, None, :]) & there[:, None, :]
     weight = np.exp(TEMPERATURE * (similarities - similarities[:, :1])) * there
-    largest = probabilities.max(1)
-    rarity = source.rarity[same.argmax(2)] * same.any(2) - 15.0 * ~same.any(2)
-    spoken = (same * words[:, None]).sum(2)
-    is_attended = notes.word[slots] == source.numbers[main][:, None]
-    agreement = np.log1p(agree.sum(2))
-    is_likeliest = own == largest[:, None]
-    each = [
-        similarities,
-        similarities[:, :1] - similarities,
-        np.minimum(spoken, 1),
-        is_attended,
-        same.any(2),
-        rarity,
-        (notes.before[slots][:, :, None] == support[:, None, :]).any(2),
-        notes.last[slots] == last[:, None],
-        np.log1p(notes.hits[slots]),
-        np.log1p(np.maximum(sentence - notes.recent[slots], 0)),
-        np.log(own + SMALL),
-        agreement,
-        (agree * weight[:, None, :]).sum(2) / np.maximum(weight.sum(1, keepdims=True), SMALL),
-        is_likeliest,
-    ]
-    whole = [
-        similarities[:, 0],
-        largest,
-        -(probabilities * np.log(probabilities + SMALL)).sum(1),
-        source.rarity[main],
-        words.max(1),
-        is_likeliest[:, 0],
-        agreement[:, 0],
-        is_attended.any(1),
-    ]
-    return Evidence(
-        np.stack(each, 2).astype(np.float32) * there[:, :, None], np.stack(whole, 1).astype(np.float32), values, there
-    )
+    each = {
+        "similarity": similarities,
+        "behind the nearest": similarities[:, :1] - similarities,
+        **_of_source_words(source, words, notes.word[slots]),
+        "follows what was said": (notes.before[slots][:, :, None] == support[:, None, :]).any(2),
+        "same token before": notes.last[slots] == last[:, None],
+        "hits": np.log1p(notes.hits[slots]),
+        "sentences ago": np.log1p(np.maximum(sentence - notes.recent[slots], 0)),
+        "probability by the network": np.log(own + SMALL),
+        "neighbors that agree": np.log1p(agree.sum(2)),
+        "share of those": (agree * weight[:, None, :]).sum(2) / np.maximum(weight.sum(1, keepdims=True), SMALL),
+        "likeliest for the network": own == largest[:, None],
+    }
+    context = {
+        "nearest similarity": similarities[:, 0],
+        "largest probability": largest,
+        "entropy": -(probabilities * np.log(probabilities + SMALL)).sum(1),
+        "rarity of the word attended to": source.rarity[words.argmax(1)],
+        "attention on it": words.max(1),
+        "nearest is the network's": each["likeliest for the network"][:, 0],
+        "neighbors that agree with the nearest": each["neighbors that agree"][:, 0],
+        "the memory has the word attended to": each["its source word is the one attended to"].any(1),
+    }
+    return Evidence(stacked(each) * there[:, :, None], stacked(context), values, there)
 
 
-def joined(seen: Evidence, each: Floats, values: Whole) -> Evidence:
-    """The evidence, and behind it that of `MOST` candidates of the memory of words. The features of the other kind are 0."""
-    rows, neighbors, known = seen.neighbors.shape
-    columns = neighbors + MOST
-    features = np.zeros((rows, columns, known + each.shape[2]), np.float32)
-    features[:, :neighbors, :known] = seen.neighbors
-    features[:, neighbors : neighbors + each.shape[1], known:] = each
-    all_values, there = np.full((rows, columns), -1, np.int32), np.zeros((rows, columns), np.bool_)
-    all_values[:, :neighbors], there[:, :neighbors] = seen.values, seen.there
-    all_values[:, neighbors : neighbors + each.shape[1]], there[:, neighbors : neighbors + each.shape[1]] = values, True
-    return Evidence(features, seen.context, all_values, there)
+def _of_source_words(source: Source, words: Floats, noted: Whole) -> dict[str, NDArray[Any]]:
+    """Of the source words [T, k] that the neighbors stand for, by notes: how they fare in this sentence."""
+    same = noted[:, :, None] == source.numbers
+    here = same.any(2)
+    return {
+        "attention on its source word": np.minimum((same * words[:, None]).sum(2), 1),
+        "its source word is the one attended to": noted == source.numbers[words.argmax(1)][:, None],
+        "its source word is here": here,
+        "rarity of its source word": source.rarity[same.argmax(2)] * here + ABSENT * ~here,
+    }
+
+
+def stacked(features: dict[str, NDArray[Any]]) -> Floats:
+    """Features by name, as the last axis of one array."""
+    return np.stack(list(features.values()), -1).astype(np.float32)

@@ -14,12 +14,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from raremem.benchmarks.tasks.translation.evidence import SMALL, Evidence, Floats, Whole, stacked
 from raremem.benchmarks.tasks.translation.source import Source, Words, rarity
 from raremem.benchmarks.training.translator.recipe import Reading
 from raremem.benchmarks.training.translator.text import Store
 
-Floats = NDArray[np.float32]
-Whole = NDArray[np.int32]
 KEY_DIM = 64
 RARE = 100
 """Source words seen more often than this in training are left to the network."""
@@ -35,11 +34,6 @@ ATTENTION_LEAST = 0.02
 RARITY_WEIGHT = 1.0
 PLACE_WEIGHT = 4.0
 LONGEST_WORD = 12
-FEATURES = (
-    "lexical", "similarity of the source words", "attention on it", "it is the one attended to", "attention on it so far",
-    "rarity of the source word", "rarity of the word", "strength of the pair", "hits", "sentences ago", "candidates that agree",
-    "tokens said of it", "said before", "probability by the network", "likeliest for the network",
-)  # fmt: skip
 
 
 class Candidates(NamedTuple):
@@ -88,7 +82,9 @@ class Lexicon:
         attention /= np.array([len(word) for word in target])[:, None]
         rare = np.array([rarity(self.seen[tuple(word)]) for word in target], np.float32)
         away = np.abs(_places(len(target))[:, None] - _places(len(source.numbers)))
-        score = np.log(attention + ATTENTION_LEAST) - RARITY_WEIGHT * np.abs(source.rarity - rare[:, None]) - PLACE_WEIGHT * away
+        score = (
+            np.log(attention + ATTENTION_LEAST) - RARITY_WEIGHT * np.abs(source.rarity - rare[:, None]) - PLACE_WEIGHT * away
+        )
         share = np.exp(score - score.max(1, keepdims=True))
         share /= share.sum(1, keepdims=True)
         chosen = np.argsort(-score, axis=1, kind="stable")[:, :PAIRS]
@@ -160,7 +156,7 @@ class Lexicon:
             sentence: its number.
 
         Returns:
-            [T, C, FEATURES], and the tokens [T, C] that the candidates stand for.
+            [T, C, features], and the tokens [T, C] that the candidates stand for.
         """
         count = len(words)
         begun, before = _begun(found.tokens, history, count)
@@ -171,24 +167,37 @@ class Lexicon:
         def all_rows(column: NDArray[np.generic]) -> NDArray[np.generic]:
             return np.broadcast_to(column, values.shape)
 
-        each = [
-            np.ones(values.shape),
-            all_rows(found.similarities),
-            words[:, found.place],
-            found.place == main[:, None],
-            covered[:, found.place],
-            all_rows(source.rarity[found.place]),
-            all_rows(self.rarity[found.slots]),
-            all_rows(self.strength[found.slots]),
-            all_rows(np.log1p(self.hits[found.slots])),
-            all_rows(np.log1p(sentence - self.recent[found.slots])),
-            all_rows(np.log1p(found.agree)),
-            np.minimum(begun, 3),
-            np.minimum(before, 2),
-            np.log(own + 1e-9),
-            own == probabilities.max(1, keepdims=True),
-        ]
-        return np.stack(each, 2).astype(np.float32), values.astype(np.int32)
+        each = {
+            "lexical": np.ones(values.shape),
+            "similarity of the source words": all_rows(found.similarities),
+            "attention on it": words[:, found.place],
+            "it is the one attended to": found.place == main[:, None],
+            "attention on it so far": covered[:, found.place],
+            "rarity of the source word": all_rows(source.rarity[found.place]),
+            "rarity of the word": all_rows(self.rarity[found.slots]),
+            "strength of the pair": all_rows(self.strength[found.slots]),
+            "hits": all_rows(np.log1p(self.hits[found.slots])),
+            "sentences ago": all_rows(np.log1p(sentence - self.recent[found.slots])),
+            "candidates that agree": all_rows(np.log1p(found.agree)),
+            "tokens said of it": np.minimum(begun, 3),
+            "said before": np.minimum(before, 2),
+            "probability by the network": np.log(own + SMALL),
+            "likeliest for the network": own == probabilities.max(1, keepdims=True),
+        }
+        return stacked(each), values.astype(np.int32)
+
+
+def joined(seen: Evidence, each: Floats, values: Whole) -> Evidence:
+    """The evidence, and behind it that of `MOST` candidates of the memory of words. The features of the other kind are 0."""
+    rows, neighbors, known = seen.neighbors.shape
+    columns = neighbors + MOST
+    features = np.zeros((rows, columns, known + each.shape[2]), np.float32)
+    features[:, :neighbors, :known] = seen.neighbors
+    features[:, neighbors : neighbors + each.shape[1], known:] = each
+    all_values, there = np.full((rows, columns), -1, np.int32), np.zeros((rows, columns), np.bool_)
+    all_values[:, :neighbors], there[:, :neighbors] = seen.values, seen.there
+    all_values[:, neighbors : neighbors + each.shape[1]], there[:, neighbors : neighbors + each.shape[1]] = values, True
+    return Evidence(features, seen.context, all_values, there)
 
 
 def _places(count: int) -> Floats:

@@ -7,9 +7,9 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from raremem.benchmarks.tasks.translation.evidence import Evidence, Floats, Neighbors, Whole, agreeing, evidence, joined
+from raremem.benchmarks.tasks.translation.evidence import Evidence, Floats, Neighbors, Whole, agreeing, evidence
 from raremem.benchmarks.tasks.translation.gate import Gate, mixed
-from raremem.benchmarks.tasks.translation.lexicon import Candidates, Lexicon
+from raremem.benchmarks.tasks.translation.lexicon import Candidates, Lexicon, joined
 from raremem.benchmarks.tasks.translation.notes import Notes
 from raremem.benchmarks.tasks.translation.source import Source, Words, tokens_of
 from raremem.benchmarks.training.translator.recipe import Reading
