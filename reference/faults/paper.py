@@ -192,9 +192,9 @@ PAPER = (
           "np.matmul(keys[:, :, :16], queries[:, :16, None])[:, :, 0]", law="one_row_sees_every_slot"),
     Fault("rows beyond the twentieth are lost", _WRITE, "accepted = lookup.accepted & in_range & mask",
           "accepted = lookup.accepted & in_range & mask & (p.arange(mask.shape[0], mask) < 20)", law="a_memory_lives"),
-    Fault("one row sees the first 200 slots", _SHORTLIST, "        coarse = self.scan(",
+    Fault("one row sees the first 200 slots", _SHORTLIST, "        scores, empty = p.inner(",
           "        if len(queries) == 1:\n            first = p.arange(len(state.values), queries) < 200\n"
-          "            state = state._replace(values=p.xp.where(first, state.values, NO_SLOT))\n        coarse = self.scan(", law="one_row_sees_every_slot"),
+          "            state = state._replace(values=p.xp.where(first, state.values, NO_SLOT))\n        scores, empty = p.inner(", law="one_row_sees_every_slot"),
     Fault("slots to evict are counted from the chunk", _EVICTION, "found.append((places + start, priority[places]))",
           "found.append((places, priority[places]))", law="far_slots_are_written"),
     Fault("columns are read as rows", _NUMPY, "    def asarray(self, array: Any, like: Array | None = None) -> Array:\n        return np.asarray(array)",
