@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from raremem import score_order
 from raremem.backend import ArrayBackend
-from raremem.config import MAX_INT32
 from raremem.primitives import Primitives, set_all
+from raremem.search.blocks import block_width
 from raremem.search.shortlist import Shortlist
 from raremem.state import MemoryState, backends_of, quietly
 
@@ -35,6 +35,8 @@ class NumpyPrimitives(Primitives):
     eager = True
     always_gathered = 2**21
     """Numbers of keys that are always gathered: they fit into a processor's cache."""
+    sorted_at_once = 2**11
+    """Of more numbers `top_k` leaves most out before it sorts."""
 
     def asarray(self, array: Any, like: Array | None = None) -> Array:
         return np.asarray(array)
@@ -76,13 +78,20 @@ class NumpyPrimitives(Primitives):
         return self.score(queries, array.take(rows, axis=0))
 
     def top_k(self, scores: Array, k: int) -> tuple[Array, Array]:
-        best = np.partition(_last_first(scores, np.arange(scores.shape[1], dtype=np.int64)), k - 1, axis=1)[:, :k]
-        best.sort(axis=1)
-        columns = (~best).astype(np.int32) ^ MAX_INT32
-        return self.take_along(scores, columns), columns
+        if scores.size <= self.sorted_at_once:
+            columns = self.sort_order(scores, np.arange(scores.shape[1]), k).astype(np.int32)
+            return self.take_along(scores, columns), columns
+        row, column = _contenders(scores, k)
+        found = scores[row, column]
+        order = np.lexsort((column, -found if found.dtype == np.float32 else ~found, row))
+        first = np.searchsorted(row[order], np.arange(len(scores)))
+        order = order[first[:, None] + np.arange(k)]
+        return found[order], column[order].astype(np.int32)
 
     def sort_order(self, scores: Array, slots: Array, k: int | None = None) -> Array:
-        ranked = _last_first(scores, slots)
+        if scores.dtype == np.float32:
+            scores = score_order.ordered(np.ascontiguousarray(scores).view(np.int32))
+        ranked = ~score_order.ordinal(scores.astype(np.int64), slots)  # NumPy sorts the smallest first
         if k is None or k == scores.shape[1]:
             return np.argsort(ranked, axis=1)
         best = np.argpartition(ranked, k - 1, axis=1)[:, :k]
@@ -108,11 +117,22 @@ class NumpyPrimitives(Primitives):
         return state
 
 
-def _last_first(scores: Array, slots: Array) -> Array:
-    """The complement of `score_order.ordinal`: NumPy sorts the smallest first."""
-    if scores.dtype == np.float32:
-        scores = score_order.ordered(np.ascontiguousarray(scores).view(np.int32))
-    return ~score_order.ordinal(scores.astype(np.int64), slots)
+def _contenders(scores: Array, k: int) -> tuple[Array, Array]:
+    """The rows [n] and columns [n] of numbers among which are the k largest of each row, and whatever equals one of them.
+
+    The k-th largest of the maxima of blocks is not above the k-th largest of all: what is below it is out.
+    """
+    (rows, count), width = scores.shape, block_width(scores.shape[1], k)
+    blocks = count // width
+    whole = width * blocks  # columns that are `blocks` apart make a block; those after the last whole block are in none
+    maxima = scores[:, :whole].reshape(rows, width, blocks).max(axis=1)
+    lowest = np.partition(maxima, -k, axis=1)[:, -k]
+    row, block = np.nonzero(maxima >= lowest[:, None])
+    row = np.concatenate([np.repeat(row, width), np.repeat(np.arange(rows), count - whole)])
+    column = (block[:, None] + blocks * np.arange(width)).reshape(-1)
+    column = np.concatenate([column, np.tile(np.arange(whole, count), rows)])
+    left = scores[row, column] >= lowest[row]
+    return row[left], column[left]
 
 
 class NumpyShortlist(Shortlist):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from .config import MAX_INT32, MemoryConfig, check_config, shown
 from .errors import DeviceError, UnknownBackendError
 from .interface import Backend
 from .primitives import Primitives
-from .provenance import Lineage, is_current, lineage_of, note, pass_on, pass_on_changed
+from .provenance import Lineage, is_current, note, noted, pass_on, pass_on_changed
 from .rules.forget import forget
 from .rules.query import query, sound_rows
 from .rules.scores import mean_of_rows, rows_of, scores
@@ -82,7 +83,7 @@ class ArrayBackend(Backend):
         self.name = self.primitives.name
         self.compiled = compiled
         self.work = work
-        self._query: Callable[..., Lookup] = self._answer
+        self._query: Callable[..., Lookup] = partial(query, searcher=self.searcher)
         self._update: Callable[..., tuple[MemoryState, UpdateReport]] = self._search_and_write
         self._forget: Callable[..., tuple[MemoryState, ForgetReport]] = self._emptied
         if compiled:
@@ -98,7 +99,7 @@ class ArrayBackend(Backend):
         return self.searcher.index if isinstance(self.searcher, IndexedSearch) else None
 
     def compile(self, query: Callable[..., Any], update: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        """Both functions as the framework's compiler gives them; `config`, the first argument, is static.
+        """Both functions as the framework's compiler gives them; the first two arguments, table and config, are static.
 
         Raises:
             UnknownBackendError: it has none.
@@ -124,15 +125,22 @@ class ArrayBackend(Backend):
         strict: bool = False,
     ) -> Lookup:
         p, queries, targets, mask = self._checked(config, state, queries, targets, mask, strict)
-        keys = p.identity(state.keys)
-        memory = _memory(p, keys)
-        return guard.in_turn(memory, self.searcher.alone, self._answered, keys, config, state, queries, targets, mask)
+        keys, alone = p.identity(state.keys), self.searcher.alone
+        memory = keys if p.in_place else None
+        return guard.in_turn(memory, alone, self._answered, p, keys, config, state, queries, targets, mask)
 
-    def _answered(self, keys: Any, config: MemoryConfig, state: MemoryState, *rows: Any) -> Lookup:
-        """`query` of what was checked, when it is its turn."""
-        lookup = self._query(config, state, *rows)
+    def _answered(
+        self, p: Primitives, keys: Any, config: MemoryConfig, state: MemoryState, queries: Array, targets: Any, mask: Array
+    ) -> Lookup:
+        """`query` of what was checked, when it is its turn. Of no rows, it is what is left of one that is masked when that is
+        left out."""
+        if queries.shape[0]:
+            lookup = self._query(p, config, state, queries, targets, mask)
+        else:
+            found = self._query(p, config, state, *_one_masked_row(p, config, state, queries, targets, mask))
+            lookup = Lookup(*(None if field is None else field[:0] for field in found))
         if keys is not None:
-            pass_on(keys, lookup.slots)
+            note(lookup.slots, *noted(keys))
         return lookup
 
     def update(
@@ -146,30 +154,35 @@ class ArrayBackend(Backend):
         *,
         strict: bool = False,
     ) -> tuple[MemoryState, UpdateReport]:
-        p, queries, targets, mask = self._checked(config, state, queries, targets, mask, strict)
+        p, queries, targets, mask = self._checked(config, state, queries, targets, mask, strict, lookup)
         check_to_write(targets, lookup, queries.shape[0])
         if not queries.shape[0]:
             return state, _nothing_written(p, state)
         keys = p.identity(state.keys)
-        memory = _memory(p, keys)
-        return guard.in_turn(memory, True, self._updated, keys, config, state, queries, targets, mask, lookup)
+        memory = keys if p.in_place else None
+        return guard.in_turn(memory, True, self._updated, p, keys, config, state, queries, targets, mask, lookup)
 
     def _updated(
-        self, keys: Any, config: MemoryConfig, state: MemoryState, queries: Array, targets: Array, mask: Array, lookup: Any
+        self,
+        p: Primitives,
+        keys: Any,
+        config: MemoryConfig,
+        state: MemoryState,
+        queries: Array,
+        targets: Array,
+        mask: Array,
+        lookup: Any,
     ) -> tuple[MemoryState, UpdateReport]:
         """`update` of what was checked, when it is its turn."""
-        if lookup is not None and not is_current(self.table_for(state.values, *lookup), config, state, lookup):
-            again = self._query(config, state, queries, None, mask & lookup.accepted)
+        if lookup is not None and not is_current(p, config, state, lookup):
+            again = self._query(p, config, state, queries, None, mask & lookup.accepted)
             lookup = again._replace(queries=lookup.queries, rejected=lookup.rejected)
-        state, report = self._update(config, state, queries, targets, mask, lookup)
-        lineage = None if keys is None else lineage_of(keys)
-        if lineage is not None:
-            lineage.updates += 1
-            note(self.primitives.identity(state.keys), lineage)
+        state, report = self._update(p, config, state, queries, targets, mask, lookup)
+        pass_on_changed(keys, p.identity(state.keys))
         return state, report
 
     def table_for(self, *arrays: Any) -> Primitives:
-        """The table for a call with these arrays; a framework that has several asks here, and once, which of them it is."""
+        """The table for a call with these arrays: a framework that has several asks here which of them it is, once a call."""
         return self.primitives
 
     def forget(
@@ -201,21 +214,19 @@ class ArrayBackend(Backend):
         """`rules.forget.forget`: what is compiled."""
         return forget(self.table_for(state.values, *named), config, state, *named)
 
-    def _answer(self, config: MemoryConfig, state: MemoryState, queries: Array, targets: Array | None, mask: Array) -> Lookup:
-        """`rules.query.query`: what is compiled. Of no rows, it is what is left of one that is masked when that is left out."""
-        p = self.table_for(state.values, queries, targets, mask)
-        if queries.shape[0]:
-            return query(p, config, state, queries, targets, mask, self.searcher)
-        found = query(p, config, state, *_one_masked_row(p, config, state, queries, targets, mask), self.searcher)
-        return Lookup(*(None if field is None else field[:0] for field in found))
-
     def _search_and_write(
-        self, config: MemoryConfig, state: MemoryState, queries: Array, targets: Array, mask: Array, lookup: Lookup | None
+        self,
+        p: Primitives,
+        config: MemoryConfig,
+        state: MemoryState,
+        queries: Array,
+        targets: Array,
+        mask: Array,
+        lookup: Lookup | None,
     ) -> tuple[MemoryState, UpdateReport]:
         """`rules.write.update`, of a lookup that is made if none is given: what is compiled."""
         if lookup is None:
-            lookup = self._answer(config, state, queries, None, mask)
-        p = self.table_for(state.values, *lookup, targets, mask)
+            lookup = query(p, config, state, queries, None, mask, self.searcher)
         taken = self.searcher.before_update(p, state)
         state, report = self._write(p, config, state, lookup, targets, mask)
         if taken is not None:
@@ -291,7 +302,8 @@ class ArrayBackend(Backend):
 
     def in_turn(self, state: MemoryState, alone: bool, call: Callable[..., Any], *arguments: Any) -> Any:
         """`call(*arguments)` when no other thread's call on this memory is in its way. See `raremem.guard`."""
-        return guard.in_turn(_memory(self.primitives, self.primitives.identity(state.keys)), alone, call, *arguments)
+        memory = self.primitives.identity(state.keys) if self.primitives.in_place else None
+        return guard.in_turn(memory, alone, call, *arguments)
 
     def own(self, array: NDArray[Any], state: MemoryState, dtype: str | None = None) -> Array:
         own = self.primitives.asarray(array, state.keys)
@@ -318,12 +330,19 @@ class ArrayBackend(Backend):
         return columns[0], columns[1], None if older_than is None else p.asarray(np.asarray(older_than, np.int32), state.values)
 
     def _checked(
-        self, config: MemoryConfig, state: MemoryState, queries: Array, targets: Any, mask: Any, strict: bool
+        self,
+        config: MemoryConfig,
+        state: MemoryState,
+        queries: Array,
+        targets: Any,
+        mask: Any,
+        strict: bool,
+        lookup: Lookup | None = None,
     ) -> tuple[Primitives, Array, Array | None, Array]:
         """The table for the call, and its inputs as this framework's arrays on the state's device, after every check that can
         be made here."""
         check_kinds(config, state, MemoryState)
-        p = self.table_for(state.values, queries, targets, mask)
+        p = self.table_for(state.values, queries, targets, mask, *(lookup or ()))
         check_state(config, (len(state.values), state.keys.shape[1]))
         batch = check_queries(config, queries)
         queries = p.asarray(queries, state.keys)
@@ -332,12 +351,12 @@ class ArrayBackend(Backend):
             check_column("mask entries", mask, batch, ("bool",))
             seen_mask = p.peek(mask)
         if targets is not None:
-            check_column("targets", targets, batch, TARGET_DTYPES)
+            dtype = check_column("targets", targets, batch, TARGET_DTYPES)
             seen = p.peek(targets)
             if seen is not None and (mask is None or seen_mask is not None):
                 check_targets(seen, seen_mask)
             targets = p.asarray(targets, state.keys)
-            if dtype_name(targets) != "int64":
+            if dtype != "int64":
                 targets = p.cast(targets, "int32")
         rows = p.arange(batch, state.keys)
         mask = rows == rows if mask is None else p.asarray(mask, state.keys)  # a number would be a transfer to JAX's device
@@ -373,8 +392,3 @@ def _nothing_written(p: Primitives, state: MemoryState) -> UpdateReport:
     none = p.arange(0, state.values)
     zero = p.cast(p.xp.sum(none, axis=0), "int32")
     return UpdateReport(none, none != none, none != none, zero, zero, zero)
-
-
-def _memory(p: Primitives, keys: Any) -> int | None:
-    """What stands for a memory in `raremem.guard`, by what stands for its keys; None where no turns need be taken."""
-    return id(keys) if p.in_place and keys is not None else None

@@ -102,9 +102,14 @@ def check_config(config: object) -> None:
         ConfigError: it is not.
     """
     if not isinstance(config, MemoryConfig):
-        raise ConfigError(
-            f"the config is a {type(config).__name__}; expected a MemoryConfig, such as MemoryConfig(slots=1000, key_dim=64)."
-        )
+        raise no_config(config)
+
+
+def no_config(given: object) -> ConfigError:
+    """The error for what is no config."""
+    return ConfigError(
+        f"the config is a {type(given).__name__}; expected a MemoryConfig, such as MemoryConfig(slots=1000, key_dim=64)."
+    )
 
 
 def config_of(config: MemoryConfig | None, fields: Mapping[str, Any]) -> MemoryConfig:

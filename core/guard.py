@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple, TypeVar
@@ -26,7 +26,7 @@ LONGEST_NAP = 0.1
 class _Turn(NamedTuple):
     """A call under way, or one that waits: on which memory, whether no other may meet it, and in which thread."""
 
-    memory: Hashable
+    memory: object
     alone: bool
     thread: int
 
@@ -65,14 +65,14 @@ def waiting(timeout: float = float("inf")) -> Iterator[None]:
         _patience.reset(before)
 
 
-def in_turn(memory: Hashable | None, alone: bool, call: Callable[..., Result], *arguments: object) -> Result:
+def in_turn(memory: object, alone: bool, call: Callable[..., Result], *arguments: object) -> Result:
     """`call(*arguments)`, while no call that may not meet it is under way.
 
     No turn outlives its call, wherever an exception from a signal falls: it is entered inside the `try` whose `finally` takes
     it out with a single call into C. The lock is the plain one for the same reason: to enter a `Condition` is Python code.
 
     Args:
-        memory: what stands for the memory; None: nothing is checked.
+        memory: the object that stands for the memory; None: nothing is checked.
         alone: whether no other call on the memory may be under way; else no call that is alone.
         call: what to do.
         *arguments: its arguments.
@@ -114,12 +114,12 @@ def wholly(write: Callable[[], object], tries: int = 3) -> None:
 
 def _is_blocked(turn: _Turn) -> bool:
     """Whether a call under way may not meet this one, or, where this one is ready to wait, an update waits before it."""
-    others = [other for other in list(_turns.values()) if other.memory == turn.memory]
+    others = [other for other in list(_turns.values()) if other.memory is turn.memory]
     if any(turn.alone or other.alone for other in others):
         return True
     if turn.alone or not _waiting or not _patience.get() or any(other.thread == turn.thread for other in others):
         return False
-    return any(other.memory == turn.memory and other.alone for other in list(_waiting.values()))
+    return any(other.memory is turn.memory and other.alone for other in list(_waiting.values()))
 
 
 def _wait(me: object, turn: _Turn) -> None:
@@ -128,7 +128,7 @@ def _wait(me: object, turn: _Turn) -> None:
     try:
         while _is_blocked(turn):
             left = deadline - time.monotonic()
-            own = any(other.memory == turn.memory and other.thread == turn.thread for other in list(_turns.values()))
+            own = any(other.memory is turn.memory and other.thread == turn.thread for other in list(_turns.values()))
             if left <= 0 or own:
                 raise ConcurrencyError(
                     "another thread's call on this memory is under way; expected no other call while a memory is updated, or "

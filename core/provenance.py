@@ -35,26 +35,22 @@ _lineages: dict[int, tuple[weakref.ref[Any], Lineage, int]] = {}
 """By the `id` of an array: the array, its lineage, and how many updates that had when the array was noted."""
 
 
-def note(array: Any, lineage: Lineage | None) -> None:
-    """Remember, while this array lives, that it is of this lineage as it stands. Does nothing where either is None."""
-    if lineage is not None and array is not None:
-        _remember(array, lineage, lineage.updates)
-
-
-def pass_on(array: Any, other: Any) -> None:
-    """Remember of another array, a copy or what was found by it, what was noted for this one."""
-    lineage, updates = _noted(array)
-    if lineage is not None:
-        _remember(other, lineage, updates)
-
-
-def _remember(array: Any, lineage: Lineage, updates: int) -> None:
+def note(array: Any, lineage: Lineage | None, updates: int | None = None) -> None:
+    """Remember, while this array lives, that it is of this lineage as it was after so many updates; by default, as it stands.
+    Does nothing where array or lineage is None."""
+    if lineage is None or array is None:
+        return
     key = id(array)
     try:
         reference = weakref.ref(array, partial(_lineages.pop, key))  # called before another array can have this id
     except TypeError:  # some frameworks' arrays allow no weak reference
         return
-    _lineages[key] = reference, lineage, updates
+    _lineages[key] = reference, lineage, lineage.updates if updates is None else updates
+
+
+def pass_on(array: Any, other: Any) -> None:
+    """Remember of another array, a copy or what was found by it, what was noted for this one."""
+    note(other, *noted(array))
 
 
 def pass_on_changed(array: Any, other: Any) -> None:
@@ -67,10 +63,11 @@ def pass_on_changed(array: Any, other: Any) -> None:
 
 def lineage_of(array: Any) -> Lineage | None:
     """The lineage that this array was noted for, or None."""
-    return _noted(array)[0]
+    return noted(array)[0]
 
 
-def _noted(array: Any) -> tuple[Lineage | None, int]:
+def noted(array: Any) -> tuple[Lineage | None, int]:
+    """What was noted for an array: its lineage, and how many updates that had; None and 0 for an array that was not noted."""
     reference, lineage, updates = _lineages.get(id(array), (None, None, 0))
     return (lineage, updates) if reference is not None and reference() is array else (None, 0)
 
@@ -84,7 +81,7 @@ def is_current(p: Primitives, config: MemoryConfig, state: MemoryState, lookup: 
     Raises:
         StateError: the lookup was made on another memory.
     """
-    (own, at), (of, updates) = _noted(p.identity(state.keys)), _noted(lookup.slots)
+    (own, at), (of, updates) = noted(p.identity(state.keys)), noted(lookup.slots)
     known = own is not None and of is not None
     if (known and own is not of) or lookup.queries.shape[1] != config.key_dim:
         raise _another_memory()

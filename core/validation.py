@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .config import MAX_INT32, MemoryConfig, check_config, shown
+from .config import MAX_INT32, MemoryConfig, no_config, shown
 from .errors import DTypeError, ForgetError, RejectedRowsError, ShapeError, StateError, TargetError
 from .state import Array
 
@@ -37,21 +37,21 @@ def dtype_name(array: Array) -> str:
     return last.rstrip("_").lower()
 
 
-def check_is_array(name: str, array: Any) -> None:
-    """Check that what is called `name` in messages is an array."""
-    if not (hasattr(array, "shape") and hasattr(array, "dtype")):
-        if isinstance(array, str) or (isinstance(array, (list, tuple)) and array and isinstance(array[0], str)):
-            raise _labels(name, "str")
-        raise DTypeError(f"{name} are a {type(array).__name__}; expected an array. Convert them, say with numpy.asarray.")
+def no_array(name: str, given: Any) -> DTypeError:
+    """The error for what is called `name` in messages and is no array."""
+    if isinstance(given, str) or (isinstance(given, (list, tuple)) and given and isinstance(given[0], str)):
+        return _labels(name, "str")
+    return DTypeError(f"{name} are a {type(given).__name__}; expected an array. Convert them, say with numpy.asarray.")
 
 
-def check_numbers(name: str, column: Array, dtypes: tuple[str, ...]) -> None:
-    """Check that what is called `name` in messages is of one of these dtypes."""
+def check_numbers(name: str, column: Array, dtypes: tuple[str, ...]) -> str:
+    """The dtype's name, if what is called `name` in messages is of one of these dtypes."""
     dtype = dtype_name(column)
     if dtype.startswith(TEXT_DTYPES):
         raise _labels(name, dtype)
     if dtype not in dtypes:
         raise DTypeError(f"{name} are {dtype}; expected one of {', '.join(dtypes)}. Cast them first.")
+    return dtype
 
 
 def _labels(name: str, kind: str) -> DTypeError:
@@ -64,7 +64,8 @@ def _labels(name: str, kind: str) -> DTypeError:
 
 def check_kinds(config: Any, state: Any, kind: type) -> None:
     """Check that a config is one, and a state one of this backend, whose states are of this kind."""
-    check_config(config)
+    if not isinstance(config, MemoryConfig):
+        raise no_config(config)
     if not isinstance(state, kind):
         raise StateError(f"the state is a {type(state).__name__}; expected a {kind.__name__}, as this backend's init gives.")
 
@@ -82,16 +83,18 @@ def check_to_write(targets: Any, lookup: Any, batch: int) -> None:
 
 def check_queries(config: MemoryConfig, queries: Array) -> int:
     """The batch size, if `queries` are [B, key_dim] of some float dtype. B may be 0."""
-    check_is_array("queries", queries)
-    shape = tuple(queries.shape)
-    check_rows(shape, config.key_dim, "key_dim")
+    check_rows(queries, config.key_dim, "key_dim")
     if "float" not in dtype_name(queries):
         raise DTypeError(f"queries are {dtype_name(queries)}; expected a float dtype. Cast them first.")
-    return shape[0]
+    batch: int = queries.shape[0]
+    return batch
 
 
-def check_rows(shape: tuple[int, ...], width: int, field: str) -> None:
+def check_rows(queries: Array, width: int, field: str) -> None:
     """Check that queries are [B, width]; `field` is what says how wide."""
+    if not (hasattr(queries, "shape") and hasattr(queries, "dtype")):
+        raise no_array("queries", queries)
+    shape = tuple(queries.shape)
     if len(shape) == 2 and shape[1] == width:
         return
     mend = f"Reshape them, or make the memory with that {field}."
@@ -111,14 +114,15 @@ def check_batch_size(size: Any, rows: int) -> int:
     return int(size)
 
 
-def check_column(name: str, column: Array, batch: int, dtypes: tuple[str, ...]) -> None:
-    """Check that `column`, called `name` in messages, is [batch] of one of these dtypes."""
-    check_is_array(name, column)
+def check_column(name: str, column: Array, batch: int, dtypes: tuple[str, ...]) -> str:
+    """The dtype's name, if `column`, called `name` in messages, is [batch] of one of these dtypes."""
+    if not (hasattr(column, "shape") and hasattr(column, "dtype")):
+        raise no_array(name, column)
     shape = tuple(column.shape)
     if shape != (batch,):
         mend = " Flatten them with reshape(-1)." if len(shape) > 1 and math.prod(shape) == batch else ""
         raise ShapeError(f"{name} have shape {shape}; expected [{batch}], one for each row of the queries.{mend}")
-    check_numbers(name, column, dtypes)
+    return check_numbers(name, column, dtypes)
 
 
 def check_targets(targets: NDArray[Any], mask: NDArray[np.bool_] | None) -> None:

@@ -56,7 +56,8 @@ def keys_stay():
     state = backend.init(config)
     rows = np.random.default_rng(0).normal(size=(6, 32)).astype(np.float32)
     spread = state.keys.sharding
-    text = backend._query.lower(config, state, rows, np.arange(6, dtype=np.int32), np.ones(6, bool)).compile().as_text()
+    given = state, rows, np.arange(6, dtype=np.int32), np.ones(6, bool)
+    text = backend._query.lower(backend.primitives, config, *given).compile().as_text()
     for line in text.splitlines():
         assert not ("all-gather(" in line and "f32[4004,32]" in line), line
     for _ in range(3):

@@ -145,6 +145,22 @@ def test_the_largest_of_many_columns(name, count, k):
     np.testing.assert_array_equal(found, np.sort(scores, axis=1)[:, -k:])
 
 
+@pytest.mark.parametrize("kind", ["f32", "zeros", "i32"])
+@pytest.mark.parametrize(("rows", "count", "k"), [(1, 9001, 16), (20, 1003, 3), (7, 5000, 256), (2500, 4, 2), (600, 4, 4)])
+def test_the_best_of_wide_rows_are_in_the_order_of_their_columns(rows, count, k, kind):
+    """Whole numbers down to -2**31, zeros of both signs, and f32, most of them equal to others."""
+    numbers = np.random.default_rng(count).integers(0, count // 3 + 2, (rows, count))
+    numbers[:, -1] = count
+    floats = (numbers - count // 6).astype(np.float32)
+    scores = {"f32": floats, "zeros": floats * np.float32(0), "i32": (numbers - 2**31).astype(np.int32)}[kind]
+    for given in (scores, np.asfortranarray(scores)):
+        best, columns = NumpyPrimitives().top_k(given, k)
+        expected = np.argsort(-scores.astype(np.float64), axis=1, kind="stable")[:, :k]
+        np.testing.assert_array_equal(columns, expected)
+        np.testing.assert_array_equal(best, np.take_along_axis(scores, expected, axis=1))
+        assert (best.dtype, columns.dtype) == (scores.dtype, np.int32)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_maxima_of_blocks_are_never_below(dtype):
     """Of bf16 they are 0 where all of a block is below."""

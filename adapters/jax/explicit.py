@@ -14,6 +14,7 @@ import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from raremem.config import MemoryConfig
+from raremem.primitives import Primitives
 from raremem.state import Array, ForgetReport, Lookup, MemoryState, UpdateReport
 
 KNOWN = hasattr(jax, "typeof") and hasattr(jax.sharding, "auto_axes")
@@ -28,9 +29,9 @@ def spec(*axes: Any) -> PartitionSpec:
 def query(function: Callable[..., Lookup]) -> Callable[..., Lookup]:
     """`ArrayBackend._query` that also takes arrays with explicit shardings."""
 
-    def wrapped(config: MemoryConfig, state: MemoryState, *rows: Any) -> Lookup:
+    def wrapped(p: Primitives, config: MemoryConfig, state: MemoryState, *rows: Any) -> Lookup:
         def on(state: MemoryState, *rows: Any) -> Lookup:
-            return function(config, state, *rows)
+            return function(p, config, state, *rows)
 
         return _automatic(on, _row_spec(rows), state, *rows)
 
@@ -40,9 +41,9 @@ def query(function: Callable[..., Lookup]) -> Callable[..., Lookup]:
 def update(function: Callable[..., tuple[MemoryState, UpdateReport]]) -> Callable[..., tuple[MemoryState, UpdateReport]]:
     """`ArrayBackend._update` that also takes arrays with explicit shardings."""
 
-    def wrapped(config: MemoryConfig, state: MemoryState, *rows: Any) -> tuple[MemoryState, UpdateReport]:
+    def wrapped(p: Primitives, config: MemoryConfig, state: MemoryState, *rows: Any) -> tuple[MemoryState, UpdateReport]:
         def on(state: MemoryState, *rows: Any) -> tuple[MemoryState, UpdateReport]:
-            return function(config, state, *rows)
+            return function(p, config, state, *rows)
 
         row, one = _row_spec(rows), spec()
         report = UpdateReport(slots=row, hit=row, written=row, rejected=one, dropped=one, evicted=one)

@@ -54,7 +54,7 @@ class JaxBackend(ArrayBackend):
             self._forget = jax.jit(self._forget, static_argnums=0, donate_argnums=1)
 
     def compile(self, query: Callable[..., Any], update: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        return jax.jit(query, static_argnums=0), jax.jit(update, static_argnums=0, donate_argnums=1)
+        return jax.jit(query, static_argnums=(0, 1)), jax.jit(update, static_argnums=(0, 1), donate_argnums=2)
 
     def query(
         self,

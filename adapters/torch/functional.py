@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from raremem.adapters.numpy import NumpyShortlist
 from raremem.adapters.torch import modes
-from raremem.adapters.torch.primitives import EAGER, HOST, TorchPrimitives
+from raremem.adapters.torch.primitives import EAGER, HOST, IN_NUMPY, TorchPrimitives
 from raremem.adapters.torch.search import TorchSearch
 from raremem.backend import ArrayBackend
 from raremem.config import MemoryConfig, shown
@@ -83,7 +83,7 @@ class TorchBackend(ArrayBackend):
         return type(self)(self.primitives, search, work=self.work)
 
     def table_for(self, *arrays: Any) -> Primitives:
-        return self.eager if self.eager is not None and modes.plain(arrays) else self.primitives
+        return self.primitives if self.compiled or self.eager is None or not modes.plain(arrays) else self.eager
 
     def update(
         self, config: MemoryConfig, state: MemoryState, *arguments: Any, **options: Any
@@ -128,8 +128,9 @@ class TorchBackend(ArrayBackend):
         if not p.eager:  # compiled, or on a GPU
             work = AT_ONCE if torch.compiler.is_compiling() else self.work
             return update(p, config, state, found, targets, mask, work)
-        views, seen = MemoryState(*map(_view, state)), Lookup(*map(_view, found))
-        _, report = _update_quietly(self.host, config, views, seen, _view(targets), _view(mask), self.work)
+        views = MemoryState(*map(IN_NUMPY, state))
+        seen = Lookup(*(None if field is None else IN_NUMPY(field) for field in found))
+        _, report = _update_quietly(self.host, config, views, seen, IN_NUMPY(targets), IN_NUMPY(mask), self.work)
         keys = self._keys_here(state)
         if not keys.is_inference():
             torch.autograd.graph.increment_version(keys)
@@ -153,20 +154,20 @@ def _check_has_rows(p: Primitives, values: Tensor, table: Tensor) -> None:
 
 
 def _compiled_for_each_kind(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function(config, ...)` compiled, a program of its own for each config and each kind of arguments.
+    """`function(table, config, ...)` compiled, a program of its own for each table, config and kind of arguments.
 
     The compiler counts recompilations by code object and gives up after eight; a copy has a count of its own.
     """
 
     @cache
-    def compiled(config: MemoryConfig, kinds: tuple[Any, ...]) -> Callable[..., Any]:
+    def compiled(p: Primitives, config: MemoryConfig, kinds: tuple[Any, ...]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
-            return function(config, *arguments)
+            return function(p, config, *arguments)
 
         call.__code__ = call.__code__.replace()
         return torch.compile(call, fullgraph=True)
 
-    return lambda config, *arguments: compiled(config, tuple(map(_kind, arguments)))(*arguments)
+    return lambda p, config, *arguments: compiled(p, config, tuple(map(_kind, arguments)))(*arguments)
 
 
 def _kind(argument: Any) -> Any:
@@ -174,11 +175,6 @@ def _kind(argument: Any) -> Any:
     if not isinstance(argument, Tensor):
         return type(argument)
     return argument.dtype, argument.requires_grad, argument.is_contiguous()
-
-
-def _view(tensor: Tensor | None) -> Any:
-    """The same memory as a NumPy array."""
-    return None if tensor is None else tensor.detach().numpy()
 
 
 def default_device() -> str:

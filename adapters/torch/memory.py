@@ -16,7 +16,7 @@ from raremem.errors import StateError
 from raremem.registry import get_index
 from raremem.search.live import LiveIndex
 from raremem.state import NO_SLOT, ForgetReport, Lookup, UpdateReport
-from raremem.validation import check_is_array, check_rows
+from raremem.validation import check_rows
 
 
 class Memory(MemoryModule):
@@ -150,8 +150,7 @@ class Memory(MemoryModule):
     def _projected(self, query: Tensor) -> Tensor:
         if self.projection is None:
             return query
-        check_is_array("queries", query)
-        check_rows(tuple(query.shape), self.projection.in_features, "query_dim")
+        check_rows(query, self.projection.in_features, "query_dim")
         projected: Tensor = self.projection(query)
         return projected
 

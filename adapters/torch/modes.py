@@ -35,10 +35,9 @@ def traced() -> bool:
     )
 
 
-def transformed() -> bool:
-    """Whether this is in a transform of `torch.func`: vmap, grad, jvp. What is computed there may be wrapped, and then has no
-    content, even where it is computed from what is not. Not asked while compiling."""
-    return torch._C._functorch.peek_interpreter_stack() is not None
+transformed: Callable[[], object] = torch._C._functorch.peek_interpreter_stack
+"""The transform of `torch.func` that this is in (vmap, grad, jvp), or None. What is computed there may be wrapped, and then has
+no content, even where it is computed from what is not. Not asked while compiling."""
 
 
 def wrapped(array: Tensor) -> bool:

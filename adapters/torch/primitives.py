@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from contextlib import nullcontext
 from typing import Any
 
@@ -17,6 +18,9 @@ from raremem.config import MAX_INT32
 from raremem.errors import DeviceError
 from raremem.primitives import Primitives, set_all
 from raremem.state import MemoryState
+
+IN_NUMPY = operator.methodcaller("numpy", force=True)
+"""A tensor as a NumPy array: on the CPU, of the same memory."""
 
 
 class TorchPrimitives(Primitives):

@@ -73,7 +73,7 @@ class ShardedKeys:
     def detach(self) -> ShardedKeys:
         return self
 
-    def numpy(self) -> _KeysInNumpy:
+    def numpy(self, *, force: bool = False) -> _KeysInNumpy:
         return _KeysInNumpy(self)
 
     def own_places(self, slots: Tensor) -> tuple[Tensor, Tensor]:

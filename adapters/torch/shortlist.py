@@ -9,7 +9,7 @@ from torch import Tensor
 
 from raremem.adapters.numpy import NumpyShortlist
 from raremem.adapters.torch.low_keys import KeptKeys, LowKeys
-from raremem.adapters.torch.primitives import HOST
+from raremem.adapters.torch.primitives import HOST, IN_NUMPY
 from raremem.primitives import Primitives
 from raremem.search.coarse import CoarseKeys
 from raremem.search.contract import Found
@@ -45,8 +45,8 @@ class TorchShortlist(Shortlist):
         """See `Searcher.find`."""
         if self.plan.cut(len(state.values), k, *queries.shape).width > 1:
             return super().find(p, state, queries, targets, k)
-        seen, wanted = MemoryState(*map(p.peek, state)), None if targets is None else p.peek(targets)
-        slots, best = _find_quietly(self.in_numpy, HOST, seen, p.peek(queries), wanted, k)
+        seen, wanted = MemoryState(*map(IN_NUMPY, state)), None if targets is None else IN_NUMPY(targets)
+        slots, best = _find_quietly(self.in_numpy, HOST, seen, IN_NUMPY(queries), wanted, k)
         return Found(torch.from_numpy(slots), None if best is None else torch.from_numpy(best))
 
     def coarse_keys(self, p: Primitives, state: MemoryState, batch: int) -> CoarseKeys:

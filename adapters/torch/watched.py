@@ -138,7 +138,7 @@ class WatchedModule(nn.Module):
             DeviceError: some of them are on meta.
             ConcurrencyError: another thread is updating them.
         """
-        if torch.compiler.is_compiling() or modes.traced() or modes.transformed():
+        if modes.traced() or modes.transformed():
             return
         if self._known is None or not self._known.holds(self._own):
             self._in_turn(False, self._look_again)

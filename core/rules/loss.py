@@ -14,7 +14,9 @@ def loss_of(p: Primitives, config: MemoryConfig, similarities: Array, values: Ar
     if config.loss == "nll":
         loss = _negative_log_likelihood(p, config, similarities, values == targets[:, None], is_negative, positive)
     else:
-        loss = _margin_hinge(p, config, similarities, is_negative, positive)
+        first = p.xp.argmax(p.cast(is_negative, "int32"), axis=1)[:, None]
+        hinge = p.take_along(similarities, first)[:, 0] - positive + config.margin
+        loss = p.xp.where(p.constant(hinge) > 0, hinge, 0.0)  # where the hinge is closed, its gradient is 0 too
     return p.xp.where(p.xp.any(is_negative, axis=1), loss, 0.0)
 
 
@@ -30,13 +32,6 @@ def softmax(p: Primitives, logits: Array, present: Array) -> Array:
 def _powers(p: Primitives, logits: Array, top: Array, present: Array) -> Array:
     """exp(logits - top) where present, else 0. What is absent may be far above `top`: exp must not see it, nor its gradient."""
     return p.xp.where(present, p.xp.exp(p.xp.where(present, logits - top, 0.0)), 0.0)
-
-
-def _margin_hinge(p: Primitives, config: MemoryConfig, similarities: Array, is_negative: Array, positive: Array) -> Array:
-    """The margin loss; where the hinge is closed, both loss and gradient are 0."""
-    first = p.cast(p.xp.argmax(p.cast(is_negative, "int32"), axis=1), "int32")[:, None]
-    hinge = p.take_along(similarities, first)[:, 0] - positive + config.margin
-    return p.xp.where(p.constant(hinge) > 0, hinge, 0.0)
 
 
 def _negative_log_likelihood(

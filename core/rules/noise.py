@@ -12,6 +12,9 @@ from ..config import MemoryConfig
 from ..primitives import Primitives
 from ..state import Array, wrap_int32
 
+FIRST_FACTOR, SECOND_FACTOR = wrap_int32(0x85EBCA6B), wrap_int32(0xC2B2AE35)
+"""Of the finalizer."""
+
 
 def age_noise(p: Primitives, config: MemoryConfig, step: Array, slots: Array) -> Array:
     """Noise of `slots` [n] i32 at `step` [] i32: [n] i32 in [-age_noise, age_noise].
@@ -24,8 +27,8 @@ def age_noise(p: Primitives, config: MemoryConfig, step: Array, slots: Array) ->
 
 
 def _mix(p: Primitives, bits: Array) -> Array:
-    bits = p.multiply(_xor_shifted(p, bits, 16), wrap_int32(0x85EBCA6B))
-    bits = p.multiply(_xor_shifted(p, bits, 13), wrap_int32(0xC2B2AE35))
+    bits = p.multiply(_xor_shifted(p, bits, 16), FIRST_FACTOR)
+    bits = p.multiply(_xor_shifted(p, bits, 13), SECOND_FACTOR)
     return _xor_shifted(p, bits, 16)
 
 

@@ -65,17 +65,14 @@ def query(
 
 def sound_rows(p: Primitives, queries: Array) -> Array:
     """Rule 1: which rows [B] are finite and have a direction."""
-    return _has_direction(_largest_magnitude(p, p.cast(queries, "float32")))
+    return _magnitude(p, p.cast(queries, "float32"))[1]
 
 
-def _largest_magnitude(p: Primitives, rows: Array) -> Array:
-    """Of each row [B]; not a number where one in the row is not."""
-    return p.xp.amax(p.xp.abs(p.constant(rows)), axis=1)
-
-
-def _has_direction(largest: Array) -> Array:
-    """Whether a row's largest magnitude [B] says that; a comparison with what is not a number is false."""
-    return (largest >= SMALLEST_NORM) & (largest <= LARGEST_NUMBER)
+def _magnitude(p: Primitives, rows: Array) -> tuple[Array, Array]:
+    """The largest magnitude [B] in each row, and whether the row is sound [B]; a comparison with what is not a number is
+    false."""
+    largest = p.xp.amax(p.xp.abs(p.constant(rows)), axis=1)
+    return largest, (largest >= SMALLEST_NORM) & (largest <= LARGEST_NUMBER)
 
 
 def normalize(p: Primitives, queries: Array, targets: Array | None, mask: Array) -> tuple[Array, Array | None, Array, Array]:
@@ -89,8 +86,7 @@ def normalize(p: Primitives, queries: Array, targets: Array | None, mask: Array)
     """
     xp = p.xp
     rows = p.cast(queries, "float32")
-    largest = _largest_magnitude(p, rows)
-    sound = _has_direction(largest)
+    largest, sound = _magnitude(p, rows)
     if targets is not None:
         sound = sound & (targets >= 0) & (targets <= MAX_INT32)
     accepted = sound & mask

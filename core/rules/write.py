@@ -172,4 +172,4 @@ def _write(
 
 
 def _count(p: Primitives, rows: Array) -> Array:
-    return p.cast(p.xp.sum(p.cast(rows, "int32"), axis=0), "int32")
+    return p.cast(p.xp.sum(rows, axis=0), "int32")

@@ -23,7 +23,7 @@ from ..score_order import NOTHING
 from ..state import NO_SLOT, Array, MemoryState, quietly
 from ..watch import Watch
 from .contract import Found, Searcher, scores_of
-from .targets import TargetPlan, best_with_target
+from .targets import TargetPlan, best_of_having, best_with_target
 
 Stamp = tuple[int | None, int]
 """How often a framework has written to the keys, where it counts, and the memory's step."""
@@ -324,8 +324,8 @@ class IndexedSearch(Searcher):
         slots = self._proposed_and_fresh(p, state, queries, k)
         if targets is None:
             return Found(slots, None)
-        having, plan = self.index.having, self.index.plan.targets
-        return Found(slots, best_with_target(p, state, queries, targets, slots, having, plan))
+        beyond = partial(best_of_having, p, state, queries, targets, self.index.having, self.index.plan.targets)
+        return Found(slots, best_with_target(p, state, queries, targets, slots, beyond))
 
     def _proposed_and_fresh(self, p: Primitives, state: MemoryState, queries: Array, k: int) -> Array:
         """The best slots [B, k] of those that the index proposes and those that changed; exact where these are too few."""

@@ -2,14 +2,14 @@
 
 Of each block of slots only the largest coarse similarity is kept, the slots of the best blocks are scored in f32, and a bound
 on the rounding of the coarse scan proves for each query that no other slot belongs among its k. Where it does not, more blocks
-are scored, and at last all. In a small memory the scan is in f32, and its blocks are single slots: then only equals at the end
-of the list ask for more.
+are scored, and at last all. In a small memory all slots are scored in f32 at once.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 from ..primitives import Primitives
@@ -19,14 +19,14 @@ from .blocks import block_width
 from .coarse import CoarseKeys, CoarseScan, and_rest, error_of
 from .contract import Found, Searcher
 from .portable import PortableScan
-from .targets import TargetPlan, best_with_target, slots_having
+from .targets import TargetPlan, best_of_having, best_with_target, slots_having
 
 
 class Cut(NamedTuple):
     """How a search is cut.
 
     Attributes:
-        width: slots in a block, a power of two: 1 where all similarities are kept in f32.
+        width: slots in a block, a power of two; 1 where all slots are scored in f32 at once.
         blocks: blocks to score at first.
         rows: queries at a time.
     """
@@ -112,32 +112,51 @@ class Shortlist(Searcher):
         return keys[rows]
 
     def find(self, p: Primitives, state: MemoryState, queries: Array, targets: Array | None, k: int) -> Found:
-        """See `Searcher.find`."""
+        """See `Searcher.find`. What is masked costs nothing, and neither do empty slots after the last that is filled."""
         asking = p.xp.where(p.xp.any(queries != 0, axis=1))[0]
-        if len(asking) == len(queries):
-            return self._of_all(p, _filled(p, state, k), queries, targets, k)
-        nothing = p.xp.full_like(p.arange(k, queries), NO_SLOT)
-        found = p.copy(p.xp.broadcast_to(nothing, (len(queries), k)))
+        if len(asking) < len(queries):
+            return self._of_these(p, state, queries, targets, k, asking)
+        if state.values[-1] == NO_SLOT:
+            state = _without_empty_end(p, state, k)
+        cut = self.plan.cut(len(state.values), k, *queries.shape)
+        of_some = self._of_all_slots if cut.width == 1 else partial(self._of_best_slots, cut)
+        if len(queries) <= cut.rows:
+            return of_some(p, state, queries, targets, k)
+        parts: list[Found] = []
+        for start in range(0, len(queries), cut.rows):
+            rows = slice(start, start + cut.rows)
+            parts.append(of_some(p, state, queries[rows], None if targets is None else targets[rows], k))
+        return Found(*(None if part[0] is None else p.xp.concatenate(part) for part in zip(*parts, strict=True)))
+
+    def _of_these(
+        self, p: Primitives, state: MemoryState, queries: Array, targets: Array | None, k: int, asking: Array
+    ) -> Found:
+        """Ask for these rows [n] alone."""
+        found = p.xp.full_like(p.xp.broadcast_to(p.arange(k, queries), (len(queries), k)), NO_SLOT)
         best = None if targets is None else p.copy(found[:, :1])
-        if len(asking):  # what is masked costs nothing
-            some = None if targets is None else targets[asking]
-            found[asking], of_some = self._of_all(p, _filled(p, state, k), queries[asking], some, k)
+        if len(asking):
+            some = self.find(p, state, queries[asking], None if targets is None else targets[asking], k)
+            found[asking] = some.slots
             if best is not None:
-                best[asking] = of_some
+                best[asking] = some.best
         return Found(found, best)
 
-    def _of_all(self, p: Primitives, state: MemoryState, queries: Array, targets: Array | None, k: int) -> Found:
-        cut = self.plan.cut(len(state.values), k, *queries.shape)
-        starts = range(0, len(queries), cut.rows)
-        parts = [self._of_some(p, state, queries[start : start + cut.rows], cut, k) for start in starts]
-        found = parts[0] if len(parts) == 1 else p.xp.concatenate(parts)
+    def _of_all_slots(self, p: Primitives, state: MemoryState, queries: Array, targets: Array | None, k: int) -> Found:
+        """Score all slots in f32."""
+        scores, empty = p.inner(state.keys, queries).T, state.values == NO_SLOT
+        if p.xp.any(empty):
+            scores = p.xp.where(empty, NOTHING, scores)
+        best, slots = p.top_k(scores, k)
+        slots = p.xp.where(best > NOTHING, slots, NO_SLOT)
         if targets is None:
-            return Found(found, None)
-        having = slots_having(p, state)
-        return Found(found, best_with_target(p, state, queries, targets, found, having, self.plan.targets))
+            return Found(slots, None)
+        beyond = partial(_best_of_scored, p, state, scores, targets)
+        return Found(slots, best_with_target(p, state, queries, targets, slots, beyond))
 
-    def _of_some(self, p: Primitives, state: MemoryState, queries: Array, cut: Cut, k: int) -> Array:
-        """Slots [B, k] of the most similar keys."""
+    def _of_best_slots(
+        self, cut: Cut, p: Primitives, state: MemoryState, queries: Array, targets: Array | None, k: int
+    ) -> Found:
+        """Score the slots of the best blocks, and of more where these are not proven to be enough."""
         width, blocks, _ = cut
         coarse = self.scan(p, state, queries, width)
         found, certain = self._of_best_blocks(p, state, queries, coarse, blocks, k)
@@ -148,17 +167,20 @@ class Shortlist(Searcher):
             left = left[p.xp.where(~certain)[0]]
         if len(left):
             found[left] = PortableScan().find(p, state, queries[left], None, k).slots
-        return found
+        if targets is None:
+            return Found(found, None)
+        beyond = partial(best_of_having, p, state, queries, targets, slots_having(p, state), self.plan.targets)
+        return Found(found, best_with_target(p, state, queries, targets, found, beyond))
 
     def certain(self, p: Primitives, state: MemoryState, queries: Array, k: int) -> Array:
         """Whether the first short list of each of unit queries [B] is proven to hold its k nearest slots."""
         width, blocks, _ = self.plan.cut(len(state.values), k, *queries.shape)
+        if width == 1:
+            return p.xp.full_like(p.xp.any(queries != 0, axis=1), True)
         return self._of_best_blocks(p, state, queries, self.scan(p, state, queries, width), blocks, k)[1]
 
     def scan(self, p: Primitives, state: MemoryState, queries: Array, width: int) -> CoarseScan:
-        """Compare queries [B, key_dim] with all keys, in blocks of so many slots; in f32 if these are single."""
-        if width == 1:
-            return CoarseScan(p.inner(state.keys, queries), p.xp.zeros_like(queries[:, 0]), 0.0, 1, len(state.keys))
+        """Compare queries [B, key_dim] with all keys, in blocks of so many slots."""
         keys, dtype, roundoff = self.coarse_keys(p, state, len(queries))
         low = p.cast(queries, dtype)
         asked = low if dtype == "float32" else self._of_few_sizes(p, low)
@@ -186,10 +208,7 @@ class Shortlist(Searcher):
         chosen = self.largest_of_columns(p, coarse.maxima, blocks)
         highest = p.cast(p.take_along(coarse.maxima.T, chosen), "float32")
         certain_above = coarse.most_beyond(p, highest) if blocks < len(coarse.maxima) else p.xp.full_like(coarse.error, NOTHING)
-        if coarse.width == 1:
-            found, lowest = self._in_order(p, state, p.cast(chosen, "int32"), highest, k)
-        else:
-            found, lowest = self._scored(p, state, queries, coarse, chosen, k)
+        found, lowest = self._scored(p, state, queries, coarse, chosen, k)
         return found, lowest > certain_above
 
     def _scored(
@@ -201,15 +220,11 @@ class Shortlist(Searcher):
         for start in range(0, len(queries), rows):
             ids = coarse.slots_of(p, chosen[start : start + rows], len(state.values))
             keys = self.gather(p, state.keys, ids, keys)  # in the same memory: new memory takes longer than all else
-            parts.append(self._in_order(p, state, ids, p.score(queries[start : start + rows], keys), k))
-        found, lowest = zip(*parts, strict=True)
-        return p.xp.concatenate(found), p.xp.concatenate(lowest)
-
-    def _in_order(self, p: Primitives, state: MemoryState, ids: Array, scores: Array, k: int) -> tuple[Array, Array]:
-        """The best k [B, k] of slots [B, n] with these scores, and the lowest [B] of the k scores."""
-        scores = p.xp.where(state.values[ids] != NO_SLOT, scores, NOTHING)
-        order = p.sort_order(scores, ids, k)
-        return p.take_along(ids, order), p.take_along(scores, order[:, -1:])[:, 0]
+            scores = p.xp.where(state.values[ids] != NO_SLOT, p.score(queries[start : start + rows], keys), NOTHING)
+            order = p.sort_order(scores, ids, k)
+            parts.append((p.take_along(ids, order), p.take_along(scores, order[:, -1:])[:, 0]))
+        found, lowest = (p.xp.concatenate(part) for part in zip(*parts, strict=True))
+        return found, lowest
 
     def largest_of_columns(self, p: Primitives, scores: Array, k: int) -> Array:
         """Rows [B, k] of the k largest of each column [n, B], in any order, any of equals: of rows far apart at first only the
@@ -225,12 +240,22 @@ class Shortlist(Searcher):
         return p.take_along(rows, self.largest(p, p.take_along(scores.T, rows), k))
 
 
-def _filled(p: Primitives, state: MemoryState, k: int) -> MemoryState:
+def _without_empty_end(p: Primitives, state: MemoryState, k: int) -> MemoryState:
     """The state without the empty slots after the last that is filled, but with k slots."""
-    if state.values[-1] != NO_SLOT:
-        return state
     filled = p.xp.where(state.values != NO_SLOT)[0]
     count = max(k, int(filled[-1]) + 1 if len(filled) else 0)
     return state._replace(
         keys=state.keys[:count], values=state.values[:count], last_used=state.last_used[:count], hits=state.hits[:count]
     )
+
+
+def _best_of_scored(p: Primitives, state: MemoryState, scores: Array, targets: Array, rows: Array) -> Array:
+    """Of these rows [n] the best slot [n] with each target, where all slots are scored: [B, slots]; of equals the lowest."""
+    wanted = targets[rows][:, None]
+    having = p.xp.where(p.xp.any(state.values[None, :] == wanted, axis=0))[0]
+    if not len(having):
+        return p.xp.full_like(targets[rows], NO_SLOT)
+    own = p.xp.where(state.values[having][None, :] == wanted, scores[rows[:, None], having[None, :]], NOTHING)
+    column = own.argmax(1)[:, None]
+    best = p.xp.where(p.take_along(own, column) > NOTHING, having[column], NO_SLOT)
+    return p.cast(best[:, 0], "int32")

@@ -40,21 +40,25 @@ def slots_having(p: Primitives, state: MemoryState) -> Having:
 
 
 def best_with_target(
-    p: Primitives, state: MemoryState, queries: Array, targets: Array, slots: Array, having: Having, plan: TargetPlan
+    p: Primitives, state: MemoryState, queries: Array, targets: Array, slots: Array, beyond: Callable[[Array], Array]
 ) -> Array:
-    """The best slot [B, 1] with each target: the first neighbor that has it, or else the best of all slots that do."""
+    """The best slot [B, 1] with each target: the first neighbor that has it, or else what `beyond` gives for rows [n]: the best
+    [n] of all slots that do."""
     xp = p.xp
     right = (state.values[slots] == targets[:, None]) & (slots != NO_SLOT)
     among = xp.any(right, axis=1)
     best = xp.where(among, p.take_along(slots, p.cast(right, "int32").argmax(1)[:, None])[:, 0], NO_SLOT)
     asking = xp.where(~among & xp.any(queries != 0, axis=1))[0]
     if len(asking):
-        best[asking] = _best_of_all(p, state, queries[asking], targets[asking], having, plan)
+        best[asking] = beyond(asking)
     return best[:, None]
 
 
-def _best_of_all(p: Primitives, state: MemoryState, queries: Array, targets: Array, having: Having, plan: TargetPlan) -> Array:
-    """The best slot [B] with each target; of equal scores the lowest."""
+def best_of_having(
+    p: Primitives, state: MemoryState, queries: Array, targets: Array, having: Having, plan: TargetPlan, rows: Array
+) -> Array:
+    """Of these rows [n] the best slot [n] with each target; of equal scores the lowest."""
+    queries, targets = queries[rows], targets[rows]
     values, wanted = p.peek(state.values), p.peek(targets)
     assert values is not None, "eager"
     assert wanted is not None, "eager"

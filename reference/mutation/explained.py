@@ -71,14 +71,14 @@ EXPLAINED: tuple[Explained, ...] = (
     ),
     Explained(
         "raremem.provenance",
-        "_noted",
+        "noted",
         "return (lineage, updates) if reference is not None and reference() is array else (None, 0)",
         "return (lineage, updates) if (reference is not None) else (None, 0)",
         "An entry is deleted as soon as its array goes, so that a reference that is found is always to this array.",
     ),
     Explained(
         "raremem.provenance",
-        "_noted",
+        "noted",
         "return (lineage, updates) if reference is not None and reference() is array else (None, 0)",
         "return (lineage, updates) if reference is not None and reference() is array else (None, 1)",
         "Without a lineage the number of updates is never looked at.",
@@ -217,8 +217,8 @@ EXPLAINED: tuple[Explained, ...] = (
     Explained(
         "raremem.rules.write",
         "_count",
-        'return p.cast(p.xp.sum(p.cast(rows, "int32"), axis=0), "int32")',
-        'return p.cast(p.xp.sum(p.cast(rows, "int32")), "int32")',
+        'return p.cast(p.xp.sum(rows, axis=0), "int32")',
+        'return p.cast(p.xp.sum(rows), "int32")',
         ONE_AXIS,
     ),
     Explained(
@@ -258,7 +258,7 @@ EXPLAINED: tuple[Explained, ...] = (
     ),
     Explained(
         "raremem.validation",
-        "check_queries",
+        "check_rows",
         "shape = tuple(queries.shape)",
         "shape = queries.shape",
         "Every framework's shape is a tuple; only the words of the error differ, where PyTorch's tuple has a name.",

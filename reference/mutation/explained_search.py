@@ -136,28 +136,21 @@ SEARCH: tuple[Explained, ...] = (
         "return (best, slots - start) if before is None else join(p, (best, slots + start), k, before)",
         "Where nothing was found before, the chunk is the first, and begins with slot 0.",
     ),
-    Explained("raremem.search.shortlist", "_filled", "if state.values[-1] != NO_SLOT:", "if False:", EMPTY),
+    Explained("raremem.search.shortlist", "Shortlist.find", "if state.values[-1] == NO_SLOT:", "if False:", EMPTY),
     Explained(
         "raremem.search.shortlist",
-        "_filled",
-        "if state.values[-1] != NO_SLOT:",
-        "if not (state.values[-1] != NO_SLOT):",
+        "Shortlist.find",
+        "if state.values[-1] == NO_SLOT:",
+        "if not (state.values[-1] == NO_SLOT):",
         EMPTY,
     ),
     Explained(
         "raremem.search.shortlist",
-        "_filled",
+        "_without_empty_end",
         "return state._replace( keys=state.keys[:count], values=state.values[:count], "
         "last_used=state.last_used[:count], hits=state.hits[:count] )",
         "return state._replace(keys=state.keys[:count], values=state.values[:count], last_used=state.last_used[:count])",
         "The search does not read how often slots were hit.",
-    ),
-    Explained(
-        "raremem.search.shortlist",
-        "Shortlist.scan",
-        "if width == 1:",
-        "if False:",
-        "In low precision, too, the bound proves the answer or all slots are scored in f32.",
     ),
     Explained(
         "raremem.search.shortlist",
@@ -201,14 +194,7 @@ SEARCH: tuple[Explained, ...] = (
     ),
     Explained(
         "raremem.search.shortlist",
-        "Shortlist._of_all",
-        "found = parts[0] if len(parts) == 1 else p.xp.concatenate(parts)",
-        "found = p.xp.concatenate(parts)",
-        "Parts that are joined are the one part, if there is one; only time differs.",
-    ),
-    Explained(
-        "raremem.search.shortlist",
-        "Shortlist._of_some",
+        "Shortlist._of_best_slots",
         "while len(left) and self.plan.few_enough(len(state.values), 2 * blocks, width):",
         "while False:",
         "What is left is then scored in f32, all slots of it; only time differs.",
@@ -239,15 +225,15 @@ SEARCH: tuple[Explained, ...] = (
     ),
     Explained(
         "raremem.search.shortlist",
-        "Shortlist._in_order",
-        "return p.take_along(ids, order), p.take_along(scores, order[:, -1:])[:, 0]",
-        "return p.take_along(ids, order), p.take_along(scores, order[:, -1:])[:, -1]",
+        "Shortlist._scored",
+        "parts.append((p.take_along(ids, order), p.take_along(scores, order[:, -1:])[:, 0]))",
+        "parts.append((p.take_along(ids, order), p.take_along(scores, order[:, -1:])[:, -1]))",
         "There is one column, the first and the last.",
     ),
     Explained("raremem.search.shortlist", "Shortlist.largest_of_columns", "if width == 1:", "if width == 0:", TIME),
     Explained(
         "raremem.search.shortlist",
-        "_filled",
+        "_without_empty_end",
         (
             "return state._replace( keys=state.keys[:count], values=state.values[:count], "
             "last_used=state.last_used[:count], hits=state.hits[:count] )"

@@ -36,14 +36,14 @@ TOLD: tuple[Explained, ...] = (
     ),
     Explained(
         "raremem.backend",
-        "_memory",
-        "return id(keys) if p.in_place and keys is not None else None",
-        "return (None)",
+        "ArrayBackend.update",
+        "memory = keys if p.in_place else None",
+        "memory = (None)",
         "Only a call from another thread at the same time can tell; held by tests/test_threads.py.",
         told=True,
     ),
     Explained("raremem.backend", "ArrayBackend._checked", "seen_mask = p.peek(mask)", "seen_mask = mask", _UNSEEN, told=True),
-    Explained("raremem.backend", "ArrayBackend._checked", 'if dtype_name(targets) != "int64":', "if True:", _UNSEEN, told=True),
+    Explained("raremem.backend", "ArrayBackend._checked", 'if dtype != "int64":', "if True:", _UNSEEN, told=True),
     Explained(
         "raremem.backend",
         "ArrayBackend.compile",
