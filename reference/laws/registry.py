@@ -25,14 +25,19 @@ which may miss a fault, whenever a line of it is changed."""
 USUAL, USUAL_TRACED = 50, 20
 """Cases for each law, where nothing else is said; the second on a backend that `traces`, where one takes ten times as long."""
 OF_OTHER_PROGRAMS = frozenset({
+    "a_batch_is_kept_whole",
+    "a_hit_moves_no_key",
+    "a_lookup_does_not_outlive_what_it_found",
     "a_set_is_stored_in_batches",
     "copied_lookup_is_of_its_memory",
     "gradient_agrees",
-    "gradient_is_the_slope",
     "gradient_belongs_to_its_query",
+    "gradient_is_the_slope",
     "gradient_of_what_is_retrieved_agrees",
     "gradient_of_what_is_retrieved_is_the_slope",
     "half_precision_rows_are_cast",
+    "kept_rows_agree",
+    "kept_rows_agree_where_those_hit_least_go",
     "likelihood_agrees",
     "likelihood_agrees_on_any_rows",
     "likelihood_changes_the_loss_only",
@@ -41,6 +46,7 @@ OF_OTHER_PROGRAMS = frozenset({
     "no_gradient_reaches_the_keys",
     "no_rows_are_a_batch",
     "those_hit_least_go_first",
+    "what_is_kept_beside_slots_follows",
     "what_was_given_is_let_go",
 })  # fmt: skip
 """Laws whose configs, batch sizes, dtypes or gradients need programs that few others use. Where sizes are few, each is tried in
