@@ -66,7 +66,13 @@ def law(
 
 
 def run(
-    law: Law, backend: Backend, examples: int | None = None, shrink: bool = True, called: str | None = None, fuzz: bool = False
+    law: Law,
+    backend: Backend,
+    examples: int | None = None,
+    shrink: bool = True,
+    called: str | None = None,
+    fuzz: bool = False,
+    one_size: bool = False,
 ) -> int:
     """Try a law on a backend with this many cases (a tenth if it is costly), the same ones every time.
 
@@ -77,6 +83,7 @@ def run(
         shrink: look for the smallest case, and explain it.
         called: what the user calls the backend.
         fuzz: other cases every time, and first those that have failed before, as Hypothesis's database has them.
+        one_size: on a backend that traces, try it in the first of few sizes, unless it is a law of others.
 
     Returns:
         How many cases were tried.
@@ -86,7 +93,7 @@ def run(
     """
     if examples is None:
         examples = USUAL_TRACED if traces(backend) and not fuzz else USUAL
-    sizes = _sizes(law, backend, whole=fuzz or examples > USUAL)
+    sizes = _sizes(law, backend, one_size or not (fuzz or examples > USUAL or law.name not in OF_OTHER_PROGRAMS))
     tried = 0
     broken: list[tuple[Case | tuple[Life, ...], Exception]] = []
 
@@ -130,11 +137,11 @@ def traces(backend: Backend) -> bool:
     return backend.compiled or backend.name == "jax"
 
 
-def _sizes(law: Law, backend: Backend, whole: bool) -> tuple[Size, ...]:
-    """A compiler makes programs for each size: few of them where there is one."""
+def _sizes(law: Law, backend: Backend, one: bool) -> tuple[Size, ...]:
+    """A compiler makes programs for each size: few of them, or one, where there is a compiler."""
     if not traces(backend):
         return MANY_SIZES
-    return FEW_SIZES if whole or law.name not in OF_OTHER_PROGRAMS else FEW_SIZES[:1]
+    return FEW_SIZES[:1] if one and law.strategy not in (crowded, one_slot, many_neighbors) else FEW_SIZES
 
 
 def general(sizes: tuple[Size, ...]) -> st.SearchStrategy[Case]:
