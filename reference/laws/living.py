@@ -9,17 +9,17 @@ from raremem.reference.companion import Companion
 from raremem.reference.laws.registry import law
 from raremem.reference.lives import FEW_WORLDS, GENERAL, MANY_WORLDS, Life, World, long_lives
 from raremem.reference.lives import lives as lives_in
-from raremem.reference.strategies import FEW_SIZES, Size
+from raremem.reference.strategies import MANY_SIZES, Size
 
 
 def worlds(sizes: tuple[Size, ...]) -> tuple[World, ...]:
     """The worlds for these sizes: few where sizes are few."""
-    return FEW_WORLDS if sizes is FEW_SIZES else MANY_WORLDS
+    return MANY_WORLDS if sizes is MANY_SIZES else FEW_WORLDS
 
 
 def general(sizes: tuple[Size, ...]) -> st.SearchStrategy[tuple[Life, ...]]:
     """Lives of arbitrary rows; where worlds are few in one of those, for which there are programs."""
-    return lives_in(FEW_WORLDS if sizes is FEW_SIZES else (GENERAL,), exact=False)
+    return lives_in((GENERAL,) if sizes is MANY_SIZES else FEW_WORLDS, exact=False)
 
 
 def living(sizes: tuple[Size, ...]) -> st.SearchStrategy[tuple[Life, ...]]:

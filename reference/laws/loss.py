@@ -24,7 +24,7 @@ from raremem.reference.comparison import (
 from raremem.reference.laws.registry import full, law
 from raremem.reference.oracle import backend as oracle
 from raremem.reference.rules import loss_gradient
-from raremem.reference.strategies import FEW_SIZES, Case, Size, cases, with_config
+from raremem.reference.strategies import MANY_SIZES, Case, Size, cases, with_config
 
 MANY_VALUES = Size(MemoryConfig(192, 4, neighbors=2, margin=2.0, softmax_temperature=4.0), 24)
 """Enough rows and slots for a search of the slots of each target by themselves. The margin keeps every hinge open."""
@@ -32,7 +32,7 @@ MANY_VALUES = Size(MemoryConfig(192, 4, neighbors=2, margin=2.0, softmax_tempera
 
 def many_values(sizes: tuple[Size, ...]) -> st.SearchStrategy[Case]:
     """Full memories of `MANY_VALUES`; where sizes are few, of the first of them."""
-    return cases(sizes[:1] if sizes is FEW_SIZES else (MANY_VALUES,), full=True, masked=False)
+    return cases((MANY_VALUES,) if sizes is MANY_SIZES else sizes[:1], full=True, masked=False)
 
 
 @law("3", full)

@@ -105,7 +105,7 @@ def those_hit_least_go_first(backend: Backend, case: Case) -> None:
 def hit_and_noisy(sizes: tuple[Size, ...]) -> st.SearchStrategy[Case]:
     """Such cases without noise, and with more noise than ages differ by."""
     still, noisy = (with_config(sizes, evict="least_hit", age_noise=noise) for noise in (0, 1000))
-    return cases((still[0], noisy[0], noisy[2]), full=True, masked=False)
+    return cases((still[0], noisy[0], *noisy[2:3]), full=True, masked=False)
 
 
 @law("4, 5", hit_and_noisy)
