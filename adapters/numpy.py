@@ -127,11 +127,11 @@ def _contenders(scores: Array, k: int) -> tuple[Array, Array]:
     whole = width * blocks  # columns that are `blocks` apart make a block; those after the last whole block are in none
     maxima = scores[:, :whole].reshape(rows, width, blocks).max(axis=1)
     lowest = np.partition(maxima, -k, axis=1)[:, -k]
-    row, block = np.nonzero(maxima >= lowest[:, None])
+    row, block = np.nonzero(~(maxima < lowest[:, None]))  # NaN, of a state made by hand, is kept
     row = np.concatenate([np.repeat(row, width), np.repeat(np.arange(rows), count - whole)])
     column = (block[:, None] + blocks * np.arange(width)).reshape(-1)
     column = np.concatenate([column, np.tile(np.arange(whole, count), rows)])
-    left = scores[row, column] >= lowest[row]
+    left = ~(scores[row, column] < lowest[row])
     return row[left], column[left]
 
 
