@@ -65,9 +65,7 @@ class World:
     layouts: tuple[str, ...] = LAYOUTS
 
 
-_FEW: dict[str, tuple[str, ...]] = {
-    "rows": ("float32", "float64"), "targets": ("int64",), "layouts": ("plain", "strided"),
-}  # fmt: skip
+_FEW: dict[str, tuple[str, ...]] = {"rows": ("float32",), "targets": ("int64",), "layouts": ("plain", "strided")}
 FEW_WORLDS = (
     World(MemoryConfig(7, 24, neighbors=3, margin=0.125, softmax_temperature=64.0, age_noise=2, seed=7), (4,), **_FEW),
 )

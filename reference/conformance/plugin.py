@@ -89,7 +89,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="numpy, torch, jax, or package.module:attribute of a Backend or a dict of them; may be repeated",
     )
     group.addoption(
-        "--raremem-examples", type=int, metavar="N", help="cases for each law; default: 50, and 20 on a compiled backend or JAX"
+        "--raremem-examples", type=int, metavar="N", help="cases for each law; default: 30, and 20 on a compiled backend or JAX"
     )
     group.addoption(
         "--raremem-expected-failures",

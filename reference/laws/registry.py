@@ -22,7 +22,7 @@ LAWS: dict[str, Law] = {}
 CASES = 0xF45BF263EBA8438F54E7787D3FDDC18D7739CBC81EBE01242A4BF2BCB729CDE5902FAB640BDEF4B87E52F920555C68C8
 """The seed of all cases. By default Hypothesis makes one of the text of the function that it calls, and would draw other cases,
 which may miss a fault, whenever a line of it is changed."""
-USUAL, USUAL_TRACED = 50, 20
+USUAL, USUAL_TRACED = 30, 20
 """Cases for each law, where nothing else is said; the second on a backend that `traces`, where one takes ten times as long."""
 OF_OTHER_PROGRAMS = frozenset({
     "a_batch_is_kept_whole",
