@@ -13,10 +13,11 @@ from raremem.benchmarks.tasks.translation.engine import Sentence, read_through, 
 from raremem.benchmarks.tasks.translation.settle import Kit, Settled
 from raremem.benchmarks.tasks.translation.systems import Alone, System
 from raremem.benchmarks.training.translator.text import StreamTranslator
+from raremem.registry import get_index
 from raremem.state import PortableState
 
-INDEX = "hnswlib"
-"""What is asked beside exact search, where the framework takes an index."""
+INDEX = "faiss"
+"""What is asked beside exact search, where the framework takes an index. It is built before the first sentence."""
 
 
 def costs(
@@ -42,7 +43,9 @@ def costs(
     rows: list[dict[str, Any]] = [{"slots": None, "search": None} | _timed(translator, Alone(), sentences)]
     for slots in sizes:
         for index in indexes:
-            memory = replace(kit, slots=slots, options={"index": index} if index else {}).remembering(settled.gate)
+            memory = replace(
+                kit, slots=slots, options={"index": get_index(index, background=False)} if index else {}
+            ).remembering(settled.gate)
             memory.store.fill(_random_content(slots, kit.recipe.key_dim, tokens))
             rows.append({"slots": slots, "search": index or "exact"} | _timed(translator, memory, sentences))
     return rows

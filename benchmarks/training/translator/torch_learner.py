@@ -24,6 +24,7 @@ from raremem.benchmarks.training.translator.recipe import (
     Weights,
     first_weights,
 )
+from raremem.search.live import LiveIndex
 from raremem.state import PortableState
 
 LstmState = tuple[Tensor, Tensor] | None
@@ -216,7 +217,7 @@ class TorchTranslator(TorchLearner):
 class TorchStore:
     """A memory that is asked and written in NumPy."""
 
-    def __init__(self, config: MemoryConfig, index: str | None = None) -> None:
+    def __init__(self, config: MemoryConfig, index: LiveIndex | None = None) -> None:
         self.memory = Memory(config, index=index)
 
     @torch.no_grad()
