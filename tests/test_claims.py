@@ -51,6 +51,11 @@ def test_a_result_without_its_origin_is_shown():
     assert "`ranks-torch-0`, not recorded, not recorded, not recorded" in claims.page(RUNS | {"ranks-torch-0": result})
 
 
+def said_of(stream):
+    """How many % of the new words the memory said: shown once, twice, 6 to 20 times."""
+    return [stream["systems"]["memory"]["words"][place]["percent"] for place in (1, 2, 4)]
+
+
 def test_seeds_are_taken_together_in_one_row():
     one, others = RUNS["translation-torch-0"], {}
     for seed in (1, 2):
@@ -58,13 +63,19 @@ def test_seeds_are_taken_together_in_one_row():
         others[f"translation-torch-{seed}"] = one | {"figures": figures, "command": command}
     together = claims.page(RUNS | others)
     assert len(together.splitlines()) == len(PAGE.splitlines())
+    streams = one["figures"]["streams"]
+    calc = streams["LibreOffice Calc's help"]["systems"]["memory"]
+    quarter = calc["last quarter"], calc["last quarter without near-duplicates"]
+    said = said_of(streams["darktable's manual"])
     for start, before, after in [
-        ("LibreOffice Calc's help, last quarter", "10.7 (10.9)", "11.7 ± 1.0 (11.9 ± 1.0)"),
-        ("darktable's manual: new words", "9.6; 22.4; 28.6", "10.6 ± 1.0; 23.4 ± 1.0; 29.6 ± 1.0"),
-    ]:
+        ("LibreOffice Calc's help, last quarter of", "{:.1f} ({:.1f})".format(*quarter),
+         "{:.1f} ± 1.0 ({:.1f} ± 1.0)".format(*(figure + 1 for figure in quarter))),
+        ("darktable's manual: new words", "; ".join(f"{percent:.1f}" for percent in said),
+         "; ".join(f"{percent + 1:.1f} ± 1.0" for percent in said)),
+    ]:  # fmt: skip
         assert row(PAGE, start)[2] == before
         assert row(together, start)[2] == after
-    assert "3 seeds, 5000 batches" in together
+    assert f"3 seeds, {one['figures']['run']['done']} batches" in together
     assert "`translation-torch-0`, `translation-torch-1`, `translation-torch-2`, 2026-11-28" in together
     assert "--minutes 30 --seed 0, 1, 2 --out" in together
 
@@ -82,7 +93,9 @@ def test_a_figure_that_a_seed_has_not_is_left_out():
     one = json.loads(json.dumps(RUNS["translation-torch-0"]))
     one["figures"]["streams"]["darktable's manual"]["systems"]["memory"]["words"][1]["percent"] = None
     page = claims.page(RUNS | {"translation-torch-1": one})
-    assert row(page, "darktable's manual: new words")[2] == "9.6; 22.4 ± 0.0; 28.6 ± 0.0"
+    once, *more = said_of(RUNS["translation-torch-0"]["figures"]["streams"]["darktable's manual"])
+    expected = f"{once:.1f}; " + "; ".join(f"{percent:.1f} ± 0.0" for percent in more)
+    assert row(page, "darktable's manual: new words")[2] == expected
     assert claims.spread([]) == "-"
 
 
