@@ -14,7 +14,7 @@ from .config import MAX_INT32, MemoryConfig, check_config, shown
 from .errors import DeviceError, UnknownBackendError
 from .interface import Backend
 from .primitives import Primitives
-from .provenance import Lineage, is_current, note, noted, pass_on, pass_on_changed
+from .provenance import Lineage, is_current, note, pass_on, pass_on_changed
 from .rules.forget import forget
 from .rules.query import query, sound_rows
 from .rules.scores import mean_of_rows, rows_of, scores
@@ -140,7 +140,7 @@ class ArrayBackend(Backend):
             found = self._query(p, config, state, *_one_masked_row(p, config, state, queries, targets, mask))
             lookup = Lookup(*(None if field is None else field[:0] for field in found))
         if keys is not None:
-            note(lookup.slots, *noted(keys))
+            pass_on(keys, lookup.slots)
         return lookup
 
     def update(

@@ -50,7 +50,7 @@ def note(array: Any, lineage: Lineage | None, updates: int | None = None) -> Non
 
 def pass_on(array: Any, other: Any) -> None:
     """Remember of another array, a copy or what was found by it, what was noted for this one."""
-    note(other, *noted(array))
+    note(other, *_noted(array))
 
 
 def pass_on_changed(array: Any, other: Any) -> None:
@@ -63,10 +63,10 @@ def pass_on_changed(array: Any, other: Any) -> None:
 
 def lineage_of(array: Any) -> Lineage | None:
     """The lineage that this array was noted for, or None."""
-    return noted(array)[0]
+    return _noted(array)[0]
 
 
-def noted(array: Any) -> tuple[Lineage | None, int]:
+def _noted(array: Any) -> tuple[Lineage | None, int]:
     """What was noted for an array: its lineage, and how many updates that had; None and 0 for an array that was not noted."""
     reference, lineage, updates = _lineages.get(id(array), (None, None, 0))
     return (lineage, updates) if reference is not None and reference() is array else (None, 0)
@@ -81,7 +81,7 @@ def is_current(p: Primitives, config: MemoryConfig, state: MemoryState, lookup: 
     Raises:
         StateError: the lookup was made on another memory.
     """
-    (own, at), (of, updates) = noted(p.identity(state.keys)), noted(lookup.slots)
+    (own, at), (of, updates) = _noted(p.identity(state.keys)), _noted(lookup.slots)
     known = own is not None and of is not None
     if (known and own is not of) or lookup.queries.shape[1] != config.key_dim:
         raise _another_memory()

@@ -143,7 +143,7 @@ PAPER = (
     Fault("strict looks at masked rows", _BACKEND, "rejected = mask & ~sound_rows", "rejected = ~sound_rows", law="a_memory_lives_on_any_rows"),
     Fault("after many updates nothing more is written", _BACKEND,
           "state, report = self._update(p, config, state, queries, targets, mask, lookup)",
-          "state, report = self._update(p, config, state, queries, targets, mask & (noted(keys)[0].updates < 150), lookup)", law="a_memory_lives_long"),
+          "state, report = self._update(p, config, state, queries, targets, mask & (state.step < 150), lookup)", law="a_memory_lives_long"),
     Fault("targets of 8 bits have a sign", _BACKEND, 'targets = p.cast(targets, "int32")',
           'targets = p.cast(p.cast(targets, "int8") if dtype_name(targets) == "uint8" else targets, "int32")', law="a_memory_lives"),
     Fault("targets of 64 bits are cut to 16", _BACKEND, '            if dtype != "int64":',

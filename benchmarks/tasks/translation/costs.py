@@ -43,9 +43,8 @@ def costs(
     rows: list[dict[str, Any]] = [{"slots": None, "search": None} | _timed(translator, Alone(), sentences)]
     for slots in sizes:
         for index in indexes:
-            memory = replace(
-                kit, slots=slots, options={"index": get_index(index, background=False)} if index else {}
-            ).remembering(settled.gate)
+            options = {"index": get_index(index, background=False)} if index else {}
+            memory = replace(kit, slots=slots, options=options).remembering(settled.gate)
             memory.store.fill(_random_content(slots, kit.recipe.key_dim, tokens))
             rows.append({"slots": slots, "search": index or "exact"} | _timed(translator, memory, sentences))
     return rows

@@ -78,9 +78,7 @@ def run_stream(
         for name, (said, origins) in translate(translator, systems, sentence.source, encoded).items():
             spoken[name].said.append(said)
             spoken[name].origins.append(origins)
-        due = tokens_of(sentence.target)
-        last = np.concatenate([[START], due[:-1]]).astype(np.int32)
-        reading = translator.forced(encoded, last)
+        reading, last, due = forced(translator, sentence, encoded)
         for name, system in systems.items():
             answer = system.answer(sentence.source, reading, last, None)
             spoken[name].right.append((answer.probabilities.argmax(1) == due).tolist())
@@ -106,21 +104,30 @@ def read_through(
     """
     said: dict[str, dict[int, list[int]]] = {name: {} for name in systems}
     for number, sentence in enumerate(stream):
+        encoded = translator.opened(sentence.source.tokens[None])
         if number in asked:
-            encoded = translator.opened(sentence.source.tokens[None])
             for name, (tokens, _) in translate(translator, systems, sentence.source, encoded).items():
                 said[name][number] = tokens
-        reading, last, _ = forced(translator, sentence)
+        reading, last, _ = forced(translator, sentence, encoded)
         for system in systems.values():
             system.read(sentence.source, reading, last, sentence.target)
     return said
 
 
-def forced(translator: StreamTranslator, sentence: Sentence) -> tuple[Reading, NDArray[np.int32], NDArray[np.int32]]:
-    """What the network makes of a reference: the reading, the tokens read, and those that came."""
+def forced(
+    translator: StreamTranslator, sentence: Sentence, encoded: object = None
+) -> tuple[Reading, NDArray[np.int32], NDArray[np.int32]]:
+    """What the network makes of a reference: the reading, the tokens read, and those that came.
+
+    Args:
+        translator: the network.
+        sentence: whose reference.
+        encoded: the network's view of its source, if it is known.
+    """
     said = tokens_of(sentence.target)
     last = np.concatenate([[START], said[:-1]]).astype(np.int32)
-    return translator.forced(translator.opened(sentence.source.tokens[None]), last), last, said
+    encoded = translator.opened(sentence.source.tokens[None]) if encoded is None else encoded
+    return translator.forced(encoded, last), last, said
 
 
 def translate(
