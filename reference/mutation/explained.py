@@ -71,14 +71,14 @@ EXPLAINED: tuple[Explained, ...] = (
     ),
     Explained(
         "raremem.provenance",
-        "noted",
+        "_noted",
         "return (lineage, updates) if reference is not None and reference() is array else (None, 0)",
         "return (lineage, updates) if (reference is not None) else (None, 0)",
         "An entry is deleted as soon as its array goes, so that a reference that is found is always to this array.",
     ),
     Explained(
         "raremem.provenance",
-        "noted",
+        "_noted",
         "return (lineage, updates) if reference is not None and reference() is array else (None, 0)",
         "return (lineage, updates) if reference is not None and reference() is array else (None, 1)",
         "Without a lineage the number of updates is never looked at.",
