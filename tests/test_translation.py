@@ -15,7 +15,7 @@ from raremem.benchmarks.task import Setting
 from raremem.benchmarks.tasks.translation import gate, run
 from raremem.benchmarks.tasks.translation.engine import cut, run_stream, sentences
 from raremem.benchmarks.tasks.translation.evidence import Evidence
-from raremem.benchmarks.tasks.translation.lexicon import KEY_DIM, LONGEST_WORD, Lexicon, _begun
+from raremem.benchmarks.tasks.translation.lexicon import KEY_DIM, LONGEST_WORD, Lexicon, _begun, aligned
 from raremem.benchmarks.tasks.translation.material import HELD, hold_out
 from raremem.benchmarks.tasks.translation.notes import Notes
 from raremem.benchmarks.tasks.translation.peers import Cache, KnnMt, _choice, adaptive_features, learn_adaptive, softened
@@ -151,6 +151,47 @@ def test_a_word_shown_once_is_offered_for_its_source_word():
     assert each.shape[:2] == values.shape
 
 
+def read_words(lexicon, *pairs, common=(10,)):
+    """The sources of pairs of sentences, of words of one token each, after the lexicon has read all of them."""
+    words = SourceWords(Counter({(token,): 10**5 for token in common}), random_rows(TOKENS))
+    told = [([[token] for token in source], [[token] for token in said]) for source, said in pairs]
+    stream = sentences(words, [source for source, _ in told], [said for _, said in told])
+    for number, sentence in enumerate(stream):
+        said = np.array([token for word in sentence.target for token in word], np.int32)
+        reading = Parrot().forced(sentence.source.tokens, np.concatenate([[START], said]).astype(np.int32))
+        lexicon.read(sentence.source, reading, sentence.target, number)
+    return [sentence.source for sentence in stream]
+
+
+def offered(lexicon, source):
+    return [int(word[0]) for word in lexicon.candidates(source).tokens]
+
+
+def test_a_pair_of_words_has_one_slot_however_often_it_is_read():
+    """Before, only the nearest slot of a source word could be hit: its second translation took a new slot each time."""
+    lexicon = Lexicon(make_store("torch", MemoryConfig(64, KEY_DIM, 8)), 64, Counter())
+    read_words(lexicon, *[([11], [20]), ([11], [21])] * 5)
+    filled = np.asarray(lexicon.store.memory.state.values) >= 0
+    assert lexicon.hits[filled].tolist() == [4, 4]
+
+
+def test_the_word_that_came_with_a_source_word_each_time_is_offered_first():
+    lexicon = Lexicon(make_store("torch", MemoryConfig(256, KEY_DIM, 64)), 256, Counter())
+    *_, source = read_words(lexicon, *[([11, 12 + place], [20, 30 + place]) for place in range(8)], ([11], []))
+    assert offered(lexicon, source)[0] == 20
+
+
+def test_a_word_is_not_noted_for_a_source_word_that_another_stands_for():
+    """The network attends to [11] for both words, and more for the first: the second is then the translation of [12]."""
+    source = SourceWords(Counter(), random_rows(TOKENS)).source([[11], [12]])
+    attention = np.array([[0.9, 0.05, 0.05], [0.85, 0.1, 0.05], [0.1, 0.1, 0.8]], np.float32)
+    reading = Reading(np.ones((3, TOKENS), np.float32), attention, attention, attention)
+    shares = aligned(source, reading, [[20], [21]], np.zeros(2, np.float32))
+    np.testing.assert_allclose(shares.sum(1), 1, rtol=1e-5)
+    assert shares[0, 0] > shares[0, 1]
+    assert shares[1, 1] > shares[1, 0]
+
+
 def test_begun_words_go_on():
     tokens = np.full((2, LONGEST_WORD), -1, np.int32)
     tokens[0, :3], tokens[1, :1] = [5, 6, 7], [5]
@@ -176,7 +217,7 @@ def likelihood(shares, own, right):
 def test_a_gate_learns_whom_to_hear():
     generator = np.random.default_rng(0)
     train, test = made_up(generator), made_up(generator)
-    learned = gate.learn(*train, np.ones(600, np.float32), seed=0, passes=200)
+    learned = gate.learn(*train, np.ones(600, np.float32), seed=0, steps=400)
     shares = learned.shares(test[0])
     np.testing.assert_allclose(shares.sum(1), 1, rtol=1e-5)
     told = test[2].any(1)

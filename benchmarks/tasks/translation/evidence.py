@@ -50,6 +50,10 @@ class Evidence(NamedTuple):
     values: Whole
     there: NDArray[np.bool_]
 
+    def part(self, rows: NDArray[np.int64]) -> Evidence:
+        """Some of the tokens."""
+        return Evidence(self.neighbors[rows], self.context[rows], self.values[rows], self.there[rows])
+
 
 def agreeing(neighbors: Neighbors, said: Whole) -> Whole:
     """The slots [T, k] of the neighbors that stand for the tokens [T] that were said; -2 for others."""

@@ -14,6 +14,8 @@ Weights = dict[str, Floats]
 HIDDEN = 24
 RATE = 5e-3
 BATCH = 512
+STEPS = 2_000
+"""In whole passes, and one at least."""
 NEVER = -1e9
 
 
@@ -52,7 +54,7 @@ def mixed(probabilities: Floats, shares: Floats, values: Whole, there: NDArray[n
     return joined
 
 
-def learn(seen: Evidence, own: Floats, right: NDArray[np.bool_], weight: Floats, seed: int, passes: int = 24) -> Gate:
+def learn(seen: Evidence, own: Floats, right: NDArray[np.bool_], weight: Floats, seed: int, steps: int = STEPS) -> Gate:
     """A gate under which the tokens that came are as likely as can be.
 
     Args:
@@ -61,21 +63,22 @@ def learn(seen: Evidence, own: Floats, right: NDArray[np.bool_], weight: Floats,
         right: [T, k] the neighbors that stand for it.
         weight: [T] what each token counts.
         seed: of the first weights and the order.
-        passes: over all tokens.
+        steps: of at most `BATCH` tokens; whole passes are made.
     """
     generator = np.random.default_rng([seed, 3])
     weights = _first(seen, generator)
     names = [name for name in weights if "/" not in name]
     moments = {name: (np.zeros_like(weights[name]), np.zeros_like(weights[name])) for name in names}
-    neighbors, context = _scaled(weights, seen)
     gains = np.concatenate([own[:, None], right], axis=1)
-    steps = passes * -(-len(own) // BATCH)
-    step = 0
+    batches = -(-len(own) // BATCH)
+    passes = max(1, round(steps / batches))
+    steps, step = passes * batches, 0
     for _ in range(passes):
         order = generator.permutation(len(own))
         for start in range(0, len(own), BATCH):
             rows = order[start : start + BATCH]
-            slopes = _slopes(weights, neighbors[rows], context[rows], seen.there[rows], gains[rows], weight[rows])
+            part = seen.part(rows)
+            slopes = _slopes(weights, *_scaled(weights, part), part.there, gains[rows], weight[rows])
             step += 1
             for name in names:
                 mean, square = moments[name]

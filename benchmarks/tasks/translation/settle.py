@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from raremem import MemoryConfig
 from raremem.benchmarks.progress import progress
 from raremem.benchmarks.tasks.translation import gate
+from raremem.benchmarks.tasks.translation import lexicon as of_words
 from raremem.benchmarks.tasks.translation.engine import Sentence, forced, run_stream
 from raremem.benchmarks.tasks.translation.evidence import Floats
-from raremem.benchmarks.tasks.translation.lexicon import KEY_DIM, Lexicon
 from raremem.benchmarks.tasks.translation.observe import Kept, observe, observe_kept
 from raremem.benchmarks.tasks.translation.peers import Adaptive, Cache, KnnMt, Tuned, learn_adaptive, softened
 from raremem.benchmarks.tasks.translation.systems import Alone, Remembering, System
@@ -68,8 +68,8 @@ class Kit:
     def remembering(self, learned: gate.Gate | None, write: str = "merge", evict: str = "oldest") -> Remembering:
         """An empty memory of tokens, and one of words that gives up the same ones; the first writes so."""
         config = MemoryConfig(self.slots, self.recipe.key_dim, NEIGHBORS, seed=self.recipe.seed, write=write, evict=evict)
-        words = MemoryConfig(self.word_slots, KEY_DIM, NEIGHBORS, seed=self.recipe.seed, evict=evict)
-        lexicon = Lexicon(make_store(self.backend, words), self.word_slots, self.seen)
+        words = MemoryConfig(self.word_slots, of_words.KEY_DIM, of_words.NEIGHBORS, seed=self.recipe.seed, evict=evict)
+        lexicon = of_words.Lexicon(make_store(self.backend, words), self.word_slots, self.seen)
         return Remembering(make_store(self.backend, config, **self.options), self.slots, lexicon, gate=learned)
 
     def keeping(self) -> Any:

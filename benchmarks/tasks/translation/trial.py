@@ -47,7 +47,7 @@ class Scale:
         sizes: slots of the memories whose cost is measured.
     """
 
-    held: int = 1_600
+    held: int = 4_800
     stream: int = 800
     foreign: int = 10_000
     general: int = 1_000
