@@ -2,8 +2,8 @@
 
 A network cannot say a word that it never met, and its state does not tell which one is due. The source word does. Which source
 word a word of the reference stands for is told by the network's attention, by both being about as rare (a new word stands for a
-new word), and by both standing about as far into their sentences. As the attention to a new word is weak, several source words are
-taken for each, and how often the two came together tells later which of them was right.
+new word), and by both standing about as far into their sentences. As the attention to a new word is weak, several source words
+are taken for each, and how often the two came together tells later which of them was right.
 """
 
 from __future__ import annotations
