@@ -326,23 +326,22 @@ def folder_of(path, rows):
 
 
 @pytest.fixture
-def setting(tmp_path, monkeypatch):
+def setting(tmp_path):
     generator = np.random.default_rng(0)
 
     def rows(count, words):
         chosen = [generator.integers(0, words, 4) for _ in range(count)]
         return [(" ".join(f"e{n}" for n in row), " ".join(f"d{n}" for n in row)) for row in chosen]
 
-    monkeypatch.setattr("raremem.benchmarks.tasks.translation.material.GENERAL", 8)
     train, stream = folder_of(tmp_path / "train", rows(400, 20)), folder_of(tmp_path / "mine", rows(16, 60))
     return Setting("torch", None, tmp_path / "out", 0.01, 0, stream, train)
 
 
-@pytest.mark.parametrize("backend", ["torch", "jax"])
-def test_a_whole_run_on_text_of_ones_own(backend, setting, monkeypatch):
-    monkeypatch.setattr("raremem.benchmarks.tasks.translation.settle.TUNED_ON", 4)
+@pytest.mark.parametrize(("backend", "parts", "few"), [("torch", (1.0, 0.5, 0.1), 1_000), ("jax", (0.1,), 64)])
+def test_a_whole_run_on_text_of_ones_own(backend, parts, few, setting):
+    """JAX makes programs for each number of slots: there is one."""
     setting.out.mkdir()
-    scale = run.Scale(held=12, stream=16, foreign=16, general=4, after=4, sizes=(50,))
+    scale = run.Scale(held=12, stream=16, foreign=16, general=8, after=4, tuned=4, parts=parts, few=few, sizes=(64,))
     found = run.run_at(replace(setting, backend=backend), TINY, scale)
     systems = found.figures["streams"]["mine"]["systems"]
     assert list(systems) == ["alone", "memory", "kNN-MT", "adaptive kNN-MT", "cache", "fine-tuning"]
@@ -351,20 +350,21 @@ def test_a_whole_run_on_text_of_ones_own(backend, setting, monkeypatch):
     assert set(found.figures["general"]["bleu"]) == {"alone", "memory"}
     by_slots = found.figures["streams"]["mine"]["slots"]
     tokens = by_slots[0]["tokens"]
-    assert {one["slots"] for one in by_slots} == {1_000, tokens, max(64, round(tokens / 2))}
+    assert {one["slots"] for one in by_slots} == {few, *(max(64, round(part * tokens)) for part in parts)}
     assert set(found.figures["networks"]["mine"]) == {"trained with a memory", "trained without"}
     assert all(one["translate"] > 0 for one in found.figures["costs"])
     assert len(found.plots()) == 1
     assert all(isinstance(value, float) for value in found.headline.values())
 
 
-def test_training_goes_on_where_an_epoch_has_fewer_batches(monkeypatch):
+def test_training_goes_on_where_an_epoch_has_fewer_batches():
     """How documents fill batches depends on their order, which differs from epoch to epoch."""
-    monkeypatch.setattr("raremem.benchmarks.training.translator.recipe.WINDOW", 40)
     generator = np.random.default_rng(0)
-    lines = [" ".join(["word"] * length) for length in generator.integers(1, 30, 600)]
+    lines = [" ".join(["word"] * length) for length in generator.integers(1, 30, 6_000)]
     text = Text(
-        Corpus(Sentences(lines, lines), Sentences(lines[:1], lines[:1])), replace(TINY, batch=4), documents=np.arange(600) // 7
+        Corpus(Sentences(lines, lines), Sentences(lines[:1], lines[:1])),
+        replace(TINY, batch=4),
+        documents=np.arange(6_000) // 7,
     )
     assert len({len(text.epoch(number)) for number in range(4)}) > 1
     assert all(len(text.batch_at(step, 10**6)[0]) == 4 for step in range(4 * len(text.epoch(0))))

@@ -20,8 +20,6 @@ from raremem.errors import ConfigError
 
 HELD = (3_000, 10_000)
 """Least and most sentences of a part of the training text that is held out."""
-GENERAL = 1_000
-"""Sentences of general text to set on, and as many to test on, where none are named: drawn from the training text."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +41,13 @@ class Material:
     streams: dict[str, Stream]
 
 
-def load(setting: Setting) -> Material:
+def load(setting: Setting, general: int) -> Material:
     """The text that a setting names.
+
+    Args:
+        setting: of the run.
+        general: sentences of general text to set on, and as many to test on, that are drawn from the training text if none are
+            named.
 
     Raises:
         ConfigError: there is no text to train on, or to stream.
@@ -57,7 +60,7 @@ def load(setting: Setting) -> Material:
             "--stream, text of your own."
         )
     if setting.train is not None:
-        train, dev, test = _drawn(read_stream(setting.train), setting.seed)
+        train, dev, test = _drawn(read_stream(setting.train), general, setting.seed)
     else:
         assert named is not None
         train, dev, test = named.train, named.dev, named.test
@@ -91,12 +94,12 @@ def hold_out(text: Stream) -> tuple[Stream, Stream]:
     return chosen(text, ~held), chosen(text, held)
 
 
-def _drawn(text: Stream, seed: int) -> tuple[Stream, Sentences, Sentences]:
-    """A text without sentences drawn from it to set on and to test on, and both."""
-    if len(text) < 10 * GENERAL:
-        raise DataError(f"--train has {len(text):,} sentences; expected {10 * GENERAL:,} or more.")
+def _drawn(text: Stream, count: int, seed: int) -> tuple[Stream, Sentences, Sentences]:
+    """A text without sentences drawn from it, so many to set on and as many to test on, and both."""
+    if len(text) < 10 * count:
+        raise DataError(f"--train has {len(text):,} sentences; expected {10 * count:,} or more.")
     order = np.random.default_rng([seed, 6]).permutation(len(text))
-    parts = [np.isin(np.arange(len(text)), order[start : start + GENERAL]) for start in (0, GENERAL)]
+    parts = [np.isin(np.arange(len(text)), order[start : start + count]) for start in (0, count)]
     dev, test = (chosen(text, part) for part in parts)
     return chosen(text, ~(parts[0] | parts[1])), dev, test
 

@@ -37,7 +37,7 @@ def run_at(setting: Setting, recipe: TranslationRecipe, scale: Scale) -> Finding
     path = setting.snapshot_path("translation-memory")
     resume(path, asdict(recipe), setting.minutes)
     sacrebleu()
-    prepared = Prepared(load(setting), recipe)
+    prepared = Prepared(load(setting, scale.general), recipe)
     if not prepared.text.epoch(0):
         raise DataError(f"the text to train on has no {recipe.batch} pairs of about one length; expected far more.")
     translator, trained = train(

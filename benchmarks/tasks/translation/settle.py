@@ -41,8 +41,6 @@ TEMPERATURES = (0.02, 0.05, 0.1, 0.2, 0.5)
 CACHE = 2_000
 SHARPNESS = (5.0, 10.0, 20.0, 40.0)
 RATES = (1e-4, 5e-4)
-TUNED_ON = 150
-"""Sentences of the text held out that tell the rate of fine-tuning."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +137,7 @@ def settle(
     kit: Kit,
     held: list[Sentence],
     general: list[Sentence],
+    tuned: int,
     score: Callable[[list[list[int]], list[Sentence]], float],
 ) -> Settled:
     """Set everything.
@@ -148,6 +147,7 @@ def settle(
         kit: what systems are made of.
         held: sentences of the part of the training text that plays the stream.
         general: general text.
+        tuned: sentences of `held` that tell the rate of fine-tuning.
         score: BLEU of the tokens of translations.
     """
     half = len(general) // 2
@@ -162,7 +162,7 @@ def settle(
     kept = observe_kept(translator, kit.keeping(), progress(held, "kNN-MT: reading the text held out"))
     share, temperature = best_shares(kept)
     adaptive = learn_adaptive(kept.neighbors, kept.own, kept.said, temperature, kit.recipe.seed)
-    return Settled(learned, (share, temperature), adaptive, best_cache(kept), best_rate(translator, held[:TUNED_ON]))
+    return Settled(learned, (share, temperature), adaptive, best_cache(kept), best_rate(translator, held[:tuned]))
 
 
 def _of_new_words(kit: Kit, stream: list[Sentence]) -> NDArray[np.bool_]:

@@ -13,9 +13,6 @@ from raremem.benchmarks.tasks.translation.source import tokens_of
 from raremem.benchmarks.tasks.translation.systems import System
 from raremem.benchmarks.training.translator.text import StreamTranslator
 
-PARTS = 1.0, 0.5, 0.1
-"""Slots, as parts of the tokens of the stream."""
-FEW = 1_000
 LEAST = 64
 WORDS = 0.25
 """The part of the slots that the memory of words has."""
@@ -32,6 +29,8 @@ def by_slots(
     kit: Kit,
     settled: Settled,
     stream: list[Sentence],
+    parts: tuple[float, ...],
+    few: int,
     score: Callable[[list[list[int]], list[int]], float],
 ) -> list[dict[str, Any]]:
     """BLEU in the last quarter of a stream, by method and slots.
@@ -41,6 +40,8 @@ def by_slots(
         kit: what systems are made of.
         settled: the gate and the peers.
         stream: all of it is read, its last quarter is translated.
+        parts: of the tokens of the stream: so many slots, at least `LEAST`.
+        few: slots, beside those.
         score: BLEU of translations, as tokens, of the sentences of those numbers.
 
     Returns:
@@ -49,7 +50,7 @@ def by_slots(
     tokens = sum(len(tokens_of(sentence.target)) for sentence in stream)
     asked = range(3 * len(stream) // 4, len(stream))
     systems: dict[tuple[str, int], System] = {}
-    for slots in sorted({max(LEAST, round(part * tokens)) for part in PARTS} | {FEW}, reverse=True):
+    for slots in sorted({max(LEAST, round(part * tokens)) for part in parts} | {few}, reverse=True):
         words = round(WORDS * slots)
         small = replace(kit, slots=slots - words, word_slots=words)
         for name, (write, evict) in WAYS.items():

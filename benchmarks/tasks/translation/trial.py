@@ -44,6 +44,9 @@ class Scale:
         foreign: sentences of all streams that the memory has read before it translates general text.
         general: sentences of that.
         after: sentences of general text that every system translates after a stream.
+        tuned: sentences of the text held out that tell the rate of fine-tuning.
+        parts: slots of the memories that are too small for a stream, as parts of its tokens.
+        few: slots of the smallest of them.
         sizes: slots of the memories whose cost is measured.
     """
 
@@ -52,6 +55,9 @@ class Scale:
     foreign: int = 10_000
     general: int = 1_000
     after: int = 400
+    tuned: int = 150
+    parts: tuple[float, ...] = (1.0, 0.5, 0.1)
+    few: int = 1_000
     sizes: tuple[int, ...] = (10_000, 100_000, 1_000_000)
 
 
@@ -117,7 +123,7 @@ class Trial:
         def score(said: list[list[int]], asked: list[Sentence]) -> float:
             return bleu(prepared.decoded(said), [references[id(sentence)] for sentence in asked])
 
-        return settle(self.translator, self.kit(held), held, dev, score).plain()
+        return settle(self.translator, self.kit(held), held, dev, self.scale.tuned, score).plain()
 
     def frozen(self, title: str) -> dict[str, Any]:
         """What every system with the frozen network makes of a stream, and BLEU on general text after it."""
@@ -161,7 +167,9 @@ class Trial:
         def score(said: list[list[int]], rows: list[int]) -> float:
             return bleu(self.prepared.decoded(said), [stream.target[row] for row in rows])
 
-        return by_slots(self.translator, self.kit(sentences), self.settled(), sentences, score)
+        return by_slots(
+            self.translator, self.kit(sentences), self.settled(), sentences, self.scale.parts, self.scale.few, score
+        )
 
     def halves(self, title: str) -> dict[str, Any]:
         """Half of a stream translated before and after the other half is read."""
