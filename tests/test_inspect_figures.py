@@ -124,11 +124,7 @@ def test_the_noise_is_that_of_the_choice():
 @settings(deadline=None)
 @given(memory=memories)
 def test_the_nearest_slots(memory, few):
-    before, confusion.FEW = confusion.FEW, few
-    try:
-        found = confusion.nearest(memory)
-    finally:
-        confusion.FEW = before
+    found = confusion.nearest(memory, few=few)
     values = memory.portable["values"].tolist()
     assert found.asked.tolist() == np.flatnonzero(memory.portable["filled"]).tolist()
     for row, slot in enumerate(found.asked.tolist()):

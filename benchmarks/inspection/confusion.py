@@ -64,13 +64,14 @@ class Pair(NamedTuple):
     similarity: float
 
 
-def nearest(content: Content, asked: int = ASKED, products: int = PRODUCTS) -> Nearest:
+def nearest(content: Content, asked: int = ASKED, products: int = PRODUCTS, few: int = FEW) -> Nearest:
     """The slots nearest to all filled ones, or to a sample of them, drawn with `SEED`.
 
     Args:
         content: with the memory.
         asked: slots to ask, at most.
         products: numbers to multiply for one neighbor of each of these, at most; one slot is asked at least.
+        few: slots of a value of which one search still asks for all.
     """
     filled = np.flatnonzero(content.portable["filled"]).astype(np.int32)
     most = max(1, min(asked, products // max(1, len(filled) * content.config.key_dim)))
@@ -84,7 +85,7 @@ def nearest(content: Content, asked: int = ASKED, products: int = PRODUCTS) -> N
     slots, similarities = _nearest_other(content.state, chosen)
     same = np.flatnonzero(values[slots] == values[chosen])
     other = slots.copy()
-    other[same], similarities[same] = _of_another_value(content.state, filled, chosen[same])
+    other[same], similarities[same] = _of_another_value(content.state, filled, chosen[same], few)
     return Nearest(chosen, slots, other, similarities, len(filled))
 
 
@@ -130,7 +131,7 @@ def _nearest_other(state: MemoryState, chosen: NDArray[np.int32]) -> tuple[NDArr
 
 
 def _of_another_value(
-    state: MemoryState, filled: NDArray[np.int32], chosen: NDArray[np.int32]
+    state: MemoryState, filled: NDArray[np.int32], chosen: NDArray[np.int32], few: int
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """The slot [n] nearest to each of some slots [n] among all `filled` that have another value than it; -1: there is none."""
     order = filled[np.argsort(state.values[filled], kind="stable")]
@@ -158,7 +159,7 @@ def _of_another_value(
         first, last, some = parts.pop()
         if last - first < 2 or not len(some):
             continue
-        if counts[first:last].max() <= FEW:
+        if counts[first:last].max() <= few:
             ask(some, first, last, int(counts[first:last].max()) + 1)
             continue
         middle = first + int(np.searchsorted(bounds[first + 1 : last - 1], (bounds[first] + bounds[last]) // 2)) + 1

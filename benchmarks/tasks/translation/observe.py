@@ -28,14 +28,15 @@ class Observed(NamedTuple):
     own: Floats
     right: NDArray[np.bool_]
 
-    def join(self, other: Observed) -> Observed:
-        """These tokens, and others."""
-        seen = Evidence(*(np.concatenate(parts) for parts in zip(self.seen, other.seen, strict=True)))
-        return Observed(seen, np.concatenate([self.own, other.own]), np.concatenate([self.right, other.right]))
+    @staticmethod
+    def of(parts: list[Observed]) -> Observed:
+        """The tokens of several sentences."""
+        seen = Evidence(*(np.concatenate(column) for column in zip(*(part.seen for part in parts), strict=True)))
+        return Observed(seen, np.concatenate([part.own for part in parts]), np.concatenate([part.right for part in parts]))
 
 
-def observe(translator: StreamTranslator, system: Remembering, stream: Iterable[Sentence], reads: bool) -> Observed:
-    """What a memory knows at each token of a stream; with `reads` it reads each sentence after that."""
+def observe(translator: StreamTranslator, system: Remembering, stream: Iterable[Sentence], reads: bool) -> list[Observed]:
+    """What a memory knows at the tokens of each sentence of a stream; with `reads` it reads each sentence after that."""
     parts = []
     for sentence in stream:
         reading, last, said = forced(translator, sentence)
@@ -44,8 +45,7 @@ def observe(translator: StreamTranslator, system: Remembering, stream: Iterable[
         parts.append(Observed(seen, own, (seen.values == said[:, None]) & seen.there))
         if reads:
             system.read(sentence.source, reading, last, sentence.target)
-    seen = Evidence(*(np.concatenate(column) for column in zip(*(part.seen for part in parts), strict=True)))
-    return Observed(seen, np.concatenate([part.own for part in parts]), np.concatenate([part.right for part in parts]))
+    return parts
 
 
 class Kept(NamedTuple):

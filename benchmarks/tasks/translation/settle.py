@@ -17,7 +17,7 @@ from raremem.benchmarks.tasks.translation import gate
 from raremem.benchmarks.tasks.translation import lexicon as of_words
 from raremem.benchmarks.tasks.translation.engine import Sentence, forced, run_stream
 from raremem.benchmarks.tasks.translation.evidence import Floats
-from raremem.benchmarks.tasks.translation.observe import Kept, observe, observe_kept
+from raremem.benchmarks.tasks.translation.observe import Kept, Observed, observe, observe_kept
 from raremem.benchmarks.tasks.translation.peers import Adaptive, Cache, KnnMt, Tuned, learn_adaptive, softened
 from raremem.benchmarks.tasks.translation.systems import Alone, Remembering, System
 from raremem.benchmarks.training.translator.recipe import TranslationRecipe
@@ -150,19 +150,33 @@ def settle(
         tuned: sentences of `held` that tell the rate of fine-tuning.
         score: BLEU of the tokens of translations.
     """
-    half = len(general) // 2
-    memory = kit.remembering(None)
-    streamed = observe(translator, memory, progress(held, "memory: reading the text held out"), reads=True)
-    everyday = observe(translator, memory, general[:half], reads=False)
-    both = streamed.join(everyday)
-    counted = np.where(streamed.own < 0.5, DOUBTED_WEIGHT, 1.0) * np.where(_of_new_words(kit, held), NEW_WEIGHT, 1.0)
-    weight = np.concatenate([counted, np.full(len(everyday.own), GENERAL_WEIGHT)]).astype(np.float32)
-    memory.gate = gate.learn(both.seen, both.own, both.right, weight, kit.recipe.seed)
-    learned = harmless(translator, memory, general[half:], score)
+    learned = set_gate(translator, kit, held, general, score)
     kept = observe_kept(translator, kit.keeping(), progress(held, "kNN-MT: reading the text held out"))
     share, temperature = best_shares(kept)
     adaptive = learn_adaptive(kept.neighbors, kept.own, kept.said, temperature, kit.recipe.seed)
     return Settled(learned, (share, temperature), adaptive, best_cache(kept), best_rate(translator, held[:tuned]))
+
+
+def set_gate(
+    translator: StreamTranslator,
+    kit: Kit,
+    held: list[Sentence],
+    general: list[Sentence],
+    score: Callable[[list[list[int]], list[Sentence]], float],
+) -> gate.Gate:
+    """A gate learned on the text held out and on half of the general text, and made harmless on the other half."""
+    half = len(general) // 2
+    memory = kit.remembering(None)
+    streamed = observe(translator, memory, progress(held, "memory: reading the text held out"), reads=True)
+    everyday = observe(translator, memory, general[:half], reads=False)
+    both = Observed.of(streamed + everyday)
+    new = _of_new_words(kit, held)
+    weight = np.where(both.own < 0.5, DOUBTED_WEIGHT, 1.0).astype(np.float32)
+    weight[: len(new)][new] *= NEW_WEIGHT
+    weight[len(new) :] = GENERAL_WEIGHT
+    del streamed, everyday
+    memory.gate = gate.learn(both.seen, both.own, both.right, weight, kit.recipe.seed)
+    return harmless(translator, memory, general[half:], score)
 
 
 def _of_new_words(kit: Kit, stream: list[Sentence]) -> NDArray[np.bool_]:
