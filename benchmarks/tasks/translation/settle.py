@@ -28,8 +28,8 @@ DOUBTED_WEIGHT = 3.0
 """What a token counts in the training of the gate of which the network gives less than half."""
 NEW_WEIGHT = 10.0
 """The same of a token of a word that training never had: by how many times more it counts."""
-GENERAL_WEIGHT = 2.0
-"""What a token of general text counts in the training of the gate."""
+GENERAL_SHARE = 0.05
+"""What all tokens of general text count in the training of the gate, of what all count."""
 LEAST = (0.0, 0.2, 0.4, 0.6, 0.8)
 """Shares below which the gate may hear nothing: the least of these that costs general text at most `COST` is taken."""
 COST = 0.1
@@ -173,7 +173,8 @@ def set_gate(
     new = _of_new_words(kit, held)
     weight = np.where(both.own < 0.5, DOUBTED_WEIGHT, 1.0).astype(np.float32)
     weight[: len(new)][new] *= NEW_WEIGHT
-    weight[len(new) :] = GENERAL_WEIGHT
+    everyday_tokens = len(weight) - len(new)
+    weight[len(new) :] = GENERAL_SHARE / (1 - GENERAL_SHARE) * weight[: len(new)].sum() / everyday_tokens
     del streamed, everyday
     memory.gate = gate.learn(both.seen, both.own, both.right, weight, kit.recipe.seed)
     return harmless(translator, memory, general[half:], score)
