@@ -42,6 +42,7 @@ from .validation import (
     check_batch_size,
     check_column,
     check_kinds,
+    check_lookup,
     check_named,
     check_named_numbers,
     check_no_rejects,
@@ -342,6 +343,8 @@ class ArrayBackend(Backend):
         """The table for the call, and its inputs as this framework's arrays on the state's device, after every check that can
         be made here."""
         check_kinds(config, state, MemoryState)
+        if lookup is not None:
+            check_lookup(lookup)
         p = self.table_for(state.values, queries, targets, mask, *(lookup or ()))
         check_state(config, (len(state.values), state.keys.shape[1]))
         batch = check_queries(config, queries)

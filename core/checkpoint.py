@@ -103,6 +103,11 @@ def _read(path: Path) -> tuple[MemoryConfig, dict[str, Any]]:
             raise ValueError("it is a device or a pipe, where a file is expected")
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
+            if list(metadata) == ["raremem-classifier"]:
+                raise CheckpointError(
+                    f"{path} was written by MemoryClassifier.save; expected a file of raremem.save. Load it with "
+                    "raremem.adapters.sklearn.MemoryClassifier.load(path)."
+                )
             if list(metadata) != [HEADER]:
                 raise ValueError(f"its metadata is {sorted(metadata)}, where {[HEADER]} is expected")
             header = json.loads(metadata[HEADER], object_pairs_hook=_without_duplicates)
@@ -163,7 +168,10 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _refusal(path: Path, error: Exception) -> CheckpointError:
     """One line for any way in which a file is not what it should be."""
     reason = " ".join(str(error).split())
-    return CheckpointError(f"{path} is not a whole raremem checkpoint ({reason[:300]}). Load an older copy.")
+    return CheckpointError(
+        f"{path} is not a whole raremem checkpoint ({reason[:300]}); expected a file that raremem.save or Memory.save wrote. "
+        "Load an older copy, if it is one."
+    )
 
 
 def _check_is_no_module(state: Any) -> None:

@@ -133,5 +133,5 @@ def _found_what_is_empty(p: Primitives, state: MemoryState, lookup: Lookup, acce
 def _another_memory() -> StateError:
     return StateError(
         "the lookup was made on another memory; expected one that a query of this memory gave. "
-        "Query this memory with the rows, or leave out lookup=."
+        "Query this memory with the rows, and give update what it answers."
     )

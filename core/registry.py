@@ -117,17 +117,22 @@ def choices(name: str) -> Mapping[bool | None, Backend]:
 
 
 def _choices_of_ones_own(name: str) -> Mapping[bool | None, Backend]:
-    module, _, attribute = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # its module may raise anything
-        raise UnknownBackendError(
-            f"no backend {name!r} ({type(error).__name__}: {error}); expected package.module:attribute of what can be imported."
-        ) from error
+    found = _imported("backend", name)
     backends = {None: found} if isinstance(found, Backend) else found
     if not isinstance(backends, Mapping) or not all(isinstance(backend, Backend) for backend in backends.values()):
         raise UnknownBackendError(f"{name!r} is {type(found).__name__}; expected a raremem.Backend, or a dict of some by mode.")
     return backends
+
+
+def _imported(kind: str, name: str) -> Any:
+    """What "package.module:attribute" names."""
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # its module may raise anything
+        raise UnknownBackendError(
+            f"no {kind} {name!r} ({type(error).__name__}: {error}); expected package.module:attribute of what can be imported."
+        ) from error
 
 
 def get_index(name: str, *, background: bool = True, seed: int = 0, plan: LivePlan | None = None) -> LiveIndex:
@@ -143,14 +148,14 @@ def get_index(name: str, *, background: bool = True, seed: int = 0, plan: LivePl
         UnknownBackendError: there is none of that name.
         MissingPackageError: its package is not installed, or its build does not work.
     """
-    module, _, attribute = name.partition(":")
-    if not attribute:
-        if name not in INDEXES:
-            raise UnknownBackendError(f"no index {name!r}; expected one of {', '.join(INDEXES)}, or package.module:attribute.")
-        if importlib.util.find_spec(INDEXES[name]) is None:
-            raise MissingPackageError(f"index {name!r} needs the package {name!r}: pip install 'raremem[{name}]'")
-        module, attribute = f"raremem.adapters.indexes.{name}", "Index"
-    return LiveIndex(getattr(importlib.import_module(module), attribute), background, seed, plan)
+    if ":" in name:
+        return LiveIndex(_imported("index", name), background, seed, plan)
+    if name not in INDEXES:
+        raise UnknownBackendError(f"no index {name!r}; expected one of {', '.join(INDEXES)}, or package.module:attribute.")
+    if importlib.util.find_spec(INDEXES[name]) is None:
+        raise MissingPackageError(f"index {name!r} needs the package {name!r}: pip install 'raremem[{name}]'")
+    module = importlib.import_module(f"raremem.adapters.indexes.{name}")
+    return LiveIndex(module.Index, background, seed, plan)
 
 
 def _with_index(backend: Backend, index: LiveIndex) -> Backend:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .config import MAX_INT32, MemoryConfig, no_config, shown
 from .errors import DTypeError, ForgetError, RejectedRowsError, ShapeError, StateError, TargetError
-from .state import Array
+from .state import Array, Lookup
 
 TARGET_DTYPES = ("int8", "int16", "int32", "int64", "uint8")
 TEXT_DTYPES = ("str", "bytes", "object")
@@ -48,7 +48,7 @@ def check_numbers(name: str, column: Array, dtypes: tuple[str, ...]) -> str:
     """The dtype's name, if what is called `name` in messages is of one of these dtypes."""
     dtype = dtype_name(column)
     if dtype.startswith(TEXT_DTYPES):
-        raise _labels(name, dtype)
+        raise _labels(name, dtype.rstrip("0123456789"))
     if dtype not in dtypes:
         raise DTypeError(f"{name} are {dtype}; expected one of {', '.join(dtypes)}. Cast them first.")
     return dtype
@@ -74,10 +74,22 @@ def check_to_write(targets: Any, lookup: Any, batch: int) -> None:
     """Check that there are targets to be written, and that a lookup, if there is one, is of so many rows."""
     if targets is None:
         raise TargetError("there are no targets; expected one for each row, to be written. Mask rows that have none.")
-    if lookup is not None and lookup.accepted.shape[0] != batch:
+    if lookup is None:
+        return
+    check_lookup(lookup)
+    if lookup.accepted.shape[0] != batch:
         raise ShapeError(
             f"the lookup is of {lookup.accepted.shape[0]} rows; expected {batch}, as the queries have. "
             "Give the one that query answered for them, or leave it out."
+        )
+
+
+def check_lookup(lookup: Any) -> None:
+    """Check that what is given for a lookup is one."""
+    if not isinstance(lookup, Lookup):
+        raise DTypeError(
+            f"the lookup is a {type(lookup).__name__}; expected what a query of this memory gave: out = memory(query, target), "
+            "then memory.update(out). A module writes rows that are not looked up by memory.store(query, target)."
         )
 
 

@@ -7,6 +7,7 @@ from torch import nn
 
 import raremem
 from raremem import MemoryConfig
+from raremem.adapters.sklearn import MemoryClassifier
 from raremem.adapters.torch import Memory
 
 CONFIG = MemoryConfig(slots=20, key_dim=4, neighbors=3)
@@ -197,6 +198,55 @@ def test_a_memory_is_made_of_a_config_or_of_its_fields(framework):
         kind(slot=20)
     with pytest.raises(raremem.ConfigError, match="slots=0"):
         kind(slots=0)
+
+
+@pytest.mark.parametrize("labels", [(), ([0, 1, 2, 3],)])
+@pytest.mark.parametrize("framework", ["torch", "flax"])
+def test_rows_given_for_a_lookup_are_told_where_they_belong(framework, labels):
+    memory, own = filled(framework)
+    with pytest.raises(raremem.DTypeError, match=r"the lookup is a .*; expected .*memory.update\(out\).*memory.store\(query"):
+        memory.update(own(EYE), *(own(np.array(row)) for row in labels))
+    assert len(memory) == 4
+
+
+@pytest.mark.parametrize("framework", ["numpy", "jax", "reference"])
+def test_rows_given_for_a_lookup_of_a_backend_are_refused(framework):
+    backend = raremem.get_backend(framework)
+    with pytest.raises(raremem.DTypeError, match="the lookup is a ndarray; expected what a query"):
+        backend.update(CONFIG, backend.init(CONFIG), EYE, np.arange(4), None, EYE)
+
+
+def test_a_file_that_another_class_wrote_is_told_which(tmp_path):
+    filled("torch")[0].save(tmp_path / "memory")
+    MemoryClassifier().fit(EYE, list("abcd")).save(tmp_path / "classifier")
+    with pytest.raises(raremem.CheckpointError, match=r"written by MemoryClassifier.save; .*MemoryClassifier.load"):
+        Memory.load(tmp_path / "classifier")
+    with pytest.raises(raremem.CheckpointError, match=r"written by raremem.save or Memory.save; .* or Memory.load"):
+        MemoryClassifier.load(tmp_path / "memory")
+    with pytest.raises(raremem.ConfigError, match=r"neighbors, key_dim: the file has the config; .*dataclasses.replace"):
+        Memory.load(tmp_path / "memory", neighbors=2, key_dim=3)
+
+
+def test_a_classifier_that_is_to_forget_nothing_is_told_its_own_names():
+    classifier = MemoryClassifier().fit(EYE, list("abcd"))
+    with pytest.raises(raremem.ForgetError, match=r"nothing is named; expected labels, ids= or older_than="):
+        classifier.forget()
+    assert classifier.forget(classifier.classes_) == len(EYE)  # as the message says
+
+
+def test_an_index_that_cannot_be_imported_is_unknown():
+    with pytest.raises(raremem.UnknownBackendError, match=r"no index 'nowhere:Index' .*; expected package.module:attribute"):
+        Memory(CONFIG, index="nowhere:Index")
+
+
+def test_a_jax_memory_grows_by_the_module():
+    from raremem.adapters import jax as memory
+
+    state, _ = memory.update(CONFIG, memory.init(CONFIG), EYE, np.arange(4))
+    config, state, kept = memory.resize(CONFIG, state, 30)
+    assert config.slots == 30
+    assert kept[:5].tolist() == [0, 1, 2, 3, 4]
+    assert memory.query(config, state, EYE).values[:, 0].tolist() == [0, 1, 2, 3]
 
 
 def test_options_of_a_module_go_with_fields_of_its_config():

@@ -149,6 +149,9 @@ def test_a_file_that_is_none_is_one_line(tmp_path):
         MemoryClassifier.load(path)
     config = raremem.MemoryConfig(slots=2, key_dim=2)
     raremem.save(path, config, raremem.get_backend("numpy").init(config))
+    with pytest.raises(raremem.CheckpointError, match=r"written by raremem.save or Memory.save"):
+        MemoryClassifier.load(path)
+    path.write_bytes(b"nothing of the kind")
     with pytest.raises(raremem.CheckpointError, match="no whole file of MemoryClassifier"):
         MemoryClassifier.load(path)
     with pytest.raises(FileNotFoundError):

@@ -89,7 +89,7 @@ def test_growth_is_seen_while_it_lasts():
 def test_speed_alone_goes_to_another_device(tmp_path, capsys, monkeypatch):
     torch = pytest.importorskip("torch")
     assert cli.main(["bench", "symbols", "--device", "meta"]) == 1
-    assert "only speed goes to another device" in capsys.readouterr().err
+    assert "only speed takes a device" in capsys.readouterr().err
     devices = []
 
     def measure(workload, backend, seconds):

@@ -2,7 +2,7 @@
 
 Use `init`, `query`, `update`, `store`, `forget`, `clear`, `copy`, `to_numpy` and `from_numpy` of this module inside your own
 `jax.jit`, `grad`, `vmap`, `lax.scan` or `shard_map`, with the config static and the state donated. `get_backend("jax")` gives
-the same functions compiled, with the state donated to `update` and `forget`.
+the same functions compiled, with the state donated to `update` and `forget`. `resize` and `counts` are for outside.
 
 >>> import jax
 >>> config = MemoryConfig(slots=100, key_dim=8)
@@ -31,6 +31,7 @@ __all__ = [
     "from_numpy",
     "init",
     "query",
+    "resize",
     "store",
     "to_numpy",
     "update",
@@ -46,3 +47,4 @@ clear = backend.clear
 counts = backend.counts
 to_numpy = backend.to_numpy
 from_numpy = backend.from_numpy
+resize = backend.resize

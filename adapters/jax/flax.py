@@ -13,6 +13,7 @@ from raremem.adapters import jax as functional
 from raremem.config import MemoryConfig, config_of
 from raremem.guard import wholly
 from raremem.state import ForgetReport, Lookup, MemoryState, UpdateReport
+from raremem.validation import check_lookup
 
 
 class MemoryVariable(nnx.Variable[jax.Array]):
@@ -54,6 +55,7 @@ class Memory(nnx.Module):
             targets: the values [B] to write; default: the targets of that call.
             mask: [B] bool; rows where it is False are not written.
         """
+        check_lookup(lookup)
         targets = lookup.targets if targets is None else targets
         queries = jax.lax.stop_gradient(lookup.queries)
         state, report = functional.update(self.config, self.state, queries, targets, mask, lookup)

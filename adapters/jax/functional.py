@@ -28,6 +28,7 @@ from raremem.state import (
     UpdateReport,
     backends_of,
 )
+from raremem.validation import check_lookup
 
 
 class JaxBackend(ArrayBackend):
@@ -165,8 +166,10 @@ def usable_lookup(lookup: Lookup) -> Lookup:
     """The lookup as JAX arrays.
 
     Raises:
+        DTypeError: it is no lookup.
         StateError: an array was donated.
     """
+    check_lookup(lookup)
     if any(map(_donated, lookup)):
         raise StateError("the lookup was consumed by a compiled function (its arrays were donated). Look its rows up again.")
     return jax.tree.map(own, lookup)

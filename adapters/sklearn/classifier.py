@@ -21,6 +21,7 @@ from raremem.adapters.sklearn.results import Contents, Neighbors
 from raremem.adapters.sklearn.store import Store
 from raremem.adapters.sklearn.unknown import ConformalThreshold, evidence
 from raremem.config import MemoryConfig, shown
+from raremem.errors import ForgetError
 from raremem.state import Lookup
 
 Array = NDArray[Any]
@@ -216,6 +217,8 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             ValueError: a label is not in `classes_`, or nothing is named.
         """
         check_is_fitted(self, "classes_")
+        if labels is None and ids is None and older_than is None:
+            raise ForgetError("nothing is named; expected labels, ids= or older_than=. To forget all, name `classes_`.")
         named: dict[str, Any] = {}
         if labels is not None:
             labels = np.atleast_1d(labels)

@@ -67,6 +67,11 @@ def load(kind: type[Classifier], path: str | os.PathLike[str], backend: str | No
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
+            if list(metadata) == ["raremem"]:
+                raise CheckpointError(
+                    f"{path} was written by raremem.save or Memory.save; expected a file of MemoryClassifier.save. "
+                    "Load it with raremem.load(path) or Memory.load(path)."
+                )
             if list(metadata) != [HEADER]:
                 raise ValueError(f"its metadata is {sorted(metadata)}, where {[HEADER]} is expected")
             checksum, text = json.loads(metadata[HEADER])
@@ -77,7 +82,7 @@ def load(kind: type[Classifier], path: str | os.PathLike[str], backend: str | No
         if checksum != _checksum(text, arrays):
             raise ValueError("its checksum does not match its content")
         return _restored(kind, header, arrays, backend)
-    except (OSError, MemoryError):
+    except (CheckpointError, OSError, MemoryError):
         raise
     except Exception as error:
         reason = " ".join(str(error).split())[:300]

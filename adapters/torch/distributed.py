@@ -30,7 +30,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from raremem.adapters.torch import Memory
-from raremem.errors import DTypeError, StateError
+from raremem.errors import StateError
 from raremem.provenance import is_current, pass_on
 from raremem.rules.forget import named
 from raremem.state import NO_SLOT, ForgetReport, Lookup, UpdateReport
@@ -117,8 +117,6 @@ def rows_to_write(memory: Memory, lookup: Lookup | None, target: Tensor | None, 
     memory._look()
     if lookup is None:
         return SentRows(memory.values.new_zeros(0, memory.config.key_dim + 7))
-    if not isinstance(lookup, Lookup):
-        raise DTypeError(f"the lookup is a {type(lookup).__name__}; expected what memory(query, target) gave, or None.")
     lookup, target = memory._to_write(lookup, target)
     config, state = memory.config, memory.state
     p, queries, targets, there = memory.backend._checked(config, state, lookup.queries, target, mask, False)

@@ -16,7 +16,7 @@ from raremem.errors import StateError
 from raremem.registry import get_index
 from raremem.search.live import LiveIndex
 from raremem.state import NO_SLOT, ForgetReport, Lookup, UpdateReport
-from raremem.validation import check_rows
+from raremem.validation import check_lookup, check_rows
 
 
 class Memory(MemoryModule):
@@ -93,6 +93,7 @@ class Memory(MemoryModule):
         `raremem.adapters.distributed.update` writes those of all.
 
         Raises:
+            DTypeError: the lookup is none.
             StateError: the lookup was made without targets, and none are given; or what was written would be lost: this is a
                 replica of DataParallel, or DistributedDataParallel broadcasts the buffers.
         """
@@ -156,6 +157,7 @@ class Memory(MemoryModule):
 
     def _to_write(self, lookup: Lookup, target: Tensor | None) -> tuple[Lookup, Tensor]:
         """What an update is to write of a lookup: nothing, if it is replayed."""
+        check_lookup(lookup)
         target = lookup.targets if target is None else target
         if target is None:
             raise StateError("the lookup has no targets; call memory(query, target), or memory.update(out, target).")

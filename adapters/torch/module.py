@@ -24,7 +24,7 @@ from raremem.adapters.torch.buffers import (
 from raremem.adapters.torch.loading import EXTRA, loaded_state
 from raremem.adapters.torch.watched import WatchedModule
 from raremem.config import MemoryConfig
-from raremem.errors import RarememError, StateError
+from raremem.errors import ConfigError, RarememError, StateError
 from raremem.primitives import set_all
 from raremem.provenance import lineage_of, note
 from raremem.registry import get_backend
@@ -92,8 +92,14 @@ class MemoryModule(WatchedModule):
             device: where the module is to be; by default PyTorch's default device.
             **options: of the module, such as `strict`, `index`, or `query_dim` for a new projection.
 
-        Raises: as `raremem.load` does.
+        Raises: as `raremem.load` does, and ConfigError if an option is a field of the config, which the file has.
         """
+        fields = [name for name in options if name in MemoryConfig.__dataclass_fields__]
+        if fields:
+            raise ConfigError(
+                f"{', '.join(fields)}: the file has the config; expected slots=, or options of the module. Load it as it is, "
+                "then set memory.config = dataclasses.replace(memory.config, ...)."
+            )
         config, state = checkpoint.load(path, "numpy", slots)
         made = cls(config, device=device, **options)
         made.fill(get_backend("numpy").to_numpy(state))

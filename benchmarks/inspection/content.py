@@ -151,19 +151,19 @@ def with_payload(content: Content, path: Path) -> Content:
     Raises:
         DataError: it cannot be read, or has fewer than there are.
     """
-    payload = _list(path) if path.suffix == ".json" else read_lines(path, "a line for each example")
+    each = "each slot" if content.ids is None else "each example learned, in that order"
+    payload = _list(path, each) if path.suffix == ".json" else read_lines(path, f"a line for {each}")
     last = int((np.flatnonzero(content.portable["filled"]) if content.ids is None else content.ids).max(initial=-1))
     if len(payload) <= last:
-        what = "slot" if content.ids is None else "example learned, in that order"
-        raise DataError(f"{path} has {len(payload):,} entries; expected {last + 1:,} at least, one for each {what}.")
+        raise DataError(f"{path} has {len(payload):,} entries; expected {last + 1:,} at least, one for {each}.")
     return replace(content, payload=payload)
 
 
-def _list(path: Path) -> list[str]:
+def _list(path: Path, each: str) -> list[str]:
     try:
         entries = json.loads(path.read_bytes())
         if not isinstance(entries, list):
             raise ValueError(f"it holds a {type(entries).__name__}")
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read ({error}); expected a JSON list with an entry for each example.") from error
+        raise DataError(f"{path} cannot be read ({error}); expected a JSON list with an entry for {each}.") from error
     return ["" if entry is None else entry if isinstance(entry, str) else json.dumps(entry) for entry in entries]

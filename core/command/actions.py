@@ -20,7 +20,7 @@ def bench(options: argparse.Namespace) -> None:
     if options.list or options.task is None:
         return _list_tasks()
     if options.device is not None and options.task != "speed":
-        raise raremem.ConfigError(f"--device {options.device}: of the tasks only speed goes to another device of PyTorch's.")
+        raise raremem.ConfigError(f"--device {options.device}: of the tasks, only speed takes a device.")
     for name in ("stream", "train"):
         if getattr(options, name) is not None and options.task != "translation":
             raise raremem.ConfigError(f"--{name} {getattr(options, name)}: only translation takes text of your own.")

@@ -118,7 +118,8 @@ def _add_bench(commands: Commands) -> None:
             f"--{name}",
             type=_path,
             metavar="PATH",
-            help=f"for translation: text of your own to {what}: a folder, or .po files",
+            help=f"for translation: text of your own to {what}: a folder with stream.en and stream.de (or one other pair "
+            "NAME.en, NAME.de), or .po files",
         )
     bench.add_argument("--device", metavar="NAME", help="PyTorch's, cuda say, for speed; JAX takes its own default")
     bench.set_defaults(run=actions.bench)

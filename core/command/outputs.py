@@ -29,7 +29,7 @@ def check_out(folder: Path, names: Iterable[str] = (), option: str = "--out") ->
                 Path(trial, name).touch()
     except OSError as error:
         why = error.strerror or error
-        raise raremem.ConfigError(f"{option} {folder} cannot be written to ({why}); name a folder that can.") from error
+        raise raremem.ConfigError(f"{option} {folder} cannot be written to ({why}); name a folder that can be.") from error
     if taken:
         raise raremem.ConfigError(f"{option} {folder} has a folder {taken[0]} where a file is to be written; name another.")
 
@@ -47,9 +47,9 @@ def check_file(path: Path, option: str) -> None:
             return check_out(path.parent, [path.name], option)
         raise raremem.ConfigError(f"{option} {path}: there is no folder {path.parent}; make it first.") from None
     except OSError as error:
-        raise raremem.ConfigError(f"{option} {path} cannot be written ({error.strerror}); name a file that can.") from error
+        raise raremem.ConfigError(f"{option} {path} cannot be written ({error.strerror}); name a file that can be.") from error
     if path.is_dir() or not os.access(path, os.W_OK):
-        raise raremem.ConfigError(f"{option} {path} cannot be written; name a file that can.")
+        raise raremem.ConfigError(f"{option} {path} cannot be written; name a file that can be.")
     if path.is_file():  # its folder is where the new one is written first
         check_out(Path(os.path.realpath(path)).parent, (), option)
 
