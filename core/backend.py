@@ -46,6 +46,7 @@ from .validation import (
     check_named,
     check_named_numbers,
     check_no_rejects,
+    check_padding,
     check_queries,
     check_state,
     check_targets,
@@ -306,6 +307,10 @@ class ArrayBackend(Backend):
         memory = self.primitives.identity(state.keys) if self.primitives.in_place else None
         return guard.in_turn(memory, alone, call, *arguments)
 
+    def _rows(self, slots: int) -> int:
+        """How many rows the keys of so many slots have."""
+        return slots
+
     def own(self, array: NDArray[Any], state: MemoryState, dtype: str | None = None) -> Array:
         own = self.primitives.asarray(array, state.keys)
         return own if dtype is None else self.primitives.cast(own, dtype)
@@ -317,6 +322,7 @@ class ArrayBackend(Backend):
         p = self.primitives
         check_kinds(config, state, MemoryState)
         check_state(config, (len(state.values), state.keys.shape[1]))
+        check_padding(state.keys.shape[0], self._rows(config.slots))
         columns: list[Array | None] = []
         checked = zip(("slots", "values"), check_named(config, slots, values, older_than), strict=True)
         for (name, column), (least, most) in zip(checked, ((NO_SLOT, config.slots - 1), (0, MAX_INT32)), strict=True):
@@ -347,6 +353,7 @@ class ArrayBackend(Backend):
             check_lookup(lookup)
         p = self.table_for(state.values, queries, targets, mask, *(lookup or ()))
         check_state(config, (len(state.values), state.keys.shape[1]))
+        check_padding(state.keys.shape[0], self._rows(config.slots))
         batch = check_queries(config, queries)
         queries = p.asarray(queries, state.keys)
         seen_mask = None

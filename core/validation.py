@@ -217,3 +217,12 @@ def check_state(config: MemoryConfig, shape: tuple[int, ...]) -> None:
             f"the state's keys have shape {tuple(shape)}; expected [{config.slots}, {config.key_dim}]. "
             "Use the config that the state was made with."
         )
+
+
+def check_padding(rows: int, expected: int) -> None:
+    """Check that the keys of a state have as many rows as the backend gives them: on a mesh they are padded."""
+    if rows != expected:
+        raise StateError(
+            f"the state's keys have {rows} rows; expected {expected} for this backend. Use the one that the state was made by, "
+            "or take it to this one: from_numpy(config, other.to_numpy(state))."
+        )

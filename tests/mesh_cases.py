@@ -7,8 +7,10 @@ It prints a line of JSON for each case: its name, what it said, and the error th
 
 import contextlib
 import json
+import tempfile
 import traceback
-from functools import cache
+from functools import cache, partial
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -100,6 +102,46 @@ def lookups_are_of_their_memory():
     return said
 
 
+def states_of_others_are_refused():
+    """A mesh of three pads ten slots to twelve. Slots that are no slots would be found where all else points away."""
+    config = raremem.MemoryConfig(slots=10, key_dim=4, neighbors=3)
+    rows, targets = np.abs(np.random.default_rng(0).normal(size=(10, 4))).astype(np.float32), np.arange(10)
+    backends = memory.backend, MeshBackend(mesh_of(3))
+    start = memory.to_numpy(memory.update(config, memory.init(config), rows, targets)[0])
+    held = {backend: backend.from_numpy(config, start) for backend in backends}
+    said = []
+    for backend, other in (backends, backends[::-1]):
+        for call, given in (
+            (backend.query, (-rows,)),
+            (backend.update, (rows, targets)),
+            (partial(backend.forget, values=1), ()),
+        ):
+            try:
+                call(config, held[other], *given)
+            except raremem.StateError as error:
+                said.append(str(error))
+        taken = backend.from_numpy(config, other.to_numpy(held[other]))
+        np.testing.assert_array_equal(backend.query(config, taken, -rows).slots, other.query(config, held[other], -rows).slots)
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder, str(number)) for number in range(2)]
+        for path, state in zip(files, held.values(), strict=True):
+            raremem.save(path, config, state)
+        assert files[0].read_bytes() == files[1].read_bytes()
+    return said
+
+
+def rows_of_its_own():
+    """An update by the very arrays of the state, which it donates."""
+    config = raremem.MemoryConfig(slots=4, key_dim=4)
+    for backend in (memory.backend, memory.compiled_backend, MeshBackend(mesh_of(2))):
+        state, _ = backend.update(config, backend.init(config), np.eye(4, dtype=np.float32), np.arange(4))
+        state, report = backend.update(config, state, state.keys, state.values)
+        state, stored = backend.store(config, state, state.keys, state.values)
+        assert np.asarray(report.hit).all()
+        assert np.asarray(stored.hit).all()
+        assert backend.to_numpy(state)["hits"].tolist() == [2] * 4
+
+
 def batch_is_spread():
     mesh = jax.sharding.Mesh(jax.devices(), ("batch",))
     config = raremem.MemoryConfig(slots=50, key_dim=16, neighbors=4)
@@ -186,6 +228,7 @@ def another_mesh_is_set():
 
 
 CASES = [(laws_hold, 2), (laws_hold, 4), (a_law_is_broken,), (keys_stay,), (lookups_are_of_their_memory,), (batch_is_spread,)]
+CASES += [(states_of_others_are_refused,), (rows_of_its_own,)]
 CASES += [(rows_over_axes, around, one, other) for around in ("none", "set") for one in KINDS for other in KINDS]
 CASES += [(another_mesh_is_set,)]
 

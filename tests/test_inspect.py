@@ -183,7 +183,7 @@ def written_by_a_model(path):
 
 WRITERS = {
     "a memory, schema 4": (written_by_torch, written_by_jax),
-    "a MemoryClassifier, schema 2": (written_by_a_classifier,),
+    "a MemoryClassifier, schema 3": (written_by_a_classifier,),
     "a Memory in a model, 1": (written_by_a_model,),
 }
 COMMAND = """
@@ -243,7 +243,7 @@ def place(tmp_path, monkeypatch):
         "zipped": b"PK\x03\x04 and so on",
         "huge": (2**63).to_bytes(8, "little") + b"{}",
         "newer": whole.replace(b'schema\\": 4', b'schema\\": 5'),
-        "newer_classifier": classifier.replace(b'schema\\\\\\": 2', b'schema\\\\\\": 3'),
+        "newer_classifier": classifier.replace(b'schema\\\\\\": 3', b'schema\\\\\\": 4'),
         "bitten_classifier": classifier[:-9] + b"\1" + classifier[-8:],
         "lines": b"one\ntwo\n",
         "many_lines": b"one\n" * 9,
@@ -276,7 +276,7 @@ WRONG = [
     ("bitten", "bitten was changed after it was written"),
     ("zipped", "zipped was written by torch.save"),
     ("newer", "newer has schema 5; expected 1 to 4"),
-    ("newer_classifier", "its schema is 3, where 1 to 2 are expected"),
+    ("newer_classifier", "its schema is 4, where 1 to 3 are expected"),
     ("bitten_classifier", "checksum does not match"),
     ("model", "is a safetensors file without a memory in it (of 1 arrays)"),
     ("m.safetensors --memory a", "--memory a: m.safetensors is no model's file"),

@@ -52,6 +52,17 @@ def test_a_lookup_is_of_its_memory_and_step_where_content_is_not_peeked_at(outco
     assert "made on another memory" in said_by(outcomes, "lookups_are_of_their_memory")
 
 
+def test_a_state_of_another_number_of_devices_is_refused_and_saved(outcomes):
+    said = said_by(outcomes, "states_of_others_are_refused")
+    assert [("12 rows; expected 10" in each, "10 rows; expected 12" in each) for each in said] == [(True, False)] * 3 + [
+        (False, True)
+    ] * 3
+
+
+def test_an_update_may_be_given_the_states_own_arrays(outcomes):
+    said_by(outcomes, "rows_of_its_own")
+
+
 def test_a_batch_over_devices_equals_one_device(outcomes):
     said_by(outcomes, "batch_is_spread")
 

@@ -240,3 +240,25 @@ def test_the_label_of_the_unknown():
     assert other.predict(far).tolist() == ["nobody knows"]
     with pytest.raises(ValueError, match="expected another"):
         MemoryClassifier(unknown=0.5, unknown_label="a").fit(rows, labels).predict(rows)
+
+
+@pytest.mark.parametrize(
+    ("labels", "label", "expected"),
+    [
+        (["a", "b"], -1, "expected one of texts, as `classes_` are"),
+        ([0, 1], "none", "expected one of numbers, as `classes_` are"),
+        (np.array(["a", "b"], object), -1, -1),
+        (np.array([0, 1], np.uint64), -1, -1),
+        (np.array([2**63 + 1, 1], np.uint64), -1, "are not told apart"),
+        (np.array([2**63, 1], np.uint64), 7, 7),
+        ([True, False], None, -1),
+    ],
+)
+def test_the_label_of_the_unknown_leaves_the_others_what_they_are(labels, label, expected):
+    classifier = MemoryClassifier(unknown=0.5, unknown_label=label).fit(np.eye(2), labels).calibrate(np.eye(2))
+    asked = np.r_[np.eye(2), -np.ones((1, 2))]
+    if isinstance(expected, str):
+        with pytest.raises(ValueError, match=expected):
+            classifier.predict(asked)
+    else:
+        assert classifier.predict(asked).tolist() == [*labels, expected]

@@ -80,8 +80,8 @@ class JaxBackend(ArrayBackend):
         *,
         strict: bool = False,
     ) -> tuple[MemoryState, UpdateReport]:
-        lookup = None if lookup is None else usable_lookup(lookup)
-        return super().update(config, usable_state(state), queries, targets, mask, lookup, strict=strict)
+        state, lookup = usable_state(state), None if lookup is None else usable_lookup(lookup)
+        return super().update(config, state, *apart(state, (queries, targets, mask, lookup)), strict=strict)
 
     def forget(self, config: MemoryConfig, state: MemoryState, **named: Any) -> tuple[MemoryState, ForgetReport]:
         return super().forget(config, usable_state(state), **named)
@@ -100,7 +100,9 @@ class JaxBackend(ArrayBackend):
         return MemoryState(*(self.primitives.copy(own(array)) for array in state))
 
     def to_numpy(self, state: MemoryState) -> PortableState:
-        return super().to_numpy(usable_state(state))
+        state = usable_state(state)
+        keys = jax.device_get(state.keys)[: len(state.values)]  # those of a mesh are padded, and too many for one device
+        return super().to_numpy(state._replace(keys=keys))
 
     def copy(self, state: MemoryState) -> MemoryState:
         return super().copy(usable_state(state))
@@ -173,6 +175,12 @@ def usable_lookup(lookup: Lookup) -> Lookup:
     if any(map(_donated, lookup)):
         raise StateError("the lookup was consumed by a compiled function (its arrays were donated). Look its rows up again.")
     return jax.tree.map(own, lookup)
+
+
+def apart(state: MemoryState, given: Any) -> Any:
+    """What is given beside a state, with copies of arrays that are the state's own: it is donated."""
+    kept = state if isinstance(state, MemoryState) else ()
+    return jax.tree.map(lambda array: jnp.array(array) if any(array is own for own in kept) else array, given)
 
 
 def _donated(array: Any) -> bool:

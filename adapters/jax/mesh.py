@@ -24,10 +24,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from raremem.adapters.jax.explicit import KNOWN, spec, traced
-from raremem.adapters.jax.functional import JaxBackend, usable_lookup, usable_state
+from raremem.adapters.jax.functional import JaxBackend, apart, usable_lookup, usable_state
 from raremem.adapters.jax.primitives import Array
 from raremem.adapters.jax.search import JaxSearch
-from raremem.backend import ArrayBackend
 from raremem.config import MemoryConfig
 from raremem.errors import DeviceError
 from raremem.primitives import Primitives
@@ -39,7 +38,6 @@ from raremem.state import (
     ForgetReport,
     Lookup,
     MemoryState,
-    PortableState,
     UpdateReport,
 )
 
@@ -96,7 +94,7 @@ class MeshBackend(JaxBackend):
         strict: bool = False,
     ) -> tuple[MemoryState, UpdateReport]:
         with self._around() as elsewhere:
-            given: Any = (queries, targets, mask, lookup if lookup is None else usable_lookup(lookup))
+            given = apart(state, (queries, targets, mask, lookup if lookup is None else usable_lookup(lookup)))
             if elsewhere is not None or _nothing_around():
                 given = self._put(given)
             if lookup is not None:
@@ -107,7 +105,7 @@ class MeshBackend(JaxBackend):
     def store(
         self, config: MemoryConfig, state: MemoryState, queries: Any, targets: Any, *, batch_size: int | None = None
     ) -> tuple[MemoryState, UpdateReport]:
-        return super().store(config, state, *self._put((queries, targets)), batch_size=batch_size)
+        return super().store(config, state, *self._put(apart(state, (queries, targets))), batch_size=batch_size)
 
     def forget(self, config: MemoryConfig, state: MemoryState, **named: Any) -> tuple[MemoryState, ForgetReport]:
         with self._around() as elsewhere:
@@ -117,16 +115,14 @@ class MeshBackend(JaxBackend):
 
     def _placed(self, state: MemoryState) -> MemoryState:
         """See `ArrayBackend._placed`. Keys are padded so that every device holds equally many."""
-        keys = np.pad(state.keys, ((0, -len(state.keys) % self.mesh.shape[self.axis]), (0, 0)))
+        keys = np.pad(state.keys, ((0, self._rows(len(state.keys)) - len(state.keys)), (0, 0)))
         everywhere, spread = NamedSharding(self.mesh, spec()), NamedSharding(self.mesh, spec(self.axis, None))
         placed = jax.device_put(keys, spread), *(jax.device_put(np.array(array), everywhere) for array in state[1:])
         with self._around():
             return MemoryState(*map(self.primitives.copy, placed))  # see `JaxBackend._placed`
 
-    def to_numpy(self, state: MemoryState) -> PortableState:
-        state = usable_state(state)
-        keys = jax.device_get(state.keys)[: len(state.values)]  # in NumPy: they may be too many for one device
-        return ArrayBackend.to_numpy(self, state._replace(keys=keys))
+    def _rows(self, slots: int) -> int:
+        return slots + -slots % int(self.mesh.shape[self.axis])
 
     def copy(self, state: MemoryState) -> MemoryState:
         with self._around():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from os import PathLike
 from typing import Any
@@ -15,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from raremem.adapters.sklearn import files, temperatures
 from raremem.adapters.sklearn.held_out import held_out
+from raremem.adapters.sklearn.labels import check_kind, kind, together
 from raremem.adapters.sklearn.learned_map import LearnedMap, learn, unit
 from raremem.adapters.sklearn.lookups import joined
 from raremem.adapters.sklearn.results import Contents, Neighbors
@@ -98,19 +101,20 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             ConfigError, ValueError: a parameter or the data is none.
         """
-        self._check_parameters()
-        X, y = self._checked(X, y, reset=True)
-        generator = check_random_state(self.random_state)
-        seed = int(generator.randint(2**31 - 1))
-        self._begin()
-        self.classes_, labels = np.unique(y, return_inverse=True)
-        self._numbers = np.arange(len(self.classes_))
-        held = None if self.projection is None else self._choose_map(unit(X).astype(np.float32), labels, generator, seed)
-        self._store = self._filled_store(self._keys(X), labels, seed)
-        if held is None:
-            self._choose_temperature()
-        if self._threshold is not None and not self._threshold.window:  # else the choice of the temperature has set it
-            self._threshold.replace(self._evidence(self._store.left_out()[0] if held is None else held))
+        with self._whole():
+            self._check_parameters()
+            X, y = self._checked(X, y, reset=True)
+            generator = check_random_state(self.random_state)
+            seed = int(generator.randint(2**31 - 1))
+            self._begin()
+            self.classes_, labels = np.unique(y, return_inverse=True)
+            self._numbers = np.arange(len(self.classes_))
+            held = None if self.projection is None else self._choose_map(unit(X).astype(np.float32), labels, generator, seed)
+            self._store = self._filled_store(self._keys(X), labels, seed)
+            if held is None:
+                self._choose_temperature()
+            if self._threshold is not None and not self._threshold.window:  # else the choice of the temperature has set it
+                self._threshold.replace(self._evidence(self._store.left_out()[0] if held is None else held))
         return self
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> MemoryClassifier:
@@ -121,19 +125,21 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             y: [N] labels, of the kind of the first.
             classes: labels that are to be in `classes_` though they have no example yet; scikit-learn's habit, not needed.
         """
-        begins = not hasattr(self, "_store")
-        if begins:
-            self._check_parameters()
-        X, y = self._checked(X, y, reset=begins)
-        announced = y[:0] if classes is None or not np.size(classes) else np.atleast_1d(classes)
-        _check_kind("classes", announced, y.dtype)
-        if begins:
-            self._begin()
-            self.classes_, self._numbers = y[:0], np.arange(0)
-            seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-            self._store = Store(self.backend, self._config(X.shape[1], seed, len(X)), self.slots is None)
-        known = np.isin(y, self.classes_[:0] if self._threshold is None else self.classes_[self._has_examples()])
-        self._enter(np.concatenate([y, announced]))
+        with self._whole():
+            begins = not hasattr(self, "_store")
+            if begins:
+                self._check_parameters()
+            X, y = self._checked(X, y, reset=begins)
+            announced = y[:0] if classes is None or not np.size(classes) else np.atleast_1d(classes)
+            check_kind("classes", announced, y)
+            if begins:
+                self._begin()
+                self.classes_, self._numbers = y[:0], np.arange(0)
+                seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+                self._store = Store(self.backend, self._config(X.shape[1], seed, len(X)), self.slots is None)
+            self.classes_, y, announced = together(self.classes_, y, announced)
+            known = np.isin(y, self.classes_[:0] if self._threshold is None else self.classes_[self._has_examples()])
+            self._enter(np.concatenate([y, announced]))
         found = list(self._store.write(self._keys(X), self._numbers[np.searchsorted(self.classes_, y)]))
         if self._threshold is not None and known.any():
             scores = self._evidence(joined(found))
@@ -149,8 +155,7 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if self._threshold is None:
             return answers
         refused = self._evidence(found) < self._threshold.value
-        label = np.asarray(self._unknown_label())
-        return np.where(refused, label, answers).astype(np.result_type(label, answers), copy=False)
+        return np.where(refused, *reversed(together(answers, np.asarray(self._unknown_label()))))
 
     def predict_proba(self, X: Any) -> Array:
         """The share of each class [N, classes] in the weights of the neighbors, in the order of `classes_`; f64."""
@@ -214,7 +219,7 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             How many slots were emptied.
 
         Raises:
-            ValueError: a label is not in `classes_`, or nothing is named.
+            ValueError: a label is not in `classes_` or of another kind, ids are no whole numbers, or nothing is named.
         """
         check_is_fitted(self, "classes_")
         if labels is None and ids is None and older_than is None:
@@ -222,11 +227,15 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         named: dict[str, Any] = {}
         if labels is not None:
             labels = np.atleast_1d(labels)
+            check_kind("labels", labels, self.classes_)
             if not np.isin(labels, self.classes_).all():
                 raise ValueError(f"labels={shown(labels.tolist())}: expected some of `classes_`.")
             named["values"] = self._numbers[np.searchsorted(self.classes_, labels)].astype(np.int32)
         if ids is not None:
-            named["slots"] = np.isin(self._store.ids, np.atleast_1d(ids)) & (self._store.ids >= 0)
+            ids = np.atleast_1d(ids)
+            if ids.size and ids.dtype.kind not in "iu":
+                raise ValueError(f"ids is of dtype {ids.dtype}; expected whole numbers, as `kneighbors` gives them.")
+            named["slots"] = np.isin(self._store.ids, ids) & (self._store.ids >= 0)
         if older_than is not None:
             named["older_than"] = older_than
         count = self._store.forget(**named)
@@ -241,7 +250,7 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self, "classes_")
         store = self._store
         labels = dict(zip(self._numbers.tolist(), self.classes_.tolist(), strict=True))
-        return Contents(store.config, store.backend.to_numpy(store.state), store.ids.copy(), labels)
+        return Contents(store.config, store.backend.to_numpy(store.state), store.ids.copy(), labels, store.grows)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write everything to a file without pickle (safetensors), whole or not at all.
@@ -261,10 +270,12 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Args:
             path: the file.
-            backend: on which it is to run; by default on which it ran.
+            backend: on which it is to run; by default on which it ran. One of your own must be named: a file runs nothing.
 
         Raises:
             CheckpointError: the file is damaged, or no classifier.
+            UnknownBackendError: there is no such backend.
+            MissingPackageError: that backend's framework is not installed; another `backend` can read the file too.
             OSError: it cannot be read.
         """
         return files.load(cls, path, backend)
@@ -285,11 +296,10 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _checked(self, X: Any, y: Any, reset: bool) -> tuple[Array, Array]:
         X, y = validate_data(self, X, y, reset=reset, dtype=[np.float64, np.float32])
-        kind = type_of_target(y, input_name="y", raise_unknown=True)
-        if kind not in ("binary", "multiclass"):
-            raise ValueError(f"Unknown label type: {kind}; expected labels y [N]: strings, whole numbers or booleans.")
-        if not reset:
-            _check_kind("y", y, self.classes_.dtype)
+        check_kind("y", y, y if reset else self.classes_)
+        target = type_of_target(y, input_name="y", raise_unknown=True)
+        if target not in ("binary", "multiclass"):
+            raise ValueError(f"Unknown label type: {target}; expected labels y [N]: strings, whole numbers or booleans.")
         return X, y
 
     def _asked(self, X: Any) -> Array:
@@ -303,6 +313,8 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         label = self.unknown_label
         if label is None:
             label = "unknown" if self.classes_.dtype.kind in "OSU" else -1
+        if self.classes_.dtype != object and (kind(np.asarray(label)) == "texts") != (kind(self.classes_) == "texts"):
+            raise ValueError(f"unknown_label={shown(label)}: expected one of {kind(self.classes_)}, as `classes_` are.")
         if label in self.classes_:
             raise ValueError(f"unknown_label={shown(label)} is in `classes_`; expected another.")
         return label
@@ -320,6 +332,16 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _keys(self, X: Array) -> Array:
         rows = unit(X).astype(np.float32)
         return rows if self.map_ is None else self.map_(rows)
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """What is within happens, or the attributes are what they were before it."""
+        before = dict(vars(self))
+        try:
+            yield
+        except BaseException:
+            self.__dict__ = before
+            raise
 
     def _begin(self) -> None:
         """What a classifier is before its first example."""
@@ -383,9 +405,3 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _evidence(self, found: Lookup) -> Array:
         return evidence(found, self.temperature_, int(self._numbers.max()) + 1)
-
-
-def _check_kind(name: str, labels: Array, first: np.dtype[Any]) -> None:
-    """Check that labels are texts where the first were, and numbers where they were."""
-    if (labels.dtype.kind in "OSU") != (first.kind in "OSU"):
-        raise ValueError(f"{name} has labels of dtype {labels.dtype}; expected them of the kind of the first, {first}.")

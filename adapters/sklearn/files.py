@@ -16,12 +16,14 @@ import safetensors.numpy
 from raremem.adapters.sklearn.learned_map import LearnedMap
 from raremem.adapters.sklearn.store import Store
 from raremem.adapters.sklearn.unknown import ConformalThreshold
-from raremem.config import MemoryConfig
-from raremem.errors import CheckpointError
+from raremem.config import MemoryConfig, shown
+from raremem.errors import CheckpointError, MissingPackageError
 from raremem.files import replace_file
+from raremem.registry import get_backend
 
-SCHEMA = 2
-"""1: the temperature was a parameter, and never chosen."""
+SCHEMA = 3
+"""1: the temperature was a parameter, and never chosen. 1 and 2: whether the memory grows, and what share of known rows may be
+refused, were those of the parameters, which may have been set after `fit`."""
 HEADER = "raremem-classifier"
 """The one entry of the file's metadata."""
 MEMORY = ("keys", "values", "ages", "filled", "hits")
@@ -40,17 +42,18 @@ def save(path: str | os.PathLike[str], classifier: Any) -> None:
     if classifier.map_ is not None:
         arrays |= classifier.map_._asdict()
     parameters = {**classifier.get_params(), "backend": store.name}
-    if not isinstance(parameters["random_state"], (int, type(None))):
+    if not isinstance(parameters["random_state"], (int, np.integer, type(None))):
         parameters["random_state"] = None  # a generator has no form in a file
     header = {
         "schema": SCHEMA,
         "config": dataclasses.asdict(store.config),
         "parameters": parameters,
         "seen": store.seen,
+        "grows": store.grows,
         "chosen_at": classifier._chosen_at,
         "classes": [classifier.classes_.dtype.str, classifier.classes_.tolist()],
         "features": [classifier.n_features_in_, *getattr(classifier, "feature_names_in_", np.zeros(0)).tolist()],
-        "window": None if threshold is None else [threshold.window.maxlen, threshold.level],
+        "window": None if threshold is None else [threshold.window.maxlen, threshold.level, threshold.share],
     }
     try:
         text = json.dumps(header, sort_keys=True, default=_plain)
@@ -62,6 +65,8 @@ def save(path: str | os.PathLike[str], classifier: Any) -> None:
 
 def load(kind: type[Classifier], path: str | os.PathLike[str], backend: str | None) -> Classifier:
     """Read a classifier of that class."""
+    if backend is not None:
+        get_backend(backend)
     with open(path, "rb"):
         pass  # what the system refuses is its own error
     try:
@@ -82,7 +87,7 @@ def load(kind: type[Classifier], path: str | os.PathLike[str], backend: str | No
         if checksum != _checksum(text, arrays):
             raise ValueError("its checksum does not match its content")
         return _restored(kind, header, arrays, backend)
-    except (CheckpointError, OSError, MemoryError):
+    except (CheckpointError, MissingPackageError, OSError, MemoryError):
         raise
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
@@ -91,9 +96,12 @@ def load(kind: type[Classifier], path: str | os.PathLike[str], backend: str | No
 
 def _restored(kind: type[Classifier], header: dict[str, Any], arrays: dict[str, Any], backend: str | None) -> Classifier:
     parameters = header["parameters"] | ({} if backend is None else {"backend": backend})
+    if backend is None and ":" in parameters["backend"]:  # to find it is to import, and so to run, what the file says
+        raise ValueError(f"its backend is {shown(parameters['backend'])}, none of raremem's; expected load(path, backend=...)")
     classifier: Any = kind(**parameters)
     config = MemoryConfig(**header["config"])
-    store = Store(parameters["backend"], dataclasses.replace(config, slots=1), parameters["slots"] is None)
+    grows = header.get("grows", parameters["slots"] is None)
+    store = Store(parameters["backend"], dataclasses.replace(config, slots=1), grows)
     store.config, store.ids, store.seen = config, arrays["ids"], header["seen"]
     portable = {**{name: arrays[name] for name in MEMORY}, "step": int(arrays["step"])}
     store.filled = int(portable["filled"].sum())
@@ -104,8 +112,8 @@ def _restored(kind: type[Classifier], header: dict[str, Any], arrays: dict[str, 
     classifier._chosen_at = tuple(header.get("chosen_at", (0, 0)))
     classifier._threshold = None
     if header["window"] is not None:
-        classifier._threshold = ConformalThreshold(parameters["unknown"])
-        length, level = header["window"]
+        length, level, *share = header["window"]
+        classifier._threshold = ConformalThreshold(*share or [parameters["unknown"]])
         classifier._threshold.replace(arrays["window"], length)
         classifier._threshold.level = level
     dtype, labels = header["classes"]

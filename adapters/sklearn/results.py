@@ -34,9 +34,11 @@ class Contents(NamedTuple):
         portable: its memory, in portable form.
         ids: [slots] i64, which example is in each slot, as `Neighbors.ids` counts them; -1: none.
         labels: the label of each value of the memory.
+        grows: it is given more slots instead of evicting.
     """
 
     config: MemoryConfig
     portable: PortableState
     ids: Array
     labels: dict[int, Any]
+    grows: bool

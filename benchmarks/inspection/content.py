@@ -122,13 +122,13 @@ def _of_classifier(path: Path) -> Content:
     held = classifier.contents()
     facts = {
         "learned map": "none" if classifier.map_ is None else f"{classifier.n_features_in_} to {held.config.key_dim} numbers",
-        "refused as unknown": "nothing" if classifier.unknown is None else f"evidence below {classifier.threshold_:.4g}",
+        "refused as unknown": "nothing" if classifier.threshold_ == -np.inf else f"evidence below {classifier.threshold_:.4g}",
     }
     state = _numpy().from_numpy(held.config, held.portable)
     labels = {value: str(label) for value, label in held.labels.items()}
-    grows = classifier.slots is None
     schema = json.loads(json.loads(_entries(path)[0][CLASSIFIER])[1])["schema"]
-    return Content(f"a MemoryClassifier, schema {schema}", held.config, state, held.portable, labels, held.ids, grows, facts)
+    kind = f"a MemoryClassifier, schema {schema}"
+    return Content(kind, held.config, state, held.portable, labels, held.ids, held.grows, facts)
 
 
 def _of_model(path: Path, name: str | None) -> Content:
