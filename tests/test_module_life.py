@@ -459,6 +459,23 @@ def test_workers_of_a_data_loader_ask_a_memory(start):
     assert torch.equal(torch.cat(list(loader)), memory(QUERIES[:4]).slots)
 
 
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda memory: pickle.loads(pickle.dumps(memory))])
+def test_copies_have_indexes_of_their_own(copied, monkeypatch):
+    """Two memories with one would drop it at each other's calls, and in two threads take it for that of the other."""
+    monkeypatch.setattr(Slow, "may_build", threading.Event())
+    Slow.may_build.set()
+    memory = written(8, index=LiveIndex(Slow, background=False, plan=LivePlan(smallest=20)))
+    built = memory(QUERIES), memory.index._built
+    other = copied(memory)
+    assert not other.index.ready
+    assert other.index.plan == memory.index.plan
+    other.update(other(*batch(9)))
+    assert other.index.ready
+    assert memory.index._built is built[1]
+    assert torch.equal(memory(QUERIES).slots, built[0].slots)
+    assert memory.index._built is built[1]
+
+
 def test_a_process_forked_while_an_index_is_built_builds_its_own(monkeypatch):
     monkeypatch.setattr(Slow, "may_build", threading.Event())
     memory = written(8, index=LiveIndex(Slow, plan=LivePlan(smallest=20)))
