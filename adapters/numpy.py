@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,17 @@ from numpy.typing import NDArray
 
 from raremem import score_order
 from raremem.backend import ArrayBackend
+from raremem.errors import StateError
 from raremem.primitives import Primitives, set_all
 from raremem.search.blocks import block_width
 from raremem.search.shortlist import Shortlist
 from raremem.state import MemoryState, backends_of, quietly
 
 Array = NDArray[Any]
+
+
+_MAY_WRITE = operator.attrgetter("flags.writeable")
+"""Whether an array may be written to: one that another library shares, or a number that arithmetic made of [], may not."""
 
 
 def is_product_cheaper(always_gathered: int, array: Any, rows: Any) -> bool:
@@ -113,6 +119,11 @@ class NumpyPrimitives(Primitives):
         return array
 
     def write(self, state: MemoryState, slots: Array, content: MemoryState) -> MemoryState:
+        if not all(map(_MAY_WRITE, state)):
+            fixed = next(name for name, array in state._asdict().items() if not _MAY_WRITE(array))
+            raise StateError(
+                f"{fixed} of the state may not be written to; expected arrays of its own. Make such with backend.copy(state)."
+            )
         set_all(state, (slots, slots, slots, slots, ...), content)
         return state
 

@@ -25,8 +25,8 @@ F32 = 2.0**-24
 
 @dataclass(eq=False)
 class Lineage:
-    """One memory through all its states, copies included; `updates` counts those made outside traced code, and what was
-    forgotten."""
+    """One memory through all its states, copies included; `updates` counts those made outside traced code, and all other
+    changes that are known of: what was forgotten, loaded, or seen to be written by something else."""
 
     updates: int = 0
 
@@ -75,8 +75,9 @@ def _noted(array: Any) -> tuple[Lineage | None, int]:
 def is_current(p: Primitives, config: MemoryConfig, state: MemoryState, lookup: Lookup) -> bool:
     """Whether a lookup may be used on this state as it is; if not, its rows must be looked up again.
 
-    Equal steps are not enough: another memory may have taken as many, and keys may have been written by hand. So what the
-    lookup says of its nearest slots is held against the state, wherever that can be seen without waiting.
+    Equal steps are not enough: another memory may have taken as many, a copy of this one too, and keys may have been written by
+    hand. So changes are counted where the host knows of them, and what the lookup says of its nearest slots is held against the
+    state, wherever that can be seen without waiting.
 
     Raises:
         StateError: the lookup was made on another memory.
@@ -85,15 +86,15 @@ def is_current(p: Primitives, config: MemoryConfig, state: MemoryState, lookup: 
     known = own is not None and of is not None
     if (known and own is not of) or lookup.queries.shape[1] != config.key_dim:
         raise _another_memory()
-    if lookup.step is None:
+    if lookup.step is None or (known and updates != at):
         return False
     made_at, accepted, now = p.peek(lookup.step), p.peek(lookup.accepted), p.peek(state.step)
     if made_at is None or accepted is None or now is None:
-        return own is None or (known and updates == at)
+        return own is of
     if (made_at[accepted] != now).any():
         return False
     if _holds(p, state, lookup, accepted):
-        return True
+        return of is None or known
     if known or _found_what_is_empty(p, state, lookup, accepted):
         return False
     raise _another_memory()

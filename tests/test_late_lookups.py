@@ -103,6 +103,46 @@ def test_a_lookup_whose_origin_is_lost_is_told_by_its_step_and_content(backend):
     same_update(backend, other, (ROWS, TARGETS, None, asked._replace(step=None, slots=lost.slots)), (ROWS, TARGETS))
 
 
+def test_of_a_copy_that_went_its_own_way_rows_are_looked_up_again(backend):
+    """Both have taken one more step, and what the lookup found is in both: but nearer rows have come to one alone."""
+    state = filled(backend)
+    other = backend.copy(state)
+    rows = OTHERS[:2]
+    found = backend.query(CONFIG, backend.update(CONFIG, state, -ROWS[:1], TARGETS[:1])[0], rows)
+    labels = as_numpy(found.values)[:, 0].copy()
+    other, _ = backend.update(CONFIG, other, rows, labels + np.int32(50))
+    _, report = same_update(backend, other, (rows, labels, None, found), (rows, labels))
+    assert not as_numpy(report.hit).any()
+
+
+REPLACED = {
+    "load_state_dict": lambda memory, other: memory.load_state_dict(other.state_dict()),
+    "assign": lambda memory, other: memory.load_state_dict(other.state_dict(), assign=True),
+    "assign in inference mode": torch.inference_mode()(
+        lambda memory, other: memory.load_state_dict({n: t.clone() for n, t in other.state_dict().items()}, assign=True)
+    ),
+    "fill": lambda memory, other: memory.fill(other.backend.to_numpy(other.state)),
+    "by hand": lambda memory, other: [a.copy_(b) for a, b in zip(memory.state, other.state, strict=True)],
+    "by PyTorch": lambda memory, other: [memory.register_buffer(n, t.clone()) for n, t in other.state._asdict().items()],
+}
+
+
+@pytest.mark.parametrize("replace", REPLACED.values(), ids=REPLACED)
+def test_on_what_was_loaded_rows_are_looked_up_again(replace):
+    """At the same step, with all that a lookup found still there."""
+    memory = Memory(CONFIG)
+    memory.update(memory(torch.eye(4), torch.arange(4)))
+    other, row = copy.deepcopy(memory), torch.tensor([[1.0, 0.5, 0.0, 0.0]])
+    memory.update(memory(-torch.eye(4)[2:3], torch.tensor([7])))
+    other.update(other(row, torch.tensor([9])))
+    out = memory(row, torch.tensor([0]))
+    replace(memory, other)
+    report, expected = memory.update(out), other.update(other(row, torch.tensor([0])))
+    assert not report.hit.any()
+    assert not expected.hit.any()
+    same_state(*(each.backend.to_numpy(each.state) for each in (memory, other)))
+
+
 def test_a_module_takes_a_label_that_comes_late():
     memory, expected = Memory(CONFIG), Memory(CONFIG)
     rows, others = torch.from_numpy(ROWS), torch.from_numpy(OTHERS)

@@ -104,6 +104,34 @@ def test_a_state_dict_is_loaded_whole_or_not_at_all(damage, strict, assign, nest
     assert all(torch.equal(entry, before[name]) for name, entry in memory.state_dict().items())
 
 
+ZEROS = torch.zeros(40, dtype=torch.int32)
+SHARED = {
+    "one number for all slots": ({"hits": ZEROS[:1].expand(40)}, r"hits \[40\] are one number expanded"),
+    "one tensor for two buffers": ({"last_used": ZEROS, "hits": ZEROS}, "last_used and hits are the same memory"),
+    "a view of another buffer": ({"hits": ZEROS, "step": ZEROS[0]}, "hits and step are the same memory"),
+}
+
+
+@pytest.mark.parametrize("given", SHARED)
+def test_buffers_that_share_memory_are_refused(given):
+    """A write to one would be a write to both. Without `assign` they are copied."""
+    tensors, message = SHARED[given]
+    memory, other, saved = written(), Memory(CONFIG), {**Memory(CONFIG).state_dict(), **tensors}
+    before = content(memory)
+    with pytest.raises(RuntimeError, match=f"in the state_dict {message}; expected memory of its own"):
+        memory.load_state_dict(saved, assign=True)
+    same_state(content(memory), before)
+    other.load_state_dict(saved)
+    other.update(other(*batch(0)))
+    same(other, written(1))
+    for name, tensor in tensors.items():
+        setattr(memory, name, tensor)
+    for call in (lambda: memory(QUERIES), lambda: memory.forget(slots=0)):
+        with pytest.raises(raremem.StateError, match=f"{message}; expected memory of its own"):
+            call()
+    assert not ZEROS.any()
+
+
 @pytest.mark.parametrize("assign", [False, True])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_whatever_dtypes_a_state_dict_has_the_buffers_keep_theirs(dtype, assign):
@@ -429,6 +457,23 @@ def test_workers_of_a_data_loader_ask_a_memory(start):
     memory = written(index="hnswlib")
     loader = DataLoader(Answers(memory), batch_size=2, num_workers=1, multiprocessing_context=start)
     assert torch.equal(torch.cat(list(loader)), memory(QUERIES[:4]).slots)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda memory: pickle.loads(pickle.dumps(memory))])
+def test_copies_have_indexes_of_their_own(copied, monkeypatch):
+    """Two memories with one would drop it at each other's calls, and in two threads take it for that of the other."""
+    monkeypatch.setattr(Slow, "may_build", threading.Event())
+    Slow.may_build.set()
+    memory = written(8, index=LiveIndex(Slow, background=False, plan=LivePlan(smallest=20)))
+    built = memory(QUERIES), memory.index._built
+    other = copied(memory)
+    assert not other.index.ready
+    assert other.index.plan == memory.index.plan
+    other.update(other(*batch(9)))
+    assert other.index.ready
+    assert memory.index._built is built[1]
+    assert torch.equal(memory(QUERIES).slots, built[0].slots)
+    assert memory.index._built is built[1]
 
 
 def test_a_process_forked_while_an_index_is_built_builds_its_own(monkeypatch):

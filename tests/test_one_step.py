@@ -17,6 +17,7 @@ import raremem
 from raremem import MemoryConfig, guard
 from raremem.adapters.torch import Memory
 from raremem.reference.comparison import same_state
+from raremem.state import MemoryState
 
 CONFIG = MemoryConfig(slots=512, key_dim=16, neighbors=4, age_noise=0)
 BATCH = 64
@@ -66,6 +67,29 @@ def test_an_interrupted_update_is_whole_or_was_never_begun(name, interrupts):
         same_state(now, before if now["step"] == before["step"] else backend.to_numpy(after))
     assert interrupted > 20
     assert not guard._turns
+
+
+FIXED = {
+    "hits": lambda state: state._replace(hits=np.broadcast_to(state.hits, state.hits.shape)),
+    "step": lambda state: MemoryState(*(array + array.dtype.type(0) for array in state)),
+}
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_a_state_that_may_not_be_written_to_is_an_error_and_stays(name):
+    """Arrays that another library shares are read-only, and of the step, an array [], NumPy's arithmetic makes a number."""
+    backend = raremem.get_backend("numpy")
+    state, _ = backend.update(CONFIG, backend.init(CONFIG), np.eye(16, dtype=np.float32), np.arange(16))
+    state = FIXED[name](state)
+    before = backend.to_numpy(state)
+    for call in (
+        lambda state: backend.update(CONFIG, state, -np.eye(16, dtype=np.float32), np.arange(16) + 20),
+        lambda state: backend.forget(CONFIG, state, values=3),
+    ):
+        with pytest.raises(raremem.StateError, match=f"{name} of the state may not be written to; expected"):
+            call(state)
+        same_state(backend.to_numpy(state), before)
+        call(backend.copy(state))
 
 
 def test_a_module_goes_on_after_an_interrupt(interrupts):

@@ -132,6 +132,20 @@ def fault(state: MemoryState, here: slice) -> str | None:
     return None
 
 
+def sharing(state: MemoryState) -> str | None:
+    """What shows that numbers in two places are one in memory: a write to one of them would be a write to both."""
+    there = {name: tensor for name, tensor in state._asdict().items() if tensor.numel()}
+    for name, tensor in there.items():
+        if any(size > 1 and not stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)):
+            return f"{name} {list(tensor.shape)} are one number expanded"
+    starts: dict[int, str] = {}
+    for name, tensor in there.items():
+        other = starts.setdefault(tensor.data_ptr(), name)
+        if other != name:
+            return f"{other} and {name} are the same memory"
+    return None
+
+
 def keeps_content(fn: Callable[[Tensor], Tensor], like: Tensor) -> bool:
     """Whether `fn`, which moves or casts tensors, takes over what is in them: that of `to_empty` does not."""
     if not modes.seen(like):

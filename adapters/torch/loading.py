@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from raremem.adapters.torch.buffers import NAMES, RANGES, LoadError, in_numpy, plain, uncast
+from raremem.adapters.torch.buffers import NAMES, RANGES, LoadError, in_numpy, plain, sharing, uncast
 from raremem.state import MemoryState, check_portable, to_portable
 
 EXTRA = "_extra_state"
@@ -40,6 +40,9 @@ def loaded_state(memory: Any, given: dict[str, Any], assign: bool) -> MemoryStat
         raise LoadError("the state_dict's tensors are on several devices; expected one. Load it with map_location.")
     whole = MemoryState(*map(uncast, NAMES, tensors))
     _check_content(memory, MemoryState(*map(in_numpy, whole)))
+    shared = sharing(whole) if assign else None
+    if shared is not None:
+        raise LoadError(f"in the state_dict {shared}; expected memory of its own for each. Clone them, or leave out assign.")
     return whole
 
 

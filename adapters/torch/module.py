@@ -46,8 +46,10 @@ class MemoryModule(WatchedModule):
         return {**self._without_backend(), "_buffers": {**self._buffers, **parts}}
 
     def _without_backend(self) -> dict[str, Any]:
-        """What a copy is made of. The backend is made anew: its classes are no part of a file."""
-        return {name: value for name, value in {**self.__dict__, "_known": None}.items() if name != "backend"}
+        """What a copy is made of. The backend is made anew: its classes are no part of a file. An index is of one memory: the
+        copy has one that begins anew."""
+        content = {**self.__dict__, "_known": None, "index": copy.copy(self.index)}
+        return {name: value for name, value in content.items() if name != "backend"}
 
     def __deepcopy__(self: Self, memo: dict[int, Any]) -> Self:
         """A module of its own, all of one time."""

@@ -28,6 +28,7 @@ from raremem.adapters.torch.buffers import (
     is_broadcast,
     is_cast,
     keeps_content,
+    sharing,
     uncast,
     writes,
 )
@@ -35,7 +36,7 @@ from raremem.backend import ArrayBackend
 from raremem.config import MemoryConfig
 from raremem.errors import DeviceError, StateError
 from raremem.primitives import set_all
-from raremem.provenance import pass_on
+from raremem.provenance import pass_on, pass_on_changed
 from raremem.search.live import LiveIndex
 from raremem.state import NO_SLOT, MemoryState, UpdateReport
 from raremem.watch import Watch
@@ -151,6 +152,11 @@ class WatchedModule(nn.Module):
             raise DeviceError(f"{', '.join(on_meta)} of the memory are on meta and the rest is not; expected all of it loaded.")
         if (self._known is not None and self._known.holds(self._own)) or not all_seen(self._own) or captured(self.keys):
             return
+        shared = sharing(self._own)
+        if shared is not None:
+            raise StateError(
+                f"buffers were given to the memory, and {shared}; expected memory of its own for each. Clone them."
+            )
         self._uncast()
         wrong = fault(self._own, self._slots())
         if wrong is not None:
@@ -158,6 +164,7 @@ class WatchedModule(nn.Module):
                 f"something other than this memory has written to its buffers, and {wrong}. Average weights without buffers "
                 "(AveragedModel(use_buffers=False)); fill what was never filled with load_state_dict or reset_parameters()."
             )
+        pass_on_changed(self.keys, self.keys)
         self._met = False
         self._note()
 
@@ -196,6 +203,7 @@ class WatchedModule(nn.Module):
     def _changed(self) -> None:
         """All of the content is another."""
         self._keep_normal()
+        pass_on_changed(self.keys, self.keys)
         self._met = False
         self._note()
         if self.index is not None:
@@ -236,3 +244,4 @@ class WatchedModule(nn.Module):
             for name, buffer in self._buffers.items():
                 if buffer is not None and buffer.is_inference():
                     self._buffers[name] = buffer.clone()
+                    pass_on(buffer, self._buffers[name])
