@@ -1,4 +1,4 @@
-"""Turns at a memory: many calls may read it at a time, and one that writes to it is alone (rule 11).
+"""Scatter at a memory: many calls may read it at a time, and one that writes to it is alone (rule 11).
 
 A call that finds another under way raises `ConcurrencyError`; inside `waiting()` it waits for its turn instead.
 """

@@ -17,8 +17,8 @@ from raremem.backend import ArrayBackend
 from raremem.config import MemoryConfig
 from raremem.errors import StateError
 from raremem.primitives import Primitives
+from raremem.rules.plan import UpdatePlan
 from raremem.rules.scores import is_called, mean_of_rows, rows_of
-from raremem.rules.work import CUT, Work
 from raremem.search.contract import Searcher
 from raremem.state import (
     ForgetReport,
@@ -43,9 +43,9 @@ class JaxBackend(ArrayBackend):
         searcher: Searcher | None = None,
         *,
         compiled: bool = False,
-        work: Work = CUT,
+        plan: UpdatePlan | None = None,
     ) -> None:
-        super().__init__(primitives, searcher, work=work)
+        super().__init__(primitives, searcher, plan=plan)
         self.compiled = compiled
         self._query, self._update = explicit.query(self._query), explicit.update(self._update)
         self._forget = explicit.forget(self._forget)

@@ -30,8 +30,8 @@ from raremem.adapters.jax.search import JaxSearch
 from raremem.backend import ArrayBackend
 from raremem.config import MemoryConfig
 from raremem.errors import DeviceError
+from raremem.lineage import pass_on
 from raremem.primitives import Primitives
-from raremem.provenance import pass_on
 from raremem.search.contract import Found, Searcher
 from raremem.search.shards import Shards
 from raremem.state import (

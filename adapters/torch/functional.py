@@ -17,10 +17,10 @@ from raremem.adapters.torch.search import TorchSearch
 from raremem.backend import ArrayBackend
 from raremem.config import MemoryConfig, shown
 from raremem.errors import DeviceError, ShapeError
+from raremem.lineage import pass_on
 from raremem.primitives import Primitives
-from raremem.provenance import pass_on
+from raremem.rules.plan import ANY_BATCH
 from raremem.rules.scores import is_called, no_embedding, rows_of
-from raremem.rules.work import AT_ONCE
 from raremem.rules.write import update
 from raremem.search.live import IndexedSearch, LiveIndex
 from raremem.state import ForgetReport, Lookup, MemoryState, UpdateReport, backends_of, quietly
@@ -80,7 +80,7 @@ class TorchBackend(ArrayBackend):
 
     def indexed(self, index: LiveIndex) -> TorchBackend:
         search = IndexedSearch(index, self.searcher, (self.host, NumpyShortlist()), modes.writes)
-        return type(self)(self.primitives, search, work=self.work)
+        return type(self)(self.primitives, search, plan=self.plan)
 
     def table_for(self, *arrays: Any) -> Primitives:
         return self.primitives if self.compiled or self.eager is None or not modes.plain(arrays) else self.eager
@@ -126,11 +126,11 @@ class TorchBackend(ArrayBackend):
         self, p: Primitives, config: MemoryConfig, state: MemoryState, found: Lookup, targets: Tensor, mask: Tensor
     ) -> tuple[MemoryState, UpdateReport]:
         if not p.eager:  # compiled, or on a GPU
-            work = AT_ONCE if torch.compiler.is_compiling() else self.work
-            return update(p, config, state, found, targets, mask, work)
+            plan = ANY_BATCH if torch.compiler.is_compiling() else self.plan
+            return update(p, config, state, found, targets, mask, plan)
         views = MemoryState(*map(IN_NUMPY, state))
         seen = Lookup(*(None if field is None else IN_NUMPY(field) for field in found))
-        _, report = _update_quietly(self.host, config, views, seen, IN_NUMPY(targets), IN_NUMPY(mask), self.work)
+        _, report = _update_quietly(self.host, config, views, seen, IN_NUMPY(targets), IN_NUMPY(mask), self.plan)
         keys = self._keys_here(state)
         if not keys.is_inference():
             torch.autograd.graph.increment_version(keys)

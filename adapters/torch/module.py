@@ -25,8 +25,8 @@ from raremem.adapters.torch.loading import EXTRA, loaded_state
 from raremem.adapters.torch.watched import WatchedModule
 from raremem.config import MemoryConfig
 from raremem.errors import RarememError, StateError
+from raremem.lineage import lineage_of, note
 from raremem.primitives import set_all
-from raremem.provenance import lineage_of, note
 from raremem.registry import get_backend
 from raremem.state import MemoryState, PortableState
 

@@ -44,8 +44,8 @@ from raremem.adapters.torch.primitives import EagerPrimitives, NumpyBesideTorch,
 from raremem.adapters.torch.search import TorchSearch
 from raremem.config import MemoryConfig
 from raremem.errors import StateError
+from raremem.lineage import pass_on
 from raremem.primitives import Primitives, set_all
-from raremem.provenance import pass_on
 from raremem.score_order import NOTHING
 from raremem.search.contract import Found
 from raremem.search.shards import Shards

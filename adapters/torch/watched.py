@@ -34,8 +34,8 @@ from raremem.adapters.torch.buffers import (
 from raremem.backend import ArrayBackend
 from raremem.config import MemoryConfig
 from raremem.errors import DeviceError, StateError
+from raremem.lineage import pass_on
 from raremem.primitives import set_all
-from raremem.provenance import pass_on
 from raremem.search.live import LiveIndex
 from raremem.state import NO_SLOT, MemoryState, UpdateReport
 from raremem.watch import Watch

@@ -8,7 +8,7 @@ from ..config import MAX_INT32, MemoryConfig
 from ..primitives import Primitives
 from ..state import NO_SLOT, Array, ForgetReport, MemoryState
 from ..validation import dtype_name
-from .turns import content_of, turns_of
+from .scatter import content_of, scatter_of
 
 COMPARED = 64
 """Values that those of all slots are compared with at a time."""
@@ -54,8 +54,8 @@ def named(p: Primitives, state: MemoryState, slots: Array | None, values: Array 
 def _numbered(p: Primitives, state: MemoryState, numbers: Array) -> Array:
     """Which slots [slots] are among some numbers [n]."""
     none, ones = p.xp.zeros_like(state.values), p.xp.full_like(numbers, 1)
-    turns = turns_of(p, (numbers >= 0) & (numbers < none.shape[0]), numbers)
-    return p.put_rows(none, turns.slots, content_of(p, none, turns, ones)) != 0
+    scatter = scatter_of(p, (numbers >= 0) & (numbers < none.shape[0]), numbers)
+    return p.put_rows(none, scatter.slots, content_of(p, none, scatter, ones)) != 0
 
 
 def _emptied(p: Primitives, config: MemoryConfig, state: MemoryState, forgotten: Array) -> MemoryState:

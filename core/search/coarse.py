@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ..config import F32_ROUNDOFF
 from ..primitives import Primitives
 from ..state import Array
-
-F32 = 2.0**-24
-"""Unit roundoff of f32."""
 
 
 class CoarseKeys(NamedTuple):
@@ -80,4 +78,4 @@ def error_of(p: Primitives, queries: Array, low: Array, roundoff: float) -> Arra
     are 1 but for rounding, and for the rounding of all this.
     """
     lost = queries - low
-    return 1.01 * (p.xp.sqrt(p.xp.sum(lost * lost, axis=1)) + roundoff + 2 * queries.shape[1] * F32)
+    return 1.01 * (p.xp.sqrt(p.xp.sum(lost * lost, axis=1)) + roundoff + 2 * queries.shape[1] * F32_ROUNDOFF)

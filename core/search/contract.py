@@ -16,11 +16,11 @@ class Found(NamedTuple):
     Attributes:
         slots: [B, k] i32, those of the most similar keys, best first; of equal scores the lowest slot comes first. -1 where
             there is no slot. What stands for a query of zeros means nothing.
-        best: [B, 1] i32, the most similar slot that holds the target, or -1; None without targets.
+        target_slots: [B, 1] i32, the most similar slot that holds the target, or -1; None without targets.
     """
 
     slots: Array
-    best: Array | None
+    target_slots: Array | None
 
 
 class Searcher(ABC):

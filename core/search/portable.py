@@ -71,7 +71,7 @@ class PortableScan(Searcher):
         def of_group(start: Array | int) -> tuple[Array, ...]:
             some = None if targets is None else p.slice_rows(targets, start, rows)
             found = self._of_group(p, state, p.slice_rows(queries, start, rows), some, k, chunk)
-            return found if found.best is not None else (found.slots,)
+            return found if found.target_slots is not None else (found.slots,)
 
         def with_group(index: Array | int, found: tuple[Array, ...]) -> tuple[Array, ...]:
             start = batch - (groups - index) * rows

@@ -45,4 +45,4 @@ class Shards(Searcher):
             scores, slots = self.gather(state, scores_of(p, part, queries, places), slots, k)
             return p.take_along(slots, p.sort_order(scores, slots, k))
 
-        return Found(of_all(found.slots, k), None if targets is None else of_all(found.best, 1))
+        return Found(of_all(found.slots, k), None if targets is None else of_all(found.target_slots, 1))

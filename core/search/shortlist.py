@@ -138,7 +138,7 @@ class Shortlist(Searcher):
             some = self.find(p, state, queries[asking], None if targets is None else targets[asking], k)
             found[asking] = some.slots
             if best is not None:
-                best[asking] = some.best
+                best[asking] = some.target_slots
         return Found(found, best)
 
     def _of_all_slots(self, p: Primitives, state: MemoryState, queries: Array, targets: Array | None, k: int) -> Found:

@@ -14,13 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .config import MemoryConfig
+from .config import F32_ROUNDOFF, MemoryConfig
 from .errors import StateError
 from .primitives import Primitives
 from .state import NO_SLOT, Lookup, MemoryState, quietly
-
-F32 = 2.0**-24
-"""Unit roundoff of f32."""
 
 
 @dataclass(eq=False)
@@ -118,7 +115,7 @@ def _holds(p: Primitives, state: MemoryState, lookup: Lookup, accepted: NDArray[
     if similarities is None or queries is None or keys is None:
         return True
     off = np.abs((keys[nearest] * queries[rows]).sum(1) - similarities[rows, 0])
-    return bool((off <= 4 * (keys.shape[1] + 4) * F32).all())
+    return bool((off <= 4 * (keys.shape[1] + 4) * F32_ROUNDOFF).all())
 
 
 def _found_what_is_empty(p: Primitives, state: MemoryState, lookup: Lookup, accepted: NDArray[np.bool_]) -> bool:
