@@ -17,13 +17,13 @@ EMPTY_PRIORITY = MAX_INT32
 TAKEN_PRIORITY = -(2**31)
 
 AGES_BESIDE_HITS = 2**24
-"""Where slots are compared by hits first, an age stops 2 * age_noise + 1 below this."""
+"""With `evict="least_hit"`, the factor on hits in a priority. Ages are clamped to 2 * age_noise + 1 below it."""
 
 
 def free_slots(
     p: Primitives, config: MemoryConfig, state: MemoryState, slot: Array, hit: Array, plan: UpdatePlan
 ) -> tuple[Array, Array, Array]:
-    """The slots [n] for this batch's misses in order, which of them may be used, and which are filled.
+    """The slots [n] that the misses of a batch take, in order; which of them may be taken; and which are filled.
 
     Args:
         p, config, state: of the memory.
@@ -56,9 +56,9 @@ def free_slots(
 
 
 def _priority(p: Primitives, config: MemoryConfig, state: MemoryState, some: slice) -> Array:
-    """A whole number for each of some slots, largest for the one to go first: by age, or before that by hits.
+    """The priority, i32, of some slots: the slot with the largest is evicted first. By age, or by hits and then by age.
 
-    Noise comes later: bounds leave room for it, so that it never reaches the priorities of slots that are empty or taken.
+    Noise is added later. Priorities are clamped so that with noise none reaches that of an empty slot or of one just hit.
     """
     by_hits = config.evict == "least_hit"
     ages, values = state.step - state.last_used[some], state.values[some]
@@ -72,18 +72,17 @@ def _priority(p: Primitives, config: MemoryConfig, state: MemoryState, some: sli
 
 
 def _all_ordinary(p: Primitives, ages: Array, values: Array, oldest: int) -> bool:
-    """Whether no slot is empty and no age beyond its bounds. Seen sooner than provided for."""
+    """Whether no slot is empty and no age out of bounds: then ages are the priorities. Testing costs less than clamping."""
     return bool((p.xp.amin(values) != NO_SLOT) & (p.xp.amin(ages) >= 0) & (p.xp.amax(ages) < oldest))
 
 
 def _contenders(
     p: Primitives, config: MemoryConfig, priority_of: Callable[[slice], Array], count: int, plan: UpdatePlan
 ) -> tuple[Array, Array]:
-    """The slots that may be among the `count` to go first once noise has moved each, ascending, and their priorities.
+    """The slots, ascending, that may be among the `count` with the largest priority once noise is added; and their priorities.
 
-    The count-th largest of the maxima of blocks is not above the count-th largest of all; what is further below it than noise
-    can make up for is out. Slots that are hit are among them still: there are no more of them than rows that need no other, or,
-    where rows are kept, than `count` allows for.
+    The count-th largest block maximum is at most the count-th largest priority. A slot is left out if it is below that by more
+    than noise can add. Slots just hit are not left out: `count` leaves room for them.
     """
     xp, lowest = p.xp, TAKEN_PRIORITY
     best: list[Array] = []

@@ -11,7 +11,7 @@ from ..validation import dtype_name
 from .scatter import content_of, scatter_of
 
 COMPARED = 64
-"""Values that those of all slots are compared with at a time."""
+"""How many of the named values are compared with those of all slots at a time."""
 
 
 def forget(
@@ -59,7 +59,7 @@ def _numbered(p: Primitives, state: MemoryState, numbers: Array) -> Array:
 
 
 def _emptied(p: Primitives, config: MemoryConfig, state: MemoryState, forgotten: Array) -> MemoryState:
-    """The state without what is in these slots [slots]. Where arrays never change or content is not seen, all are made anew."""
+    """The state with these slots [slots] emptied. Where arrays are immutable or content is not seen, all are made anew."""
     xp = p.xp
     seen = p.peek(forgotten, wait=True) if p.in_place else None
     if seen is not None:

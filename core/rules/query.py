@@ -66,14 +66,13 @@ def sound_rows(p: Primitives, queries: Array) -> Array:
 
 
 def _magnitude(p: Primitives, rows: Array) -> tuple[Array, Array]:
-    """The largest magnitude [B] in each row, and whether the row is sound [B]; a comparison with what is not a number is
-    false."""
+    """The largest magnitude [B] in each row, and whether the row is sound [B]. A comparison with NaN is false."""
     largest = p.xp.amax(p.xp.abs(p.constant(rows)), axis=1)
     return largest, (largest >= SMALLEST_NORM) & (largest <= MAX_FLOAT32)
 
 
 def normalize(p: Primitives, queries: Array, targets: Array | None, mask: Array) -> tuple[Array, Array | None, Array, Array]:
-    """Rule 1: unit rows, and what is known of each.
+    """Rule 1: unit rows, and which rows are rejected.
 
     Rows are first scaled by a power of two, which is exact, so that no square overflows or vanishes.
 

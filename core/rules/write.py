@@ -1,7 +1,7 @@
-"""Rules 4, 6, 8 and 13: a hit moves the key that it hit, a miss takes a slot of its own, and time passes. Where rows are kept,
-a hit takes a slot of its own too.
+"""Rules 4, 6, 8 and 13: a hit moves the key of its slot, a miss takes a slot of its own, and the step is counted.
 
-Where each row is written is worked out in a fixed shape: a row that does not write repeats one that does (`Scatter`).
+With `write="keep"` a hit takes a slot of its own too. Shapes are fixed: a row that does not write repeats one that does
+(`Scatter`).
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _store(
 
 
 def _merge(p: Primitives, state: MemoryState, batch: _Batch, placed: Array, taken: Array, plan: UpdatePlan) -> MemoryState:
-    """Rule 4: a hit moves the key of its slot; rows that are placed go to the slots that they have taken [B]."""
+    """Rule 4: a hit moves the key of its slot. A miss that is `placed` is written to the slot that it has `taken` [B]."""
     xp = p.xp
     queries, targets, slot, hit, _ = batch
     hits, leads, sums = _of_slots_hit(p, state, batch, plan)
@@ -94,7 +94,7 @@ def _merge(p: Primitives, state: MemoryState, batch: _Batch, placed: Array, take
 
 
 def _keep(p: Primitives, state: MemoryState, batch: _Batch, placed: Array, taken: Array, plan: UpdatePlan) -> MemoryState:
-    """Rule 13: a hit is counted by its slot, whose key stays; all rows that are placed go to the slots that they have taken."""
+    """Rule 13: a hit counts for its slot and leaves the key. A `placed` row is written to the slot it has `taken` [B]."""
     xp = p.xp
     queries, targets, slot, hit, _ = batch
     hits, leads, _ = _of_slots_hit(p, state, batch._replace(queries=None), plan)
@@ -106,7 +106,7 @@ def _keep(p: Primitives, state: MemoryState, batch: _Batch, placed: Array, taken
 def _store_some(
     p: Primitives, config: MemoryConfig, state: MemoryState, batch: _Batch, rejected: Array, rows: Array, plan: UpdatePlan
 ) -> tuple[MemoryState, UpdateReport]:
-    """As `_store`, for the rows [n] that hit or ask for a slot: what is masked costs nothing."""
+    """`_store` for the accepted rows [n] alone, so that masked rows cost nothing."""
     slots, written = p.xp.full_like(batch.slot, NO_SLOT), p.xp.full_like(batch.hit, False)
     if not len(rows):
         none = _count(p, written)
@@ -117,8 +117,8 @@ def _store_some(
 
 
 def _of_slots_hit(p: Primitives, state: MemoryState, batch: _Batch, plan: UpdatePlan) -> tuple[Array, Array, Array | None]:
-    """Rule 4: the hits [B] of the slot that each row hit, which row [B] writes for its slot, and the sum [B, key_dim] of the
-    rows that hit it; None for a batch without queries."""
+    """Rule 4, for each row that hits: its slot's count of hits [B], whether it is the row that writes for the slot [B], and the
+    sum [B, key_dim] of the rows that hit the slot; None if the batch has no queries."""
     xp, slot, hit, rows = p.xp, batch.slot, batch.hit, batch.hit.shape[0]
     ids = p.arange(rows, slot)
     whose = xp.where(hit, slot, -1 - ids)
@@ -134,10 +134,10 @@ def _of_slots_hit(p: Primitives, state: MemoryState, batch: _Batch, plan: Update
 
 
 def _together(p: Primitives, unit: Array | None, some: Array, whose: Array) -> tuple[Array, ...]:
-    """Of some rows [n]: how many are of the same slot, the first of these, and the sum [n, key_dim] of unit rows, if given.
+    """For some rows [n]: how many rows hit the same slot, the first of them, and, if `unit` is given, their sum [n, key_dim].
 
-    Rows are summed by a product with the [n, B] matrix of "hit the same slot": a fixed order of summation, where a
-    scatter-add on a GPU has none.
+    The sum is a product with the [n, B] matrix of which rows hit the same slot. Its order of summation is fixed; that of a
+    scatter-add on a GPU is not.
     """
     xp = p.xp
     together = p.cast(some[:, None] == whose[None, :], "float32")
@@ -147,7 +147,7 @@ def _together(p: Primitives, unit: Array | None, some: Array, whose: Array) -> t
 
 
 def _moved(p: Primitives, old: Array, sums: Array) -> Array:
-    """Rule 4: the new keys [B, key_dim] of old ones and the sums of the rows that hit them."""
+    """Rule 4: the new keys [B, key_dim], from the old keys and the sums of the rows that hit them."""
     xp = p.xp
     total = old + sums
     norm = xp.sqrt(xp.sum(total * total, axis=1))
@@ -158,7 +158,7 @@ def _moved(p: Primitives, old: Array, sums: Array) -> Array:
 def _write(
     p: Primitives, state: MemoryState, writes: Array, slot: Array, keys: Array, values: Array, hits: Array
 ) -> MemoryState:
-    """Rules 4, 5 and 6: the rows that write, each to its slot, and the step if anything was written."""
+    """Rules 4, 5 and 6: write the rows for which `writes` is True, each to its slot, and count the step if any is written."""
     scatter = scatter_of(p, writes, slot)
     step = state.step + p.cast(~scatter.nobody, "int32")
     content = MemoryState(

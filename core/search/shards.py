@@ -1,4 +1,4 @@
-"""The search of a memory of which many holders (ranks, devices) have a part each: any searcher over the parts."""
+"""The search of a memory that is spread over ranks or devices: any searcher over each part, and the best of all parts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .contract import Found, Searcher, scores_of
 
 
 class Shards(Searcher):
-    """Asks the own part of every holder, and puts the best of all together.
+    """Each rank or device searches its own part, and the best of all parts are merged.
 
     Args:
         own: the search of a part.
@@ -23,7 +23,7 @@ class Shards(Searcher):
 
     @abstractmethod
     def gather(self, state: MemoryState, scores: Array, slots: Array, k: int) -> tuple[Array, Array]:
-        """From this holder's scores and slots [B, n], n at most k, those [B, m] of all holders, at least k each row."""
+        """Gather scores and slots [B, n], n at most k, from all parts: [B, m], at least k in each row."""
 
     def find_in_part(
         self,
@@ -35,7 +35,7 @@ class Shards(Searcher):
         targets: Array | None,
         k: int,
     ) -> Found:
-        """As `find`; this holder's part of the state begins with the slot `first`."""
+        """As `find`, on this rank or device. Its `part` of the state begins with the slot `first`."""
         count = min(k, len(part.values))
         nothing = p.cast(queries[:, :0], "int32")
         found = self.own.find(p, part, queries, targets, count) if count else Found(nothing, nothing)

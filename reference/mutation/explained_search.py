@@ -111,8 +111,8 @@ SEARCH: tuple[Explained, ...] = (
     Explained(
         "raremem.search.portable",
         "PortableScan.find",
-        "if not self.plan.in_blocks or not isinstance(batch, int): # a symbol, of an exported program: it is in no groups",
-        "if True: # a symbol, of an exported program: it is in no groups",
+        "if not self.plan.in_blocks or not isinstance(batch, int): # an exported program's symbol",
+        "if True: # an exported program's symbol",
         TIME,
     ),
     Explained(
