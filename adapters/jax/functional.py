@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from raremem.adapters.jax import explicit
 from raremem.adapters.jax.explicit import traced
-from raremem.adapters.jax.primitives import Array, JaxPrimitives, own
+from raremem.adapters.jax.primitives import Array, JaxPrimitives, as_jax
 from raremem.adapters.jax.search import JaxSearch
 from raremem.backend import ArrayBackend
 from raremem.config import MemoryConfig
@@ -31,7 +31,7 @@ from raremem.state import (
 
 
 class JaxBackend(ArrayBackend):
-    """`ArrayBackend` with gradients and vmap. It takes NumPy arrays too, and arrays on a mesh with explicit axes."""
+    """`ArrayBackend` for JAX. It also takes NumPy arrays, and arrays on a mesh with explicit axes."""
 
     table = JaxPrimitives
     search = JaxSearch
@@ -96,7 +96,7 @@ class JaxBackend(ArrayBackend):
     def _placed(self, state: MemoryState) -> MemoryState:
         """See `ArrayBackend._placed`. Each array is copied once more: on a CPU JAX may share memory with NumPy, if that is
         aligned to 64 bytes, and shared memory cannot be donated."""
-        return MemoryState(*(self.primitives.copy(own(array)) for array in state))
+        return MemoryState(*(self.primitives.copy(as_jax(array)) for array in state))
 
     def to_numpy(self, state: MemoryState) -> PortableState:
         return super().to_numpy(usable_state(state))
@@ -158,7 +158,7 @@ def usable_state(state: MemoryState) -> MemoryState:
                 f"the state's {name} are {getattr(array, 'dtype', type(array).__name__)}; expected an array of {expected}. "
                 "Leave the state out of what casts or splits a network's parameters."
             )
-    return MemoryState(*map(own, state))
+    return MemoryState(*map(as_jax, state))
 
 
 def usable_lookup(lookup: Lookup) -> Lookup:
@@ -169,7 +169,7 @@ def usable_lookup(lookup: Lookup) -> Lookup:
     """
     if any(map(_donated, lookup)):
         raise StateError("the lookup was consumed by a compiled function (its arrays were donated). Look its rows up again.")
-    return jax.tree.map(own, lookup)
+    return jax.tree.map(as_jax, lookup)
 
 
 def _donated(array: Any) -> bool:

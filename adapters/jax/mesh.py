@@ -179,11 +179,11 @@ class MeshSearch(Shards):
     Args:
         mesh: the devices.
         axis: the mesh axis over which slots are sharded.
-        own: the search of a device; default `JaxSearch()`.
+        part_search: the search of a device; default `JaxSearch()`.
     """
 
-    def __init__(self, mesh: Mesh, axis: str, own: Searcher | None = None) -> None:
-        super().__init__(JaxSearch() if own is None else own)
+    def __init__(self, mesh: Mesh, axis: str, part_search: Searcher | None = None) -> None:
+        super().__init__(JaxSearch() if part_search is None else part_search)
         self.mesh, self.axis = mesh, axis
 
     def find(self, p: Primitives, state: MemoryState, queries: Array, targets: Array | None, k: int) -> Found:

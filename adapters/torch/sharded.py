@@ -159,13 +159,13 @@ class ShardedSearch(Shards):
 
     def before_update(self, p: Primitives, state: MemoryState) -> Any:
         """See `Searcher.before_update`."""
-        return self.own.before_update(p, _own_part(state))
+        return self.part_search.before_update(p, _own_part(state))
 
     def after_update(self, p: Primitives, state: MemoryState, slots: Tensor, taken: Any) -> None:
         """See `Searcher.after_update`."""
         keys: ShardedKeys = state.keys
         there, places = keys.own_places(slots)
-        self.own.after_update(p, _own_part(state), places[there].int(), taken)
+        self.part_search.after_update(p, _own_part(state), places[there].int(), taken)
 
 
 def _own_part(state: MemoryState) -> MemoryState:

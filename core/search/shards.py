@@ -13,13 +13,13 @@ class Shards(Searcher):
     """Each rank or device searches its own part, and the best of all parts are merged.
 
     Args:
-        own: the search of a part.
+        part_search: the search of a part.
     """
 
     mode = "sharded"
 
-    def __init__(self, own: Searcher) -> None:
-        self.own, self.alone = own, own.alone
+    def __init__(self, part_search: Searcher) -> None:
+        self.part_search, self.alone = part_search, part_search.alone
 
     @abstractmethod
     def gather(self, state: MemoryState, scores: Array, slots: Array, k: int) -> tuple[Array, Array]:
@@ -38,7 +38,7 @@ class Shards(Searcher):
         """As `find`, on this rank or device. Its `part` of the state begins with the slot `first`."""
         count = min(k, len(part.values))
         nothing = p.cast(queries[:, :0], "int32")
-        found = self.own.find(p, part, queries, targets, count) if count else Found(nothing, nothing)
+        found = self.part_search.find(p, part, queries, targets, count) if count else Found(nothing, nothing)
 
         def of_all(places: Array, k: int) -> Array:
             slots = p.xp.where(places != NO_SLOT, places + first, NO_SLOT)
