@@ -24,10 +24,10 @@ _MAY_WRITE = operator.attrgetter("flags.writeable")
 
 
 def is_product_cheaper(always_gathered: int, array: Any, rows: Any) -> bool:
-    """Whether to score rows [m, n] of `array` [slots, d] by a product with all of it, on a processor with a cache.
+    """Whether scoring rows [m, n] of `array` [slots, d] on a CPU costs less by a product with the whole array.
 
-    It is cheaper if the rows are too many for the cache (more numbers than `always_gathered`), and the product of m queries
-    holds at most half as many numbers.
+    It does if the gathered rows would hold more numbers than fit in a cache (`always_gathered`), and at least twice as many as
+    the product of the m queries.
     """
     (batch, n), (slots, dim) = rows.shape, array.shape
     return batch * n * dim >= always_gathered and 2 * batch * slots <= batch * n * dim
@@ -40,9 +40,9 @@ class NumpyPrimitives(Primitives):
     xp: Any = np
     eager = True
     always_gathered = 2**21
-    """Numbers of keys that are always gathered: they fit into a processor's cache."""
+    """So many numbers of gathered keys fit into a CPU's cache: below that, keys are always gathered."""
     sorted_at_once = 2**11
-    """Of more numbers `top_k` leaves most out before it sorts."""
+    """`top_k` sorts so many numbers at most; of more, it first leaves most out."""
 
     def asarray(self, array: Any, like: Array | None = None) -> Array:
         return np.asarray(array)
@@ -129,9 +129,9 @@ class NumpyPrimitives(Primitives):
 
 
 def _contenders(scores: Array, k: int) -> tuple[Array, Array]:
-    """The rows [n] and columns [n] of numbers among which are the k largest of each row, and whatever equals one of them.
+    """The rows [n] and columns [n] of the numbers that may be among the k largest of their row, ties included.
 
-    The k-th largest of the maxima of blocks is not above the k-th largest of all: what is below it is out.
+    The k-th largest block maximum is at most the k-th largest number. Numbers below it are left out.
     """
     (rows, count), width = scores.shape, block_width(scores.shape[1], k)
     blocks = count // width
@@ -147,7 +147,7 @@ def _contenders(scores: Array, k: int) -> tuple[Array, Array]:
 
 
 class NumpyShortlist(Shortlist):
-    """`Shortlist` by NumPy's quickest calls."""
+    """`Shortlist` with the fastest calls that NumPy has."""
 
     def largest(self, p: Primitives, scores: Array, k: int) -> Array:
         return np.argpartition(scores, -k, axis=1)[:, -k:].copy()  # a view would keep all the indices
@@ -160,7 +160,7 @@ class NumpyShortlist(Shortlist):
 class NumpyBackend(ArrayBackend):
     """`ArrayBackend` in NumPy, without NumPy's floating-point errors and warnings, whatever `numpy.seterr` asks for.
 
-    Steps wrap and small weights vanish by design, and rows that are not finite are computed before they are rejected.
+    Steps wrap and small weights underflow by design, and rows that are not finite are computed before they are rejected.
     """
 
     table = NumpyPrimitives

@@ -11,8 +11,8 @@ from typing import Any
 
 import raremem
 from raremem.benchmarks.data.downloads import DATA_SETS, DOWNLOAD, fetch
+from raremem.benchmarks.packages import need
 from raremem.benchmarks.registry import TASKS, find
-from raremem.benchmarks.report.pages import need_report
 from raremem.benchmarks.report.provenance import provenance
 from raremem.benchmarks.report.results import INDEX, result_files, stem, write_index, write_result
 from raremem.benchmarks.report.tables import as_text
@@ -53,7 +53,7 @@ def _checked(name: str, task: Task, setting: Setting) -> Setting:
             f"{name} needs {DATA_SETS[task.data].title}. Name the folder with --data, set RAREMEM_DATA, or say --data download."
         )
     check_out(setting.out, result_files(name, setting))
-    need_report()
+    need("the report", "matplotlib", "jinja2")
     if task.data and setting.data == Path(DOWNLOAD):
         setting = replace(setting, data=fetch(task.data))
     return setting

@@ -1,4 +1,4 @@
-"""How a backend is made from a table of primitives. What one is, says `raremem.interface`."""
+"""`ArrayBackend`, a backend made from a table of primitives. Its base class `Backend` is in `raremem.interface`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from . import guard
 from .config import MAX_INT32, MemoryConfig, check_config, shown
 from .errors import DeviceError, UnknownBackendError
 from .interface import Backend
+from .lineage import Lineage, is_current, note, pass_on, pass_on_changed
 from .primitives import Primitives
-from .provenance import Lineage, is_current, note, pass_on, pass_on_changed
 from .rules.forget import forget
+from .rules.plan import UpdatePlan
 from .rules.query import query, sound_rows
 from .rules.scores import mean_of_rows, rows_of, scores
-from .rules.work import CUT, Work
 from .rules.write import update
 from .search.contract import Searcher
 from .search.live import IndexedSearch, LiveIndex
@@ -61,16 +61,16 @@ class ArrayBackend(Backend):
     """The rules (`raremem.rules`) over one framework's primitives.
 
     Args:
-        primitives: the framework's table; by default a `table`.
-        searcher: how the nearest slots are found; by default a `search`.
+        primitives: the framework's table; by default, one made by the class attribute `table`.
+        searcher: how the nearest slots are found; by default, one made by the class attribute `search`.
         compiled: run `query` and `update` through the framework's compiler.
-        work: how much of an update is worked out at a time.
+        plan: the sizes that an update is cut by; None is `UpdatePlan()`.
     """
 
     table: Callable[[], Primitives] = Primitives
-    """Makes the table of a backend that is given none."""
+    """Makes the default table."""
     search: Callable[[], Searcher] = PortableScan
-    """Makes its searcher; by default one for any compiler."""
+    """Makes the default searcher."""
 
     def __init__(
         self,
@@ -78,13 +78,13 @@ class ArrayBackend(Backend):
         searcher: Searcher | None = None,
         *,
         compiled: bool = False,
-        work: Work = CUT,
+        plan: UpdatePlan | None = None,
     ) -> None:
         self.primitives = self.table() if primitives is None else primitives
         self.searcher = self.search() if searcher is None else searcher
         self.name = self.primitives.name
         self.compiled = compiled
-        self.work = work
+        self.plan = UpdatePlan() if plan is None else plan
         self._query: Callable[..., Lookup] = partial(query, searcher=self.searcher)
         self._update: Callable[..., tuple[MemoryState, UpdateReport]] = self._search_and_write
         self._forget: Callable[..., tuple[MemoryState, ForgetReport]] = self._emptied
@@ -110,7 +110,7 @@ class ArrayBackend(Backend):
 
     def indexed(self, index: LiveIndex) -> ArrayBackend:
         """A backend like this one that searches one memory with a live index."""
-        return type(self)(self.primitives, IndexedSearch(index, self.searcher), work=self.work)
+        return type(self)(self.primitives, IndexedSearch(index, self.searcher), plan=self.plan)
 
     def init(self, config: MemoryConfig) -> MemoryState:
         check_config(config)
@@ -134,8 +134,8 @@ class ArrayBackend(Backend):
     def _answered(
         self, p: Primitives, keys: Any, config: MemoryConfig, state: MemoryState, queries: Array, targets: Any, mask: Array
     ) -> Lookup:
-        """`query` of what was checked, when it is its turn. Of no rows, it is what is left of one that is masked when that is
-        left out."""
+        """`query`, once its arguments are checked and its turn has come. A batch without rows is looked up with one masked row
+        added, and that row is removed from the answer."""
         if queries.shape[0]:
             lookup = self._query(p, config, state, queries, targets, mask)
         else:
@@ -175,7 +175,7 @@ class ArrayBackend(Backend):
         mask: Array,
         lookup: Any,
     ) -> tuple[MemoryState, UpdateReport]:
-        """`update` of what was checked, when it is its turn."""
+        """`update`, once its arguments are checked and its turn has come."""
         if lookup is not None and not is_current(p, config, state, lookup):
             again = self._query(p, config, state, queries, None, mask & lookup.accepted)
             lookup = again._replace(queries=lookup.queries, rejected=lookup.rejected)
@@ -184,7 +184,7 @@ class ArrayBackend(Backend):
         return state, report
 
     def table_for(self, *arrays: Any) -> Primitives:
-        """The table for a call with these arrays: a framework that has several asks here which of them it is, once a call."""
+        """The table for a call with these arrays. An adapter with several tables chooses one here, once a call."""
         return self.primitives
 
     def forget(
@@ -200,7 +200,7 @@ class ArrayBackend(Backend):
         return self.in_turn(state, True, self._forgotten, config, state, *named)
 
     def _forgotten(self, config: MemoryConfig, state: MemoryState, *named: Array | None) -> tuple[MemoryState, ForgetReport]:
-        """`forget` of what was checked, when it is its turn. An index is dropped first: it has keys of its own."""
+        """`forget`, once its arguments are checked and its turn has come. An index is dropped first: it copies keys."""
         p = self.table_for(state.values, *named)
         if self.index is not None:
             self.index.drop()
@@ -213,7 +213,7 @@ class ArrayBackend(Backend):
         return state, report
 
     def _emptied(self, config: MemoryConfig, state: MemoryState, *named: Array | None) -> tuple[MemoryState, ForgetReport]:
-        """`rules.forget.forget`: what is compiled."""
+        """`rules.forget.forget`. A backend that compiles `forget` compiles this."""
         return forget(self.table_for(state.values, *named), config, state, *named)
 
     def _search_and_write(
@@ -226,7 +226,7 @@ class ArrayBackend(Backend):
         mask: Array,
         lookup: Lookup | None,
     ) -> tuple[MemoryState, UpdateReport]:
-        """`rules.write.update`, of a lookup that is made if none is given: what is compiled."""
+        """Search, if there is no lookup, and `rules.write.update`. A compiled backend compiles this."""
         if lookup is None:
             lookup = query(p, config, state, queries, None, mask, self.searcher)
         taken = self.searcher.before_update(p, state)
@@ -238,7 +238,7 @@ class ArrayBackend(Backend):
     def _write(
         self, p: Primitives, config: MemoryConfig, state: MemoryState, lookup: Lookup, targets: Array, mask: Array
     ) -> tuple[MemoryState, UpdateReport]:
-        return update(p, config, state, lookup, targets, mask, self.work)
+        return update(p, config, state, lookup, targets, mask, self.plan)
 
     def recall(self, weights: Array, values: Array, embedding: Any) -> Array:
         """`Lookup.recall`: [B, dim], by weights and values [B, k] and an embedding, [values, dim] or called."""
@@ -251,7 +251,11 @@ class ArrayBackend(Backend):
     def detached(self, lookup: Lookup) -> Lookup:
         """`Lookup.detach`."""
         p = self.table_for(*lookup)
-        return _same(p, lookup, Lookup(*(None if field is None else p.constant(field) for field in lookup)))
+        detached = Lookup(*(None if field is None else p.constant(field) for field in lookup))
+        slots = p.identity(lookup.slots)
+        if slots is not None:
+            pass_on(slots, detached.slots)
+        return detached
 
     def moved(self, lookup: Lookup, device: Any) -> Lookup:
         """`Lookup.to`."""
@@ -293,7 +297,7 @@ class ArrayBackend(Backend):
         return state
 
     def _placed(self, state: MemoryState) -> MemoryState:
-        """A NumPy state, which nothing else holds, in this framework's arrays, where the backend has its memories."""
+        """A NumPy state as arrays of this framework, on its device. Nothing else refers to the given arrays."""
         return MemoryState(*map(self.primitives.asarray, state))
 
     def copy(self, state: MemoryState) -> MemoryState:
@@ -303,7 +307,7 @@ class ArrayBackend(Backend):
         return copied
 
     def in_turn(self, state: MemoryState, alone: bool, call: Callable[..., Any], *arguments: Any) -> Any:
-        """`call(*arguments)` when no other thread's call on this memory is in its way. See `raremem.guard`."""
+        """`call(*arguments)`, once no call of another thread on this memory excludes it. See `raremem.guard`."""
         memory = self.primitives.identity(state.keys) if self.primitives.in_place else None
         return guard.in_turn(memory, alone, call, *arguments)
 
@@ -318,7 +322,7 @@ class ArrayBackend(Backend):
     def _named(
         self, config: MemoryConfig, state: MemoryState, slots: Any, values: Any, older_than: int | None
     ) -> tuple[Array | None, Array | None, Array | None]:
-        """What is to be forgotten as this framework's arrays, after every check that can be made here; None for none."""
+        """The arguments of `forget` as arrays of this framework, checked; None for those that name nothing."""
         p = self.primitives
         check_kinds(config, state, MemoryState)
         check_state(config, (len(state.values), state.keys.shape[1]))
@@ -346,8 +350,8 @@ class ArrayBackend(Backend):
         strict: bool,
         lookup: Lookup | None = None,
     ) -> tuple[Primitives, Array, Array | None, Array]:
-        """The table for the call, and its inputs as this framework's arrays on the state's device, after every check that can
-        be made here."""
+        """Check the arguments of a call. Returns the table for it, and queries, targets and mask as arrays of this framework on
+        the state's device."""
         check_kinds(config, state, MemoryState)
         if lookup is not None:
             check_lookup(lookup)
@@ -376,18 +380,10 @@ class ArrayBackend(Backend):
         return p, queries, targets, mask
 
 
-def _same(p: Primitives, lookup: Lookup, other: Lookup) -> Lookup:
-    """`other`, of the same memory as `lookup`."""
-    slots = p.identity(lookup.slots)
-    if slots is not None:
-        pass_on(slots, other.slots)
-    return other
-
-
 def _one_masked_row(
     p: Primitives, config: MemoryConfig, state: MemoryState, queries: Array, targets: Array | None, mask: Array
 ) -> tuple[Array, Array | None, Array]:
-    """No rows, as one that is not to be looked up. A gradient reaches the queries [0, key_dim]."""
+    """A batch without rows, with one masked row added. Queries [0, key_dim] still get a gradient."""
     zero, joined = p.arange(1, state.values), p.xp.concatenate
     row = p.xp.broadcast_to(p.cast(zero, "float32")[:, None], (1, config.key_dim))
     return (
@@ -398,7 +394,7 @@ def _one_masked_row(
 
 
 def _nothing_written(p: Primitives, state: MemoryState) -> UpdateReport:
-    """The report of an update by no rows."""
+    """The report of an update without rows."""
     none = p.arange(0, state.values)
     zero = p.cast(p.xp.sum(none, axis=0), "int32")
     return UpdateReport(none, none != none, none != none, zero, zero, zero)

@@ -25,14 +25,14 @@ from .registry import get_backend
 from .state import check_portable, resized
 
 SCHEMA = 4
-"""1 had no hits: a file of it is read as one of slots that were never hit. 1 and 2 had no checksum, 1 to 3 no `write`: they are
-of memories that merge."""
+"""The version of the file format. 1 had no hits: its slots are read as never hit. 1 and 2 had no checksum. 1 to 3 had no
+`write`: they are read as `write="merge"`."""
 
 ARRAYS = {"keys": "F32", "values": "I32", "ages": "I32", "filled": "BOOL", "hits": "I32"}
-"""What is in a file beside the step, with its dtype there."""
+"""The arrays in a file, beside the step, with their safetensors dtypes."""
 
 HEADER = "raremem"
-"""The one entry of the file's metadata: the order of several would not be the same from one file to the next."""
+"""The only entry of the file's metadata: of several, the order would differ from file to file."""
 
 
 def save(path: str | os.PathLike[str], config: MemoryConfig, state: Any, backend: str | Backend | None = None) -> None:
@@ -94,7 +94,7 @@ def load(path: str | os.PathLike[str], backend: str | Backend = "numpy", slots: 
 
 
 def _read(path: Path) -> tuple[MemoryConfig, dict[str, Any]]:
-    """What is in a file: of the right types and shapes, and with the right checksum. The arrays' content is not looked at."""
+    """Read a file, and check its types, shapes and checksum. The arrays' content is checked later."""
     if path.is_dir() or path.is_file():
         with open(path, "rb"):
             pass  # what the system refuses is its own error
@@ -129,7 +129,7 @@ def _read(path: Path) -> tuple[MemoryConfig, dict[str, Any]]:
 
 
 def _schema(path: Path, header: Any) -> int:
-    """The schema of a header that has the entries of its schema."""
+    """Check that a header has the entries of its schema, and return the schema."""
     if not isinstance(header, dict) or type(header.get("schema")) is not int:
         raise ValueError("its header has no whole number as schema")
     schema: int = header["schema"]
@@ -147,7 +147,7 @@ def _schema(path: Path, header: Any) -> int:
 
 
 def _check_arrays(config: MemoryConfig, schema: int, found: dict[str, Any]) -> None:
-    """Check what a file says of its arrays, before memory is taken for any."""
+    """Check names, dtypes and shapes of a file's arrays before any is read."""
     shapes = {name: (dtype, [config.slots]) for name, dtype in ARRAYS.items() if name != "hits" or schema > 1}
     expected = {**shapes, "keys": (ARRAYS["keys"], [config.slots, config.key_dim]), "step": ("I64", [])}
     if found.keys() != expected.keys():
@@ -159,14 +159,14 @@ def _check_arrays(config: MemoryConfig, schema: int, found: dict[str, Any]) -> N
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, in which no name may stand twice."""
+    """A JSON object as a dict; a repeated name is an error."""
     if len(dict(pairs)) < len(pairs):
         raise ValueError("a name stands twice in its header")
     return dict(pairs)
 
 
 def _refusal(path: Path, error: Exception) -> CheckpointError:
-    """One line for any way in which a file is not what it should be."""
+    """The error for a file that cannot be read as a memory, in one line."""
     reason = " ".join(str(error).split())
     return CheckpointError(
         f"{path} is not a whole raremem checkpoint ({reason[:300]}); expected a file that raremem.save or Memory.save wrote. "
@@ -175,7 +175,7 @@ def _refusal(path: Path, error: Exception) -> CheckpointError:
 
 
 def _check_is_no_module(state: Any) -> None:
-    """Check that what is given for a state is not the module that has one."""
+    """Check that the argument is a state, and not a module."""
     if hasattr(state, "state_dict") or hasattr(state, "state"):
         raise StateError(
             f"what is to be saved is a {type(state).__name__}; expected a state. Save a module with memory.save(path), or its "
@@ -184,7 +184,7 @@ def _check_is_no_module(state: Any) -> None:
 
 
 def _check_is_no_state_dict(path: Path) -> None:
-    """Check that a file is none that `torch.save` writes: a zip archive, or in its older form a pickle."""
+    """Check that a file was not written by `torch.save`: a zip archive, or in its older form a pickle."""
     if not path.is_file():
         return
     with open(path, "rb") as file:
@@ -196,7 +196,7 @@ def _check_is_no_state_dict(path: Path) -> None:
 
 
 def _checksum(fields: dict[str, Any], arrays: dict[str, Any]) -> str:
-    """Of a config's fields and all arrays."""
+    """The SHA-256 of a config's fields and all arrays."""
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
     for name in sorted(arrays):
         digest.update(name.encode())

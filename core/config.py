@@ -14,6 +14,8 @@ from .errors import ConfigError
 
 MAX_INT32 = 2**31 - 1
 MAX_FLOAT32 = (2 - 2.0**-23) * 2.0**127
+F32_ROUNDOFF = 2.0**-24
+"""Unit roundoff of f32."""
 
 LOSSES = ("margin", "nll")
 EVICTIONS = ("oldest", "least_hit")
@@ -79,7 +81,7 @@ class MemoryConfig:
             object.__setattr__(self, name, choices[choices.index(value)])
 
     def _set_number(self, name: str, kind: type, accepted: type, low: float, high: float, expected: str) -> None:
-        """Take any number of the accepted kind, NumPy's too, as Python's own. -0.0 is 0.0, so that equal configs are one."""
+        """Convert a field to `kind` from any accepted number, NumPy's too. -0.0 becomes 0.0, so that equal configs are one."""
         value = getattr(self, name)
         number = None
         if isinstance(value, accepted) and not isinstance(value, (bool, np.timedelta64)):
@@ -102,18 +104,13 @@ def check_config(config: object) -> None:
         ConfigError: it is not.
     """
     if not isinstance(config, MemoryConfig):
-        raise no_config(config)
-
-
-def no_config(given: object) -> ConfigError:
-    """The error for what is no config."""
-    return ConfigError(
-        f"the config is a {type(given).__name__}; expected a MemoryConfig, such as MemoryConfig(slots=1000, key_dim=64)."
-    )
+        raise ConfigError(
+            f"the config is a {type(config).__name__}; expected a MemoryConfig, such as MemoryConfig(slots=1000, key_dim=64)."
+        )
 
 
 def config_of(config: MemoryConfig | None, fields: Mapping[str, Any]) -> MemoryConfig:
-    """The config that a module is given, or that of the fields that it is given instead.
+    """The config of a module: the one that it is given, or one made of the fields that it is given instead.
 
     Raises:
         ConfigError: there is neither, or both.
@@ -132,7 +129,7 @@ def config_of(config: MemoryConfig | None, fields: Mapping[str, Any]) -> MemoryC
 
 
 def shown(value: object) -> str:
-    """A value for a message: in one line, and not as long as it may be."""
+    """A value as text for an error message: in one line, cut if it is long."""
     try:
         text = " ".join(repr(value).split())
     except Exception:  # Python refuses to write out a whole number of more than 4,300 digits

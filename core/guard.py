@@ -1,6 +1,6 @@
-"""Turns at a memory: many calls may read it at a time, and one that writes to it is alone (rule 11).
+"""Locks calls on a memory against each other: many may read it at a time, and a call that writes runs alone (rule 11).
 
-A call that finds another under way raises `ConcurrencyError`; inside `waiting()` it waits for its turn instead.
+A call that may not run beside a running one raises `ConcurrencyError`. Inside `waiting()` it waits for its turn instead.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ Result = TypeVar("Result")
 LONGEST_FORK = 10.0
 """Seconds for which a fork waits for updates in other threads to end."""
 LONGEST_NAP = 0.1
-"""Seconds after which a waiting call looks again by itself, should the signal to do so have been lost to an exception."""
+"""Seconds after which a waiting call checks again, in case an exception has kept it from being notified."""
 
 
 class _Turn(NamedTuple):
-    """A call under way, or one that waits: on which memory, whether no other may meet it, and in which thread."""
+    """A running or waiting call: the memory, whether it must run alone, and its thread."""
 
     memory: object
     alone: bool
@@ -35,9 +35,9 @@ _patience: ContextVar[float] = ContextVar("raremem_patience", default=0.0)
 _lock = threading.Lock()
 _changed = threading.Condition(_lock)
 _turns: dict[object, _Turn] = {}
-"""The calls under way."""
+"""The running calls."""
 _waiting: dict[object, _Turn] = {}
-"""The calls that wait."""
+"""The waiting calls."""
 
 
 @contextmanager
@@ -66,19 +66,20 @@ def waiting(timeout: float = float("inf")) -> Iterator[None]:
 
 
 def in_turn(memory: object, alone: bool, call: Callable[..., Result], *arguments: object) -> Result:
-    """`call(*arguments)`, while no call that may not meet it is under way.
+    """`call(*arguments)`, while no call that excludes it is running.
 
-    No turn outlives its call, wherever an exception from a signal falls: it is entered inside the `try` whose `finally` takes
-    it out with a single call into C. The lock is the plain one for the same reason: to enter a `Condition` is Python code.
+    A turn ends with its call, even if a signal raises an exception at any moment: the turn is entered inside the `try` whose
+    `finally` removes it with a single call into C. For the same reason the lock is a plain one: entering a `Condition` runs
+    Python code.
 
     Args:
-        memory: the object that stands for the memory; None: nothing is checked.
-        alone: whether no other call on the memory may be under way; else no call that is alone.
+        memory: the object that identifies the memory; None: nothing is checked.
+        alone: whether the call must run alone on the memory; if not, it may run beside others that need not.
         call: what to do.
         *arguments: its arguments.
 
     Raises:
-        ConcurrencyError: a call of another thread is under way that this one may not meet.
+        ConcurrencyError: a call that excludes this one is running in another thread.
     """
     if memory is None:
         return call(*arguments)
@@ -97,9 +98,9 @@ def in_turn(memory: object, alone: bool, call: Callable[..., Result], *arguments
 
 
 def wholly(write: Callable[[], object], tries: int = 3) -> None:
-    """Call `write`, which is not one call into C and may be made twice: again, if an exception from a signal has cut it short.
+    """Call `write`, and call it again if an exception, say of a signal, interrupts it. Writing twice must do no harm.
 
-    The exception is raised when all is written. One that comes every time is raised after so many tries.
+    The exception is raised after `write` has run to its end, or after so many tries.
     """
     interrupted: BaseException | None = None
     for _ in range(tries):
@@ -113,7 +114,7 @@ def wholly(write: Callable[[], object], tries: int = 3) -> None:
 
 
 def _is_blocked(turn: _Turn) -> bool:
-    """Whether a call under way may not meet this one, or, where this one is ready to wait, an update waits before it."""
+    """Whether a running call excludes this one, or, if this one may wait, an update is waiting already."""
     others = [other for other in list(_turns.values()) if other.memory is turn.memory]
     if any(turn.alone or other.alone for other in others):
         return True
@@ -123,7 +124,7 @@ def _is_blocked(turn: _Turn) -> bool:
 
 
 def _wait(me: object, turn: _Turn) -> None:
-    """Wait until nothing blocks this call. The lock is held before and after, and given up between."""
+    """Wait until nothing blocks this call. The lock is held before and after, and released while waiting."""
     deadline = time.monotonic() + _patience.get()
     try:
         while _is_blocked(turn):
@@ -142,7 +143,7 @@ def _wait(me: object, turn: _Turn) -> None:
 
 
 def _before_fork() -> None:
-    """Wait until no other thread is in the middle of an update: the child would have half of it, for good."""
+    """Wait until no other thread is in an update: the child process would keep a half-written memory."""
     _lock.acquire()
     deadline, me = time.monotonic() + LONGEST_FORK, threading.get_ident()
     while any(turn.alone and turn.thread != me for turn in list(_turns.values())) and time.monotonic() < deadline:
@@ -150,7 +151,7 @@ def _before_fork() -> None:
 
 
 def _in_child() -> None:
-    """In a child process no other thread goes on: no call is under way there."""
+    """Forget all calls: the threads of the parent process do not run in the child."""
     global _lock, _changed
     _lock = threading.Lock()
     _changed = threading.Condition(_lock)

@@ -1,5 +1,4 @@
-"""What an approximate index is: write one of your own, and `raremem.get_index("package.module:MyIndex")` follows a memory by
-it."""
+"""The interface of an approximate index. Use one of your own with `raremem.get_index("package.module:MyIndex")`."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ Slots = NDArray[np.int32]
 
 
 class NeighborIndex(Protocol):
-    """An approximate index over unit keys [n, key_dim], known by their slots [n]."""
+    """An approximate index over unit keys [n, key_dim]. It names each key by its slot."""
 
     def __init__(self, keys: Rows, slots: Slots, seed: int) -> None:
         """Build it. The same input gives the same index."""
@@ -28,10 +27,10 @@ class NeighborIndex(Protocol):
 
 @runtime_checkable
 class GrowingIndex(NeighborIndex, Protocol):
-    """An index that takes more keys in at little cost."""
+    """An index to which keys can be added at little cost."""
 
     def add(self, keys: Rows, slots: Slots) -> None:
-        """Take more keys in. A slot that was there before may stay under its old key too."""
+        """Add keys. A slot that the index has already may stay under its old key too."""
 
 
 Build = Callable[[Rows, Slots, int], NeighborIndex]

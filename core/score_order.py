@@ -1,7 +1,7 @@
 """The order of scores: the highest first, 0.0 and -0.0 alike, and of equal scores the lowest slot.
 
-A table that sorts whole numbers makes one of each score and slot by these functions, so that no two are equal and no sort need
-be stable. They take arrays of any framework with i64 whose `<<`, `>>`, `^` and `&` work on whole numbers.
+These functions combine a score and its slot to one whole number. No two are equal, so no sort need be stable. They take arrays
+of any framework that has i64, and `<<`, `>>`, `^` and `&` of whole numbers.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from .config import MAX_INT32
 from .state import Array
 
 NOTHING = -(2.0**127)
-"""The score of a slot that is not there: below that of any key, and no infinity, which some programs trap. It is so large that
-a similarity added to it is lost in rounding."""
+"""The score of an empty place: below that of any key. It is finite, since some programs trap on infinities, and so large that
+adding a similarity does not change it."""
 
 
 def ordered(bits: Array) -> Array:
-    """Whole numbers in the order of the f32 with these bits (i32): bits of magnitude are flipped below zero, and -0.0 is
-    0.0."""
+    """Whole numbers (i32) in the order of the f32 with these bits. Below zero the bits of the magnitude are flipped, and -0.0
+    becomes 0.0."""
     sign = bits >> 31
     return (bits ^ (sign & MAX_INT32)) - sign
 

@@ -1,7 +1,7 @@
 """The array half of a memory, what a query and an update return, and the portable form of a state.
 
-A state is arrays only, of fixed shape: no Python counters, nothing static. All three classes are named tuples, so that
-every framework already knows how to walk them (a JAX pytree, a torch pytree).
+A state is arrays only, of fixed shape: no Python counters, nothing static. The classes are named tuples, which every
+framework can walk already (a JAX pytree, a torch pytree).
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ Array = Any
 """An array of whichever framework the backend is made of."""
 
 backends_of: dict[type, Any] = {}
-"""The backend of each type of arrays, which the methods of `Lookup` ask. An adapter enters its own."""
+"""For each type of array its backend, which the methods of `Lookup` call. Every adapter adds its own."""
 
 quietly = np.errstate(all="ignore")
-"""Decorates what works in NumPy: its errors and warnings of numbers that wrap, vanish or are not finite are left out there,
-since rules are stated for such numbers too. (Not for what a compiler traces.)"""
+"""A decorator for functions on NumPy arrays: it silences NumPy's errors and warnings of overflow, underflow and numbers that
+are not finite, which the rules allow. (Not for functions that a compiler traces.)"""
 
 NO_SLOT = -1
 """In `slots`: no such neighbor. In `values`: the slot is empty."""
@@ -258,7 +258,7 @@ def check_portable(config: MemoryConfig, portable: Mapping[str, Any]) -> Portabl
 
 
 def _whole(name: str, array: NDArray[Any], filled: NDArray[np.bool_], most: int, empty: int) -> NDArray[np.int32]:
-    """An array of whole numbers of any width, [slots], as i32: those of the filled slots, and `empty` in the others."""
+    """Check whole numbers [slots] of any width, and return them as i32, with `empty` in the slots that are not filled."""
     there = array[filled]
     bad = (there < 0) | (there > most)
     if bad.any():
@@ -281,8 +281,10 @@ def _step(step: Any) -> int:
 
 
 def kept_slots(config: MemoryConfig, portable: PortableState, slots: int) -> NDArray[np.int32]:
-    """Which slot [slots] of a checked portable state each slot of a memory of so many holds; -1 for one that is new. Without
-    those to be evicted first, if there are fewer; with empty ones after the others, if there are more."""
+    """For each slot [slots] of a resized memory the old slot that it takes over, or -1 if it is new and empty.
+
+    With fewer slots, those that would be evicted first are left out. With more, the new ones come last.
+    """
     if slots >= config.slots:
         return np.append(np.arange(config.slots), np.full(slots - config.slots, NO_SLOT)).astype(np.int32)
     hits = portable["hits"] if config.evict == "least_hit" else np.zeros_like(portable["hits"])
@@ -291,7 +293,7 @@ def kept_slots(config: MemoryConfig, portable: PortableState, slots: int) -> NDA
 
 
 def resized(config: MemoryConfig, portable: PortableState, slots: int) -> tuple[PortableState, NDArray[np.int32]]:
-    """A checked portable state in so many slots, and what these held before: see `kept_slots`."""
+    """A checked portable state in another number of slots, and the old slot of each; see `kept_slots`."""
     kept, whole = kept_slots(config, portable, slots), empty_portable(replace(config, slots=slots))
     there = kept != NO_SLOT
     for name in whole.keys() - {"step"}:
@@ -300,7 +302,7 @@ def resized(config: MemoryConfig, portable: PortableState, slots: int) -> tuple[
 
 
 def count_values(values: NDArray[np.int32]) -> dict[int, int]:
-    """How many slots each value has, of the values [slots] of a memory, by value, ascending."""
+    """How many slots hold each value, ascending by value. `values` [slots] are those of a memory."""
     found, counts = np.unique(values[values != NO_SLOT], return_counts=True)
     return dict(zip(found.tolist(), counts.tolist(), strict=True))
 

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .config import MAX_INT32, MemoryConfig, no_config, shown
+from .config import MAX_INT32, MemoryConfig, check_config, shown
 from .errors import DTypeError, ForgetError, RejectedRowsError, ShapeError, StateError, TargetError
 from .state import Array, Lookup
 
 TARGET_DTYPES = ("int8", "int16", "int32", "int64", "uint8")
 TEXT_DTYPES = ("str", "bytes", "object")
-"""How the names of NumPy's dtypes of labels begin that are no numbers."""
+"""Beginnings of the names of NumPy's dtypes that hold text or objects."""
 
 
 def dtype_name(array: Array) -> str:
@@ -38,14 +38,14 @@ def dtype_name(array: Array) -> str:
 
 
 def no_array(name: str, given: Any) -> DTypeError:
-    """The error for what is called `name` in messages and is no array."""
+    """The error for an argument that is no array; `name` is what messages call it, in the plural."""
     if isinstance(given, str) or (isinstance(given, (list, tuple)) and given and isinstance(given[0], str)):
         return _labels(name, "str")
     return DTypeError(f"{name} are a {type(given).__name__}; expected an array. Convert them, say with numpy.asarray.")
 
 
 def check_numbers(name: str, column: Array, dtypes: tuple[str, ...]) -> str:
-    """The dtype's name, if what is called `name` in messages is of one of these dtypes."""
+    """Check that an array has one of these dtypes, and return the dtype's name. Messages call the array `name`."""
     dtype = dtype_name(column)
     if dtype.startswith(TEXT_DTYPES):
         raise _labels(name, dtype.rstrip("0123456789"))
@@ -55,7 +55,7 @@ def check_numbers(name: str, column: Array, dtypes: tuple[str, ...]) -> str:
 
 
 def _labels(name: str, kind: str) -> DTypeError:
-    """The error for labels that are no numbers."""
+    """The error for labels that are text or objects."""
     return DTypeError(
         f"{name} are labels ({kind}); expected whole numbers, of 0 or above. Map labels to them with a dict or scikit-learn's "
         "LabelEncoder; or use raremem.adapters.sklearn.MemoryClassifier, which takes labels of any kind."
@@ -63,15 +63,14 @@ def _labels(name: str, kind: str) -> DTypeError:
 
 
 def check_kinds(config: Any, state: Any, kind: type) -> None:
-    """Check that a config is one, and a state one of this backend, whose states are of this kind."""
-    if not isinstance(config, MemoryConfig):
-        raise no_config(config)
+    """Check that `config` is a `MemoryConfig`, and that `state` is of `kind`, the class of this backend's states."""
+    check_config(config)
     if not isinstance(state, kind):
         raise StateError(f"the state is a {type(state).__name__}; expected a {kind.__name__}, as this backend's init gives.")
 
 
 def check_to_write(targets: Any, lookup: Any, batch: int) -> None:
-    """Check that there are targets to be written, and that a lookup, if there is one, is of so many rows."""
+    """Check that an update has targets, and that its lookup, if there is one, has `batch` rows."""
     if targets is None:
         raise TargetError("there are no targets; expected one for each row, to be written. Mask rows that have none.")
     if lookup is None:
@@ -94,7 +93,7 @@ def check_lookup(lookup: Any) -> None:
 
 
 def check_queries(config: MemoryConfig, queries: Array) -> int:
-    """The batch size, if `queries` are [B, key_dim] of some float dtype. B may be 0."""
+    """Check that queries are [B, key_dim] of some float dtype, and return B, which may be 0."""
     check_rows(queries, config.key_dim, "key_dim")
     if "float" not in dtype_name(queries):
         raise DTypeError(f"queries are {dtype_name(queries)}; expected a float dtype. Cast them first.")
@@ -103,7 +102,7 @@ def check_queries(config: MemoryConfig, queries: Array) -> int:
 
 
 def check_rows(queries: Array, width: int, field: str) -> None:
-    """Check that queries are [B, width]; `field` is what says how wide."""
+    """Check that queries are [B, width]. `field` is the name of the option that sets the width."""
     if not (hasattr(queries, "shape") and hasattr(queries, "dtype")):
         raise no_array("queries", queries)
     shape = tuple(queries.shape)
@@ -118,7 +117,7 @@ def check_rows(queries: Array, width: int, field: str) -> None:
 
 
 def check_batch_size(size: Any, rows: int) -> int:
-    """How many rows are written at a time: so many, or all; at least 1."""
+    """Check a `batch_size`, and return it; for None, the number of rows, at least 1."""
     if size is None:
         return max(rows, 1)
     if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
@@ -127,7 +126,7 @@ def check_batch_size(size: Any, rows: int) -> int:
 
 
 def check_column(name: str, column: Array, batch: int, dtypes: tuple[str, ...]) -> str:
-    """The dtype's name, if `column`, called `name` in messages, is [batch] of one of these dtypes."""
+    """Check that `column` is [batch] of one of these dtypes, and return the dtype's name. Messages call it `name`."""
     if not (hasattr(column, "shape") and hasattr(column, "dtype")):
         raise no_array(name, column)
     shape = tuple(column.shape)
@@ -138,7 +137,7 @@ def check_column(name: str, column: Array, batch: int, dtypes: tuple[str, ...]) 
 
 
 def check_targets(targets: NDArray[Any], mask: NDArray[np.bool_] | None) -> None:
-    """Check that the targets of the rows that count are in [0, 2**31 - 1]."""
+    """Check that the targets of the rows that are not masked are in [0, 2**31 - 1]."""
     if not targets.size or (targets.min() >= 0 and targets.max() <= MAX_INT32):
         return
     bad = (targets < 0) | (targets.astype(np.int64) > MAX_INT32)
@@ -153,7 +152,7 @@ def check_targets(targets: NDArray[Any], mask: NDArray[np.bool_] | None) -> None
 
 
 def check_named(config: MemoryConfig, slots: Any, values: Any, older_than: Any) -> tuple[Any, Any]:
-    """Slots and values as they name what is to be forgotten: each None or an array [n], a number and a list taken for one."""
+    """Check the arguments of `forget`, and return slots and values: None or arrays [n], also of numbers and lists."""
     if slots is None and values is None and older_than is None:
         raise ForgetError("nothing is named; expected slots=, values= or older_than=. To forget all, call clear.")
     if older_than is not None:
@@ -175,7 +174,7 @@ def check_named(config: MemoryConfig, slots: Any, values: Any, older_than: Any) 
 
 
 def _as_column(name: str, given: Any) -> Any:
-    """[n] of what is an array of any framework, a number, or a list."""
+    """An array of any framework, a number, or a list as an array [n]; None stays None."""
     if given is None:
         return None
     array = given if hasattr(given, "shape") and hasattr(given, "dtype") else np.asarray(given)
@@ -187,7 +186,7 @@ def _as_column(name: str, given: Any) -> Any:
 
 
 def check_named_numbers(name: str, seen: NDArray[Any] | None, least: int, most: int) -> None:
-    """Check that numbers that name what is to be forgotten are in a range, where they can be seen."""
+    """Check that the slots or values of a `forget` are in [least, most]; None stands for an array whose content is not seen."""
     if seen is None or seen.dtype == np.bool_:
         return
     bad = (seen < least) | (seen.astype(np.int64) > most)
@@ -196,7 +195,7 @@ def check_named_numbers(name: str, seen: NDArray[Any] | None, least: int, most: 
 
 
 def check_no_rejects(rejected: NDArray[np.bool_] | None) -> None:
-    """With `strict=True`: raise if any row was rejected; None stands for rows that cannot be seen in a trace."""
+    """With `strict=True`: raise if any row was rejected. None stands for rows whose content a trace hides."""
     if rejected is None:
         raise RejectedRowsError(
             "strict=True cannot look at rows while they are traced by a compiler. "
@@ -211,7 +210,7 @@ def check_no_rejects(rejected: NDArray[np.bool_] | None) -> None:
 
 
 def check_state(config: MemoryConfig, shape: tuple[int, ...]) -> None:
-    """Check that a state whose key table has this shape is one of this config."""
+    """Check that a state fits its config. `shape` is that of the state's keys."""
     if tuple(shape) != (config.slots, config.key_dim):
         raise StateError(
             f"the state's keys have shape {tuple(shape)}; expected [{config.slots}, {config.key_dim}]. "

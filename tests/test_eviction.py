@@ -5,7 +5,7 @@ import pytest
 
 import raremem
 from raremem.rules.eviction import free_slots
-from raremem.rules.work import Work
+from raremem.rules.plan import UpdatePlan
 
 
 @pytest.mark.parametrize("name", ["numpy", "torch"])
@@ -37,8 +37,8 @@ def test_block_by_block(name, evict, filled, chunk):
     hits = np.concatenate([oldest[: rows - 2], oldest[-2:]]).astype(np.int32)
     taken = p.asarray(np.stack([hits, hits], axis=1), state.values)[:, 0]  # not contiguous, as in a lookup
     given = config, state, taken, p.asarray(hit, state.values)
-    found = [p.to_numpy(array) for array in free_slots(p, *given, Work(slots=chunk))]
-    of_all = [p.to_numpy(array) for array in free_slots(p, *given, Work(block=slots))]
+    found = [p.to_numpy(array) for array in free_slots(p, *given, UpdatePlan(slots=chunk))]
+    of_all = [p.to_numpy(array) for array in free_slots(p, *given, UpdatePlan(block=slots))]
     misses = rows - hit.sum()
     for array, expected in zip(found, of_all, strict=True):
         np.testing.assert_array_equal(array[:misses], expected[:misses])

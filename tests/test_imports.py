@@ -32,11 +32,11 @@ MAY_IMPORT = {
     "reference.faults": CORE | {"reference.laws", "reference.mutation"},
     "reference.conformance": CORE | {"reference.laws"},
     "reference.mutation": CORE | {"reference.laws", "adapters"},
-    "benchmarks": set(),
+    "benchmarks": CORE,
     "benchmarks.task": set(),
     "benchmarks.registry": {"benchmarks.task"},
-    "benchmarks.data": CORE,
-    "benchmarks.report": COMMAND | {"benchmarks.task"},
+    "benchmarks.data": CORE | {"benchmarks"},
+    "benchmarks.report": {"command", "benchmarks.task"},
     "benchmarks.online": CORE,
     "benchmarks.training": COMMAND | {"adapters", "benchmarks", "benchmarks.data"},
     "benchmarks.cost": COMMAND | {"adapters"},
@@ -44,10 +44,11 @@ MAY_IMPORT = {
     "benchmarks.tasks": CORE
     | {"adapters", "benchmarks", "benchmarks.task", "benchmarks.report", "benchmarks.data", "benchmarks.training"}
     | {"benchmarks.online", "benchmarks.cost", "benchmarks.live_index"},
-    "benchmarks.inspection": COMMAND | {"adapters", "benchmarks.task", "benchmarks.report", "benchmarks.data"},
+    "benchmarks.inspection": COMMAND | {"adapters", "benchmarks", "benchmarks.task", "benchmarks.report", "benchmarks.data"},
     "benchmarks.demo": COMMAND
     | {"benchmarks", "benchmarks.task", "benchmarks.report", "benchmarks.data", "benchmarks.training", "benchmarks.online"},
-    "benchmarks.runner": COMMAND | {"benchmarks.task", "benchmarks.registry", "benchmarks.data", "benchmarks.report"},
+    "benchmarks.runner": COMMAND
+    | {"benchmarks", "benchmarks.task", "benchmarks.registry", "benchmarks.data", "benchmarks.report"},
     "command": CORE
     | {"reference.mutation", "benchmarks.task", "benchmarks.data", "benchmarks.registry"}
     | {"benchmarks.runner", "benchmarks.demo", "benchmarks.inspection"},

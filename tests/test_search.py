@@ -14,7 +14,7 @@ from raremem.adapters.torch.search import TorchSearch
 from raremem.adapters.torch.shortlist import TorchShortlist
 from raremem.reference.laws import LAWS, run
 from raremem.reference.tolerance import gamma
-from raremem.rules.work import Work
+from raremem.rules.plan import UpdatePlan
 from raremem.search import shortlist
 from raremem.search.coarse import CoarseKeys
 from raremem.search.portable import PortableScan, ScanPlan
@@ -188,14 +188,14 @@ def short_of(name, large):
     """All in bf16 at first on torch; similarities taken from those with all keys; slots to evict chosen block by block, and
     hits merged three rows at a time. Two slots are scanned at a time, and the priorities of five worked out; of a large memory,
     where this took 130,000 turns for every seven rows, and 52,000 for an update, more."""
-    plan, work = Short(share=0.01, scores=0), Work(rows=3, slots=5, block=1)
+    shortlist, plan = Short(share=0.01, scores=0), UpdatePlan(rows=3, slots=5, block=1)
     if large:
-        plan, work = Short(scores=2**14), Work(rows=3, slots=1001, block=1)
+        shortlist, plan = Short(scores=2**14), UpdatePlan(rows=3, slots=1001, block=1)
     table = NumpyPrimitives() if name == "numpy" else EagerPrimitives()
     table.always_gathered = 0
     if name == "numpy":
-        return NumpyBackend(table, NumpyShortlist(plan), work=work)
-    backend = TorchBackend(searcher=TorchSearch(AlwaysCoarse(plan)), work=work)
+        return NumpyBackend(table, NumpyShortlist(shortlist), plan=plan)
+    backend = TorchBackend(searcher=TorchSearch(AlwaysCoarse(shortlist)), plan=plan)
     backend.eager = table
     return backend
 

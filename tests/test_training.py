@@ -1,9 +1,12 @@
 """The loop that trains all tasks: a stopped run goes on, a finished one is not run again, another one is an error."""
 
+import sys
+
 import numpy as np
 import pytest
 
 import raremem
+from raremem.benchmarks.training.learner import framework_module
 from raremem.benchmarks.training.loop import train
 
 
@@ -81,3 +84,16 @@ def test_steps_are_worked_out_from_minutes(tmp_path):
     _, run = trained(tmp_path / "run.safetensors", minutes=1e-5, steps=None)
     assert run.steps >= 20
     assert run.done == run.steps
+
+
+def test_a_package_that_is_not_installed_is_named(monkeypatch):
+    pytest.importorskip("jax")
+    monkeypatch.setitem(sys.modules, "optax", None)
+    with pytest.raises(raremem.MissingPackageError, match=r"training needs optax: pip install 'raremem\[bench\]'"):
+        framework_module("training.embedding", "jax")
+
+
+def test_an_import_that_fails_for_another_reason_is_not_called_a_missing_package():
+    pytest.importorskip("torch")
+    with pytest.raises(ModuleNotFoundError, match="nowhere"):
+        framework_module("training.nowhere", "torch")

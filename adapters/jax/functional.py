@@ -11,14 +11,14 @@ import jax.numpy as jnp
 
 from raremem.adapters.jax import explicit
 from raremem.adapters.jax.explicit import traced
-from raremem.adapters.jax.primitives import Array, JaxPrimitives, own
+from raremem.adapters.jax.primitives import Array, JaxPrimitives, as_jax
 from raremem.adapters.jax.search import JaxSearch
 from raremem.backend import ArrayBackend
 from raremem.config import MemoryConfig
 from raremem.errors import StateError
 from raremem.primitives import Primitives
+from raremem.rules.plan import UpdatePlan
 from raremem.rules.scores import is_called, mean_of_rows, rows_of
-from raremem.rules.work import CUT, Work
 from raremem.search.contract import Searcher
 from raremem.state import (
     ForgetReport,
@@ -32,7 +32,7 @@ from raremem.validation import check_lookup
 
 
 class JaxBackend(ArrayBackend):
-    """`ArrayBackend` with gradients and vmap. It takes NumPy arrays too, and arrays on a mesh with explicit axes."""
+    """`ArrayBackend` for JAX. It also takes NumPy arrays, and arrays on a mesh with explicit axes."""
 
     table = JaxPrimitives
     search = JaxSearch
@@ -44,9 +44,9 @@ class JaxBackend(ArrayBackend):
         searcher: Searcher | None = None,
         *,
         compiled: bool = False,
-        work: Work = CUT,
+        plan: UpdatePlan | None = None,
     ) -> None:
-        super().__init__(primitives, searcher, work=work)
+        super().__init__(primitives, searcher, plan=plan)
         self.compiled = compiled
         self._query, self._update = explicit.query(self._query), explicit.update(self._update)
         self._forget = explicit.forget(self._forget)
@@ -97,7 +97,7 @@ class JaxBackend(ArrayBackend):
     def _placed(self, state: MemoryState) -> MemoryState:
         """See `ArrayBackend._placed`. Each array is copied once more: on a CPU JAX may share memory with NumPy, if that is
         aligned to 64 bytes, and shared memory cannot be donated."""
-        return MemoryState(*(self.primitives.copy(own(array)) for array in state))
+        return MemoryState(*(self.primitives.copy(as_jax(array)) for array in state))
 
     def to_numpy(self, state: MemoryState) -> PortableState:
         state = usable_state(state)
@@ -161,7 +161,7 @@ def usable_state(state: MemoryState) -> MemoryState:
                 f"the state's {name} are {getattr(array, 'dtype', type(array).__name__)}; expected an array of {expected}. "
                 "Leave the state out of what casts or splits a network's parameters."
             )
-    return MemoryState(*map(own, state))
+    return MemoryState(*map(as_jax, state))
 
 
 def usable_lookup(lookup: Lookup) -> Lookup:
@@ -174,7 +174,7 @@ def usable_lookup(lookup: Lookup) -> Lookup:
     check_lookup(lookup)
     if any(map(_donated, lookup)):
         raise StateError("the lookup was consumed by a compiled function (its arrays were donated). Look its rows up again.")
-    return jax.tree.map(own, lookup)
+    return jax.tree.map(as_jax, lookup)
 
 
 def apart(state: MemoryState, given: Any) -> Any:

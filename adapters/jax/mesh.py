@@ -29,8 +29,8 @@ from raremem.adapters.jax.primitives import Array
 from raremem.adapters.jax.search import JaxSearch
 from raremem.config import MemoryConfig
 from raremem.errors import DeviceError
+from raremem.lineage import pass_on
 from raremem.primitives import Primitives
-from raremem.provenance import pass_on
 from raremem.search.contract import Found, Searcher
 from raremem.search.shards import Shards
 from raremem.state import (
@@ -175,11 +175,11 @@ class MeshSearch(Shards):
     Args:
         mesh: the devices.
         axis: the mesh axis over which slots are sharded.
-        own: the search of a device; default `JaxSearch()`.
+        part_search: the search of a device; default `JaxSearch()`.
     """
 
-    def __init__(self, mesh: Mesh, axis: str, own: Searcher | None = None) -> None:
-        super().__init__(JaxSearch() if own is None else own)
+    def __init__(self, mesh: Mesh, axis: str, part_search: Searcher | None = None) -> None:
+        super().__init__(JaxSearch() if part_search is None else part_search)
         self.mesh, self.axis = mesh, axis
 
     def find(self, p: Primitives, state: MemoryState, queries: Array, targets: Array | None, k: int) -> Found:

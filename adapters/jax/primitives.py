@@ -35,7 +35,7 @@ class JaxPrimitives(Primitives):
                 f"an input is on {array.devices()}; expected {like.devices()}, where the memory is. "
                 "Move one of them with jax.device_put."
             )
-        return own(array)
+        return as_jax(array)
 
     def to_numpy(self, array: Array) -> NDArray[Any]:
         return np.array(jax.device_get(array))
@@ -117,6 +117,6 @@ def _has_tf32() -> bool:
     return capability[:1].isdigit() and float(capability) >= 8
 
 
-def own(array: Any) -> Array:
+def as_jax(array: Any) -> Array:
     """`array` as a JAX array. Another framework's is copied, by an explicit transfer to the default device."""
     return array if isinstance(array, jax.Array) else jax.device_put(np.array(array))

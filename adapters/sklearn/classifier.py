@@ -21,7 +21,7 @@ from raremem.adapters.sklearn.labels import check_kind, kind, together
 from raremem.adapters.sklearn.learned_map import LearnedMap, learn, unit
 from raremem.adapters.sklearn.lookups import joined
 from raremem.adapters.sklearn.results import Contents, Neighbors
-from raremem.adapters.sklearn.store import Store
+from raremem.adapters.sklearn.store import ExampleStore
 from raremem.adapters.sklearn.unknown import ConformalThreshold, evidence
 from raremem.config import MemoryConfig, shown
 from raremem.errors import ForgetError
@@ -136,7 +136,7 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 self._begin()
                 self.classes_, self._numbers = y[:0], np.arange(0)
                 seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-                self._store = Store(self.backend, self._config(X.shape[1], seed, len(X)), self.slots is None)
+                self._store = ExampleStore(self.backend, self._config(X.shape[1], seed, len(X)), self.slots is None)
             self.classes_, y, announced = together(self.classes_, y, announced)
             known = np.isin(y, self.classes_[:0] if self._threshold is None else self.classes_[self._has_examples()])
             self._enter(np.concatenate([y, announced]))
@@ -350,8 +350,8 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.temperature_ = temperatures.DEFAULT if self.temperature is None else self.temperature
         self._chosen_at = 0, 0
 
-    def _filled_store(self, keys: Array, labels: Array, seed: int) -> Store:
-        store = Store(self.backend, self._config(keys.shape[1], seed, len(keys)), self.slots is None)
+    def _filled_store(self, keys: Array, labels: Array, seed: int) -> ExampleStore:
+        store = ExampleStore(self.backend, self._config(keys.shape[1], seed, len(keys)), self.slots is None)
         for _ in store.write(keys, labels):
             pass
         return store

@@ -14,7 +14,7 @@ import safetensors
 import safetensors.numpy
 
 from raremem.adapters.sklearn.learned_map import LearnedMap
-from raremem.adapters.sklearn.store import Store
+from raremem.adapters.sklearn.store import ExampleStore
 from raremem.adapters.sklearn.unknown import ConformalThreshold
 from raremem.config import MemoryConfig, shown
 from raremem.errors import CheckpointError, MissingPackageError
@@ -101,7 +101,7 @@ def _restored(kind: type[Classifier], header: dict[str, Any], arrays: dict[str, 
     classifier: Any = kind(**parameters)
     config = MemoryConfig(**header["config"])
     grows = header.get("grows", parameters["slots"] is None)
-    store = Store(parameters["backend"], dataclasses.replace(config, slots=1), grows)
+    store = ExampleStore(parameters["backend"], dataclasses.replace(config, slots=1), grows)
     store.config, store.ids, store.seen = config, arrays["ids"], header["seen"]
     portable = {**{name: arrays[name] for name in MEMORY}, "step": int(arrays["step"])}
     store.filled = int(portable["filled"].sum())

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from raremem.adapters.sklearn.learned_map import learn
 from raremem.adapters.sklearn.lookups import joined
-from raremem.adapters.sklearn.store import Store
+from raremem.adapters.sklearn.store import ExampleStore
 from raremem.state import Lookup
 
 ENOUGH = 300
@@ -29,7 +29,7 @@ def held_out(
     rows: NDArray[np.float32],
     labels: NDArray[np.integer],
     generator: np.random.RandomState,
-    filled: Callable[[NDArray[Any], NDArray[Any]], Store],
+    filled: Callable[[NDArray[Any], NDArray[Any]], ExampleStore],
 ) -> HeldOut | None:
     """Hold rows out, some of each class, and ask a memory of the others for them, with a map of those and without one.
 

@@ -1,4 +1,4 @@
-"""A memory of any backend, as a classifier holds it: it may grow, and knows which example is in each slot."""
+"""`ExampleStore`, a classifier's memory: it may grow, and knows which example is in each slot."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from raremem.state import Lookup, resized
 Array = NDArray[Any]
 
 BATCH = 1024
-"""Rows of a call."""
+"""Rows that one call of the backend is given."""
 LEFT_OUT = 2000
-"""Examples that are asked of the others, at most."""
+"""How many examples are looked up among the others, at most."""
 
 
-class Store:
+class ExampleStore:
     """A memory with an id for each slot: how many examples had come before the one that took the slot.
 
     Args:
@@ -41,10 +41,10 @@ class Store:
         self.filled = self.seen = 0
 
     def write(self, keys: Array, values: Array) -> Iterator[Lookup]:
-        """Write examples in their order. Give what was found for each batch before it was written, unless nothing was held.
+        """Write examples in their order. Yields the lookup of each batch before it is written, unless the memory was empty.
 
-        Under "keep", examples for which there is room are written 1,024 at a time. Otherwise each is a batch of its own: it may
-        merge with the one before, or evict it.
+        With `write="keep"`, examples for which there is room are written 1,024 at a time. Otherwise each is a batch of its own,
+        since it may merge with the one before, or evict it.
         """
         if self.grows and len(keys) > self.config.slots - self.filled:
             self._resize(max(self.filled + len(keys), 2 * self.filled))
@@ -66,15 +66,15 @@ class Store:
             yield before
 
     def answer(self, keys: Array, neighbors: int | None = None) -> Iterator[Lookup]:
-        """What is found for keys, a batch at a time, in NumPy."""
+        """Yield the lookups of keys, a batch at a time, in NumPy."""
         config = self.config if neighbors is None else replace(self.config, neighbors=neighbors)
         for start, end in _batches(len(keys), BATCH):
             yield self._numpy(self.backend.query(config, self.state, self.backend.own(keys[start:end], self.state)))
 
     def left_out(self) -> tuple[Lookup, Array]:
-        """What examples find, each asked of all the others, and their values; of more than `LEFT_OUT` examples some.
+        """Look each example up among all the others. Returns the lookup and the values of these examples.
 
-        One that is alone is not asked.
+        Of more than `LEFT_OUT` examples a sample is taken. A single example is not looked up.
         """
         portable = self.backend.to_numpy(self.state)
         slots = np.flatnonzero(portable["filled"]).astype(np.int32)
@@ -86,7 +86,7 @@ class Store:
         return without(found, slots, self.config.softmax_temperature), portable["values"][slots]
 
     def forget(self, **named: Any) -> int:
-        """Forget what `Backend.forget` is told; give how many slots that is."""
+        """Call `Backend.forget`, and return how many slots it emptied."""
         self.state, report = self.backend.forget(self.config, self.state, **named)
         self.ids[self._array(report.forgotten)] = -1
         count = int(self._array(report.count))
@@ -94,7 +94,7 @@ class Store:
         return count
 
     def values(self) -> set[int]:
-        """What it holds."""
+        """The values that it holds."""
         return set(self.backend.counts(self.state))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -105,7 +105,7 @@ class Store:
         self.state = self.backend.from_numpy(self.config, content["state"])
 
     def _fill(self, keys: Array, values: Array) -> None:
-        """Write to an empty memory what one update would, without a search of it: that would take all rows times all slots."""
+        """Write to an empty memory what one update would. An update would also search it, which costs rows times slots."""
         keys = unit(keys).astype(np.float32)
         accepted = np.flatnonzero(np.linalg.norm(keys, axis=1) > 0.5)
         portable = self.backend.to_numpy(self.state)

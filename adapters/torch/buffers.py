@@ -1,4 +1,4 @@
-"""The buffers of a memory: what dtype each has, how they are known again, and what shows that they are no memory any longer."""
+"""The buffers of a memory module: their dtypes, and checks of whether something else has changed them."""
 
 from __future__ import annotations
 
@@ -22,20 +22,21 @@ from raremem.watch import Watch
 NAMES = MemoryState._fields
 DTYPES = MemoryState(torch.float32, torch.int32, torch.int32, torch.int32, torch.int32)
 RANGES = {"values": (NO_SLOT, MAX_INT32), "hits": (0, MAX_HITS)}
-"""The least and the largest number in each of these."""
+"""The smallest and the largest number that these buffers may hold."""
 ROUNDED = 2.0**-8
-"""By how much the norm of a unit key may be off, and be made 1 again: as much as rounding to bf16 makes it."""
+"""A key in low precision is normalised again if its norm is off by no more than this, the error of rounding to bf16."""
 
 
 class LoadError(StateError, RuntimeError):
-    """A state_dict that this memory does not take. It is a RuntimeError too, as what `load_state_dict` raises is."""
+    """A state_dict does not fit the memory. It is a RuntimeError too, as other errors of `load_state_dict` are."""
 
 
 @dataclass(frozen=True)
 class Known:
-    """Buffers as our own calls have left them.
+    """The buffers as the memory's own calls have left them, to detect changes by anything else.
 
-    `content` shares their memory, and is kept where something (FSDP, DDP's mixed precision) gives them another with `.data =`.
+    `content` shares the buffers' storage. It still holds their content if something (FSDP, DDP's mixed precision) gives them
+    other storage with `.data =`.
     """
 
     tensors: tuple[Tensor, ...]
@@ -44,7 +45,7 @@ class Known:
     watch: Watch | None
 
     def holds(self, state: MemoryState) -> bool:
-        """Whether the buffers are as they were, as far as is seen without waiting for a device."""
+        """Whether the buffers are unchanged, as far as can be checked without waiting for a device."""
         if not all(map(operator.is_, state, self.tensors)) or self.writes != writes(state):
             return False
         if any(map(operator.ne, map(operator.attrgetter("dtype"), state), DTYPES)):
@@ -53,7 +54,7 @@ class Known:
 
 
 class Sent:
-    """A buffer on its way to a process that is being spawned: by value. PyTorch sends memory that must outlive the sending."""
+    """A buffer as it is pickled for a spawned process: by value. PyTorch would share storage that may be freed too early."""
 
     def __init__(self, buffer: Tensor) -> None:
         self.array, self.device = None if buffer.is_meta else in_numpy(buffer), buffer.device
@@ -66,40 +67,40 @@ class Sent:
 
 
 def all_seen(state: MemoryState) -> bool:
-    """Whether the content of all may be looked at."""
+    """Whether the content of all arrays may be read."""
     return modes.plain(state) or (not modes.transformed() and all(map(modes.seen, state)))
 
 
 def is_cast(tensor: Tensor, dtype: torch.dtype) -> bool:
-    """Whether a buffer has another dtype than its own."""
+    """Whether a buffer has another dtype than `dtype`, its own."""
     return tensor.dtype != dtype
 
 
 def writes(state: MemoryState) -> tuple[int | None, ...]:
-    """How often PyTorch has written to each."""
+    """For each array how often PyTorch has written to it."""
     return tuple(map(modes.writes, state))
 
 
 def captured(tensor: Tensor) -> bool:
-    """Whether a CUDA graph is being captured, in which nothing may be waited for."""
+    """Whether a CUDA graph is being captured on the tensor's device: then nothing may wait for the device."""
     return tensor.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 def in_numpy(tensor: Tensor) -> NDArray[Any]:
-    """The same memory as a NumPy array where it is on the CPU, else a copy."""
+    """A NumPy array that shares the storage of a CPU tensor; a copy of any other tensor."""
     return tensor.detach().cpu().numpy()
 
 
 def plain(tensor: Tensor) -> Tensor:
-    """The tensor itself, if it is no parameter."""
+    """The tensor without its gradient, also of a parameter."""
     return tensor.detach() if tensor.requires_grad or isinstance(tensor, nn.Parameter) else tensor
 
 
 def uncast(name: str, tensor: Tensor) -> Tensor:
-    """A buffer in its own dtype, from another. Keys of fewer bits than f32 are made unit rows again, if they were.
+    """Cast a buffer back to its own dtype. Keys that were unit rows before they were rounded become unit rows again.
 
     Raises:
-        StateError: its numbers are of another kind, or too large.
+        StateError: it holds numbers of another kind, or too large ones.
     """
     dtype = getattr(DTYPES, name)
     if tensor.dtype == dtype:
@@ -117,7 +118,7 @@ def uncast(name: str, tensor: Tensor) -> Tensor:
 
 
 def fault(state: MemoryState, here: slice) -> str | None:
-    """What shows that buffers, with the keys of these slots, are no memory."""
+    """What is wrong with buffers that hold the keys of the slots `here`; None: they are a valid memory."""
     values = state.values[here]
     if len(values) != len(state.keys):
         return None  # a backend refuses other shapes
@@ -147,7 +148,7 @@ def sharing(state: MemoryState) -> str | None:
 
 
 def keeps_content(fn: Callable[[Tensor], Tensor], like: Tensor) -> bool:
-    """Whether `fn`, which moves or casts tensors, takes over what is in them: that of `to_empty` does not."""
+    """Whether `fn`, which `nn.Module._apply` calls on each tensor, keeps the content: that of `to_empty` does not."""
     if not modes.seen(like):
         return True
     probe = torch.frombuffer(bytearray(os.urandom(16)), dtype=torch.uint8).to(like.device)
@@ -159,7 +160,7 @@ def keeps_content(fn: Callable[[Tensor], Tensor], like: Tensor) -> bool:
 
 
 def is_broadcast(keys: Tensor) -> bool:
-    """Whether this is in the forward of a DistributedDataParallel that gives these keys, before each, the content of rank 0."""
+    """Whether the running forward is of a DistributedDataParallel that overwrites these keys with those of rank 0 each time."""
     active = getattr(nn.parallel.DistributedDataParallel, "_active_ddp_module", None)
     if active is None or not active.will_sync_module_buffers() or dist.get_world_size(active.process_group) == 1:
         return False

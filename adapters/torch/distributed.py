@@ -31,7 +31,7 @@ from torch import Tensor
 
 from raremem.adapters.torch import Memory
 from raremem.errors import StateError
-from raremem.provenance import is_current, pass_on
+from raremem.lineage import is_current, pass_on
 from raremem.rules.forget import named
 from raremem.state import NO_SLOT, ForgetReport, Lookup, UpdateReport
 from raremem.validation import check_to_write

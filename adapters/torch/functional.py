@@ -17,10 +17,10 @@ from raremem.adapters.torch.search import TorchSearch
 from raremem.backend import ArrayBackend
 from raremem.config import MemoryConfig, shown
 from raremem.errors import DeviceError, ShapeError
+from raremem.lineage import pass_on
 from raremem.primitives import Primitives
-from raremem.provenance import pass_on
+from raremem.rules.plan import ANY_BATCH
 from raremem.rules.scores import is_called, no_embedding, rows_of
-from raremem.rules.work import AT_ONCE
 from raremem.rules.write import update
 from raremem.search.live import IndexedSearch, LiveIndex
 from raremem.state import ForgetReport, Lookup, MemoryState, UpdateReport, backends_of, quietly
@@ -29,19 +29,21 @@ _update_quietly = quietly(update)
 
 
 class TorchBackend(ArrayBackend):
-    """`ArrayBackend` whose writes leave no trace in the autograd graph, and are NumPy's, in the same memory, on the CPU: its
-    many calls on a few numbers each take a third of the time."""
+    """`ArrayBackend` for PyTorch. Autograd does not record its updates.
+
+    On a CPU NumPy writes, on the same storage: an update is many calls on few numbers, and those take a third of the time.
+    """
 
     table = TorchPrimitives
     search = TorchSearch
     eager: Primitives | None = EAGER
-    """The table for tensors whose content is seen; None: that for any serves for these too."""
+    """The table for eager tensors on a CPU; None: use the table for any tensors."""
     host: Primitives = HOST
-    """The table for views of them in NumPy."""
+    """The table for NumPy views of tensors."""
 
     @property
     def capabilities(self) -> frozenset[str]:  # type: ignore[override]
-        """vmap goes through what is eager alone: neither a compiled function nor an index can be mapped."""
+        """vmap needs the eager mode: neither a compiled function nor an index can be mapped."""
         return frozenset({"gradients", "bfloat16", *({"vmap"} if self.mode == "eager" else ())})
 
     def random_state(self) -> bytes:
@@ -80,7 +82,7 @@ class TorchBackend(ArrayBackend):
 
     def indexed(self, index: LiveIndex) -> TorchBackend:
         search = IndexedSearch(index, self.searcher, (self.host, NumpyShortlist()), modes.writes)
-        return type(self)(self.primitives, search, work=self.work)
+        return type(self)(self.primitives, search, plan=self.plan)
 
     def table_for(self, *arrays: Any) -> Primitives:
         return self.primitives if self.compiled or self.eager is None or not modes.plain(arrays) else self.eager
@@ -96,7 +98,7 @@ class TorchBackend(ArrayBackend):
         return modes.without_gradients(super().forget, config, state, **named)
 
     def recall(self, weights: Tensor, values: Tensor, embedding: Any) -> Tensor:
-        """See `ArrayBackend.recall`. To differentiate `embedding[values]` takes five times as long on the CPU."""
+        """See `ArrayBackend.recall`. The gradient of `embedding[values]` would take five times as long on the CPU."""
         p = self.table_for(weights, values, embedding)
         if isinstance(embedding, Tensor):
             _check_has_rows(p, values, embedding)
@@ -126,24 +128,24 @@ class TorchBackend(ArrayBackend):
         self, p: Primitives, config: MemoryConfig, state: MemoryState, found: Lookup, targets: Tensor, mask: Tensor
     ) -> tuple[MemoryState, UpdateReport]:
         if not p.eager:  # compiled, or on a GPU
-            work = AT_ONCE if torch.compiler.is_compiling() else self.work
-            return update(p, config, state, found, targets, mask, work)
+            plan = ANY_BATCH if torch.compiler.is_compiling() else self.plan
+            return update(p, config, state, found, targets, mask, plan)
         views = MemoryState(*map(IN_NUMPY, state))
         seen = Lookup(*(None if field is None else IN_NUMPY(field) for field in found))
-        _, report = _update_quietly(self.host, config, views, seen, IN_NUMPY(targets), IN_NUMPY(mask), self.work)
+        _, report = _update_quietly(self.host, config, views, seen, IN_NUMPY(targets), IN_NUMPY(mask), self.plan)
         keys = self._keys_here(state)
         if not keys.is_inference():
             torch.autograd.graph.increment_version(keys)
         return state, UpdateReport(*map(partial(torch.as_tensor, device=keys.device), report))
 
     def _keys_here(self, state: MemoryState) -> Tensor:
-        """The keys that are in this process."""
+        """The tensor of the keys in this process."""
         keys: Tensor = state.keys
         return keys
 
 
 def _check_has_rows(p: Primitives, values: Tensor, table: Tensor) -> None:
-    """Check that an embedding has a row for each value [B, k], where they are seen."""
+    """Check that an embedding has a row for each value [B, k], where values can be read."""
     if table.ndim != 2:
         raise ShapeError(f"the embedding has shape {tuple(table.shape)}; expected [values, dim], a row for each value.")
     if p.eager and values.numel() and (largest := int(values.max())) >= len(table):
@@ -154,9 +156,9 @@ def _check_has_rows(p: Primitives, values: Tensor, table: Tensor) -> None:
 
 
 def _compiled_for_each_kind(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function(table, config, ...)` compiled, a program of its own for each table, config and kind of arguments.
+    """Compile `function(table, config, ...)`, separately for each table, config and kind of arguments.
 
-    The compiler counts recompilations by code object and gives up after eight; a copy has a count of its own.
+    The compiler counts recompilations of each code object, and gives up after eight. So each program has its own copy.
     """
 
     @cache
@@ -171,7 +173,7 @@ def _compiled_for_each_kind(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _kind(argument: Any) -> Any:
-    """What a compiler makes another program for, beside shapes."""
+    """All of an argument, beside its shape, that needs another program: dtype, gradient, layout."""
     if not isinstance(argument, Tensor):
         return type(argument)
     return argument.dtype, argument.requires_grad, argument.is_contiguous()

@@ -1,8 +1,8 @@
-"""The keys of memories in bf16: what the exact search on a CPU compares first.
+"""Copies of memories' keys in bf16, for the coarse scan of the exact search on a CPU.
 
-To convert all keys takes longer than to compare a few queries with them. So they are kept converted, which takes half their
-memory again, from the second search of a memory on that only our own updates have written to between: each converts the rows
-that it writes. After any other write that `raremem.watch` notices, all begins anew.
+Converting all keys takes longer than comparing a few queries with them. So a copy is made at the second search of a memory, if
+nothing but the memory's own updates has written to it since the first, and each update converts the rows that it writes. The
+copy takes half as much space as the keys. After any other write that `raremem.watch` detects, the copy is dropped.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from raremem.watch import Watch
 
 @dataclass
 class KeptKeys:
-    """A watch over some keys, and from the second search on the same in bf16."""
+    """A watch over a memory's keys, and from the second search on their copy in bf16."""
 
     watch: Watch
     low: Tensor | None = None
 
 
 class LowKeys:
-    """Key tables in bf16, each kept while its f32 table lives."""
+    """The copies of all memories, by the tensor of their keys."""
 
     def __init__(self) -> None:
         self.kept = WeakTensorKeyDictionary()
 
     def of(self, state: MemoryState) -> Tensor:
-        """The keys in bf16, or as they are if not kept so yet. Those of the first slots of a memory are the first of its
-        own."""
+        """The keys in bf16, or in f32 if there is no copy yet. Of a slice of the first slots, the same slice of the copy is
+        returned."""
         first: Tensor = state.keys
         keys = first if first._base is None else first._base
         if keys.is_inference() or (keys.data_ptr(), keys.stride()) != (first.data_ptr(), first.stride()):
@@ -49,14 +49,14 @@ class LowKeys:
         return kept.low[: len(first)]
 
     def before_update(self, state: MemoryState) -> KeptKeys | None:
-        """What is kept of these keys as they are; it is kept no longer."""
+        """Give up the copy of these keys, and return it; None if there is none, or something else has written to the keys."""
         kept: KeptKeys | None = self.kept.pop(state.keys, None) if len(self.kept) else None
         if kept is None or not kept.watch.holds(state.keys.detach().numpy(), _stamp(state.keys, state.step)):
             return None
         return kept
 
     def after_update(self, state: MemoryState, slots: Tensor, kept: KeptKeys) -> None:
-        """Keep it again, after an update that wrote to these slots [n] and led to this state."""
+        """Take back the copy after an update that wrote to these slots [n] and returned this state."""
         rows = slots.long()
         if kept.low is not None:
             kept.low[rows] = state.keys[rows].bfloat16()
@@ -65,5 +65,5 @@ class LowKeys:
 
 
 def _stamp(keys: Tensor, step: Tensor) -> tuple[int | None, int]:
-    """What changes when PyTorch writes to the keys, or when an update does."""
+    """The stamp of the keys: it changes when PyTorch, or an update, writes to them."""
     return modes.writes(keys), int(step)

@@ -1,4 +1,4 @@
-"""What PyTorch is doing: whether the content of a tensor may be looked at, and whether products are of the numbers given."""
+"""PyTorch's current mode: whether a tensor's content may be read, and whether matrix products are exact in f32."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from raremem.state import MemoryState
 Result = TypeVar("Result")
 
 EXACT = ("highest", "ieee", "none")
-"""Precisions in which f32 is multiplied as it is."""
+"""Settings of precision in which f32 is not rounded before it is multiplied."""
 _TRACERS = (
     torch._C._TorchDispatchModeKey.FAKE,
     torch._C._TorchDispatchModeKey.PROXY,
@@ -27,7 +27,7 @@ _TRACERS = (
 
 
 def traced() -> bool:
-    """Whether operators are written down, or only shapes followed: what is seen of content would be lost or frozen."""
+    """Whether code is being traced or compiled: tensors have no content then, or it would become a constant of the program."""
     return (
         torch.compiler.is_compiling()
         or torch._C._is_tracing()
@@ -36,18 +36,17 @@ def traced() -> bool:
 
 
 transformed: Callable[[], object] = torch._C._functorch.peek_interpreter_stack
-"""The transform of `torch.func` that this is in (vmap, grad, jvp), or None. What is computed there may be wrapped, and then has
-no content, even where it is computed from what is not. Not asked while compiling."""
+"""The transform of `torch.func` that is running (vmap, grad, jvp), or None. Its results may be wrapped tensors, which have no
+content, even if its arguments are not wrapped. Not to be called while compiling."""
 
 
 def wrapped(array: Tensor) -> bool:
-    """Whether a transform of `torch.func` has wrapped it, at any level. Not asked while compiling."""
+    """Whether a transform of `torch.func` has wrapped the tensor, at any level. Not to be called while compiling."""
     return torch._C._functorch.is_functorch_wrapped_tensor(array)
 
 
 def plain(arrays: Iterable[Any]) -> bool:
-    """Whether operators are run as they come, on tensors on the CPU whose content may be looked at. What is no tensor is left
-    out."""
+    """Whether operators run eagerly and all tensors among `arrays` are on the CPU with content that may be read."""
     if traced() or transformed():
         return False
     for array in arrays:
@@ -57,20 +56,21 @@ def plain(arrays: Iterable[Any]) -> bool:
 
 
 def _has_own_operators(array: Tensor) -> bool:
-    """Whether no class takes them over, as that of a fake tensor does."""
+    """Whether the tensor's class does not override operators, as that of fake tensors does."""
     return type(array).__torch_dispatch__ is Tensor.__torch_dispatch__
 
 
 def seen(array: Tensor) -> bool:
-    """Whether the content of `array` may be looked at: nothing traces or transforms, and it is a plain tensor.
+    """Whether the content of `array` may be read.
 
-    Else its class takes operators over (a fake tensor), or it has no content (meta).
+    It may not while code is traced or transformed, nor that of a meta tensor or of a class that overrides operators (a fake
+    tensor).
     """
     return not traced() and not transformed() and not array.is_meta and _has_own_operators(array)
 
 
 def check_may_write(state: Any) -> None:
-    """A transform of `torch.func` may write to what it has wrapped, and to nothing else."""
+    """Check that a transform of `torch.func` writes to a state that it has wrapped: it may write to no other."""
     if torch.compiler.is_compiling() or not transformed():
         return
     if isinstance(state, MemoryState) and not wrapped(state.values):
@@ -86,7 +86,7 @@ def has_content(array: Tensor) -> bool:
 
 
 def native(array: Any) -> NDArray[Any]:
-    """An array that is not PyTorch's in memory of its own, as PyTorch takes it: in order, and of a dtype that both know."""
+    """A copy of an array of another framework that PyTorch accepts: contiguous, of native byte order and a common dtype."""
     array = np.array(array, order="C")
     if array.dtype.kind == "V" or array.dtype.itemsize > 8:
         return array.astype(np.float32)
@@ -94,15 +94,15 @@ def native(array: Any) -> NDArray[Any]:
 
 
 def writes(tensor: Tensor) -> int | None:
-    """How often PyTorch has written to it, or None where that is not counted: a tensor of inference mode."""
+    """How often PyTorch has written to a tensor; None for a tensor of inference mode, where it does not count."""
     return None if tensor.is_inference() else tensor._version
 
 
 def without_gradients(call: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
-    """`call(*arguments, **options)`, of which autograd keeps nothing.
+    """`call(*arguments, **options)` without recording gradients.
 
-    Unlike `torch.no_grad`, which is written in Python, this leaves gradients as they were wherever an exception from a signal
-    falls: both are set by a single call into C, inside the `try`.
+    `torch.no_grad` is written in Python: a signal's exception at a wrong moment would leave gradients switched off. Here each
+    switch is a single call into C, inside the `try`.
     """
     if torch.compiler.is_compiling():
         with torch.no_grad():
@@ -116,21 +116,21 @@ def without_gradients(call: Callable[..., Result], *arguments: Any, **options: A
 
 
 def without_autocast(array: Tensor) -> AbstractContextManager[object]:
-    """In which products keep the dtype of what is multiplied. Meta, which autocast does not know, has none."""
+    """A context without autocast, on the tensor's device. Autocast does not know the device meta."""
     if array.is_meta or not torch.is_autocast_enabled(array.device.type):
         return nullcontext()
     return torch.autocast(array.device.type, enabled=False)
 
 
 def products_are_exact() -> bool:
-    """Whether products on the CPU are of the f32 numbers given: neither autocast nor a lower precision is set."""
+    """Whether products on the CPU are exact in f32: neither autocast nor a lower precision is set."""
     return not torch.is_autocast_enabled("cpu") and _precision("cpu") in EXACT
 
 
 def rounded(array: Tensor) -> bool:
-    """Whether a product with this f32 array would be of rounded numbers: `torch.set_float32_matmul_precision` allows that.
+    """Whether a product with this array may round f32 first, as `torch.set_float32_matmul_precision` allows.
 
-    Whether they are is not tried while compiling, nor on CUDA, where that would wait for the device.
+    On a CPU one product is tried. While compiling, and on CUDA, where that would wait for the device, the setting decides.
     """
     if array.dtype != torch.float32 or array.is_meta:
         return False
@@ -141,7 +141,7 @@ def rounded(array: Tensor) -> bool:
 
 
 def _precision(device: str) -> str:
-    """What is set for products on this device."""
+    """The precision that is set for products on this device."""
     backend = torch.backends.cuda if device == "cuda" else torch.backends.mkldnn
     return getattr(getattr(backend, "matmul", None), "fp32_precision", None) or torch.get_float32_matmul_precision()
 
@@ -151,7 +151,7 @@ _precision._dynamo_marked_constant = True  # type: ignore[attr-defined]  # a com
 
 @cache
 def _is_rounded(device: str, precision: str) -> bool:
-    """Whether this device makes use of that precision: 1 + 2**-11 has more bits than bf16 or tf32 keep."""
+    """Whether this device rounds at that precision: 1 + 2**-11 has more bits than bf16 or tf32 keep."""
     with torch.inference_mode(), torch.autocast(device, enabled=False):
         probe = torch.full((64, 64), 1 + 2.0**-11, dtype=torch.float32, device=device)
         return not torch.equal(probe @ torch.ones_like(probe), 64 * probe)

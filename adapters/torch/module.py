@@ -1,4 +1,4 @@
-"""A memory as a module: how it is copied, saved, loaded and filled, beside other processes too."""
+"""A memory module: how it is copied, pickled, saved, loaded and filled, and what is an error with several ranks."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from raremem.adapters.torch.loading import EXTRA, loaded_state
 from raremem.adapters.torch.watched import WatchedModule
 from raremem.config import MemoryConfig
 from raremem.errors import ConfigError, RarememError, StateError
+from raremem.lineage import lineage_of, note
 from raremem.primitives import set_all
-from raremem.provenance import lineage_of, note
 from raremem.registry import get_backend
 from raremem.state import MemoryState, PortableState
 
@@ -34,32 +34,32 @@ Self = TypeVar("Self", bound="MemoryModule")
 
 
 class MemoryModule(WatchedModule):
-    """What `Memory` and its kinds are as modules."""
+    """The base class of `Memory`: copying, pickling, saving and loading."""
 
     # Copied.
 
     def __getstate__(self) -> dict[str, Any]:
-        """For pickle: copies, all of one time."""
+        """For pickle: copies of all buffers, made at the same step."""
         parts: dict[str, Any] = self._parts(self.backend.copy(self.state))._asdict()
         if get_spawning_popen() is not None:
             parts = {name: Sent(part) for name, part in parts.items()}
         return {**self._without_backend(), "_buffers": {**self._buffers, **parts}}
 
     def _without_backend(self) -> dict[str, Any]:
-        """What a copy is made of. The backend is made anew: its classes are no part of a file. An index is of one memory: the
-        copy has one that begins anew."""
+        """The attributes that a copy gets. Its backend is made anew, so that no class of a backend is pickled. An index is of
+        one memory: the copy has one that begins anew."""
         content = {**self.__dict__, "_known": None, "index": copy.copy(self.index)}
         return {name: value for name, value in content.items() if name != "backend"}
 
     def __deepcopy__(self: Self, memo: dict[int, Any]) -> Self:
-        """A module of its own, all of one time."""
+        """An independent module. All buffers are copied at the same step."""
         copied = memo[id(self)] = type(self).__new__(type(self))
         content = self._in_turn(False, copy.deepcopy, self._without_backend(), memo)
         copied.__setstate__(content)
         return copied
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """What `copy` and `pickle` make."""
+        """Restore a module that `copy` or `pickle` makes."""
         buffers = {name: part.tensor() if isinstance(part, Sent) else part for name, part in state["_buffers"].items()}
         super().__setstate__({**state, "_buffers": buffers})  # type: ignore[no-untyped-call]
         self.backend = self._backend()
@@ -117,7 +117,7 @@ class MemoryModule(WatchedModule):
 
     @torch.no_grad()
     def _take(self, content: MemoryState, assign: bool) -> None:
-        """Have this content: as the buffers themselves, or in them, in one call into C, so that no signal leaves half of it."""
+        """Replace the buffers by this content, or copy it into them, in one call into C: no signal leaves half of it."""
         if assign:
             known = lineage_of(content.keys) or lineage_of(self.keys)
             self._buffers.update(content._asdict())
@@ -127,7 +127,7 @@ class MemoryModule(WatchedModule):
         self._changed()
 
     def get_extra_state(self) -> Tensor:
-        """The config, and what else a state_dict must fit, as JSON in bytes [n] u8: a tensor, as all that PyTorch passes on."""
+        """The config, and what else a state_dict must fit, as JSON in a tensor of bytes [n] u8."""
         return torch.frombuffer(bytearray(json.dumps(self._extra()).encode()), dtype=torch.uint8).to("cpu")
 
     def set_extra_state(self, state: Any) -> None:
@@ -156,7 +156,7 @@ class MemoryModule(WatchedModule):
         return {"config": dataclasses.asdict(self.config)}
 
     def _check_extra(self, extra: Mapping[str, Any]) -> None:
-        """Check what a state_dict says beside the config."""
+        """Check the entries of a state_dict's extra state beside the config."""
         if extra.get("ranks", 1) != 1:
             raise LoadError(
                 f"the state_dict is of rank {extra['rank']} of a memory over {extra['ranks']} ranks; expected a whole one. "
@@ -164,7 +164,7 @@ class MemoryModule(WatchedModule):
             )
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        """Copies, all of one time: what an update writes later, in this thread or another, is not in them."""
+        """Put copies into the state_dict, made at the same step: later updates do not change them."""
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if not keep_vars:
             parts = self._parts(self.backend.copy(self.state))
@@ -180,7 +180,7 @@ class MemoryModule(WatchedModule):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        """Load a memory whole, after every check, or raise, whatever `strict` is. Without one in it nothing is taken."""
+        """Load the whole memory after every check, or raise, whatever `strict` is. Without a memory in it nothing changes."""
         given = {name[len(prefix) :]: entry for name, entry in state_dict.items() if name.startswith(prefix)}
         if given:
             assign = bool(local_metadata.get("assign_to_params_buffers", False))

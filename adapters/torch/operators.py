@@ -1,7 +1,7 @@
-"""Operators of our own.
+"""Custom operators for PyTorch.
 
-They are registered with PyTorch once a process: a module that registers them again, reloaded say, takes them away from every
-function that holds the first. So they live apart from the adapter, which the planted faults run a second time.
+PyTorch registers an operator once a process. If this module ran a second time, the new operators would replace the first in
+every function that uses them. So they are in a file of their own, which the planted faults do not run again.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from raremem.state import ForgetReport, Lookup, MemoryState, UpdateReport
 
 @torch.library.custom_op("raremem::computed_before", mutates_args=())
 def computed_before(content: Tensor) -> Tensor:
-    """`content`, computed in whole before anything is written: the compiler may not look into it.
+    """`content`, which the compiler must compute completely before it writes any of it.
 
-    Else the compiler may work it out row by row in the loop that writes the rows, and what it then reads from the same array
-    is what an earlier row has written; or work it out again for a gradient, from what an update has written.
+    Otherwise the compiler may compute it row by row in the loop that writes the rows, and so read what an earlier row has
+    written to the same array; or compute it again for a gradient, after an update has written to the array.
     """
     return content.clone()
 
@@ -39,8 +39,8 @@ def _each_before(info: Any, in_dims: tuple[int | None], content: Tensor) -> tupl
 
 @torch.library.custom_op("raremem::gathered", mutates_args=())
 def gathered(array: Tensor, rows: Tensor) -> Tensor:
-    """`array[rows]`, none of `rows` negative. The compiler may not look into it, and so keeps what it gave for the way back: it
-    would gather the rows again, after an update has written to them."""
+    """`array[rows]`, none of `rows` negative. As the compiler cannot trace into it, its result is saved for the backward pass.
+    Otherwise the rows would be gathered again there, after an update has written to them."""
     return array.index_select(0, rows.reshape(-1)).reshape(*rows.shape, *array.shape[1:])
 
 
@@ -62,7 +62,7 @@ def _gathered_of_each(info: Any, in_dims: tuple[int | None, int | None], array: 
 
 @torch.library.custom_op("raremem::bits_as", mutates_args=())
 def bits_as(content: Tensor, dtype: torch.dtype) -> Tensor:
-    """`content.view(dtype)`, of as many bits, for what is batched: some releases of PyTorch have no rule for that."""
+    """`content.view(dtype)`, for a dtype of the same size: some releases of PyTorch have no batching rule for it."""
     return content.view(dtype).clone()
 
 
@@ -77,10 +77,10 @@ def _of_all(info: Any, in_dims: tuple[int | None, ...], content: Tensor, dtype: 
 
 
 def _take_none_for_no_leaf(kind: type) -> None:
-    """Have PyTorch walk a named tuple of ours as JAX does, where None holds nothing: for vmap and for what is exported.
+    """Make None no leaf when PyTorch flattens this named tuple, as in JAX: for vmap and for export.
 
-    Of what has `_fields`, `_make` and `_asdict` to be called PyTorch takes every field for a leaf, whatever was registered. So
-    the last is a property here, which gives what is called.
+    If a class has `_fields`, `_make` and a callable `_asdict`, PyTorch takes every field for a leaf, whatever is registered for
+    the class. So `_asdict` becomes a property here, whose value is the function.
     """
 
     def flatten(tree: Any) -> tuple[list[Any], list[str]]:

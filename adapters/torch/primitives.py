@@ -1,4 +1,4 @@
-"""PyTorch's tables of primitives: for any tensors, for those whose content is seen, and NumPy's with PyTorch's products."""
+"""PyTorch's tables of primitives: for any tensors, for eager ones on a CPU, and for NumPy views with PyTorch's products."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from raremem.primitives import Primitives, set_all
 from raremem.state import MemoryState
 
 IN_NUMPY = operator.methodcaller("numpy", force=True)
-"""A tensor as a NumPy array: on the CPU, of the same memory."""
+"""A tensor as a NumPy array, which shares the storage of a CPU tensor."""
 
 
 class TorchPrimitives(Primitives):
@@ -81,7 +81,7 @@ class TorchPrimitives(Primitives):
         return self.bits_as(self.bits_as(array, torch.int32) & 0x7F800000, torch.float32)
 
     def bits_as(self, array: Tensor, dtype: torch.dtype) -> Tensor:
-        """`array.view(dtype)`, of as many bits."""
+        """`array.view(dtype)`, for a dtype of the same size."""
         operator = not torch.compiler.is_compiling() and modes.transformed()
         return operators.bits_as(array, dtype) if operator else array.view(dtype)
 
@@ -145,11 +145,11 @@ def _needs_gradient(array: Tensor) -> bool:
 
 
 class EagerPrimitives(TorchPrimitives):
-    """The table for tensors on the CPU whose content is seen (`modes.plain`): the same without a question at every step."""
+    """The table for eager tensors on a CPU (`modes.plain`): the same operations without checks of the mode in each."""
 
     eager = True
     always_gathered = 2**21
-    """Numbers of keys that are gathered in any case: so many fit into a processor's cache."""
+    """So many numbers of gathered keys fit into a CPU's cache: below that, keys are always gathered."""
     constant = staticmethod(Tensor.detach)  # type: ignore[assignment]
     bits_as = staticmethod(Tensor.view)  # type: ignore[assignment]
 
@@ -187,7 +187,7 @@ EAGER = EagerPrimitives()
 
 
 class NumpyBesideTorch(NumpyPrimitives):
-    """NumPy's table with PyTorch's products: the threads of two libraries for these would get in each other's way."""
+    """NumPy's table with PyTorch's matrix products: the threads of two libraries would compete for the cores."""
 
     def inner(self, left: NDArray[Any], right: NDArray[Any]) -> NDArray[Any]:
         return EAGER.inner(torch.from_numpy(left), torch.from_numpy(right)).numpy()
@@ -197,4 +197,4 @@ class NumpyBesideTorch(NumpyPrimitives):
 
 
 HOST = NumpyBesideTorch()
-"""The table for views of tensors in NumPy."""
+"""The table for NumPy views of tensors."""

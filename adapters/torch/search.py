@@ -16,22 +16,22 @@ from raremem.search.portable import PortableScan, ScanPlan
 from raremem.state import MemoryState
 
 LARGE = 2**14
-"""Slots from which on a compiled program for the CPU searches as an eager one does: what a compiler makes of the portable scan
-takes two to ten times as long, and minutes to be made."""
+"""From so many slots on, compiled programs for a CPU call the eager search as an operator. The compiled portable scan takes two
+to ten times as long, and minutes to compile."""
 
 
 class TorchSearch(Searcher):
-    """The search of PyTorch's backend: of several, the one for the call.
+    """The search of PyTorch's backend, which chooses among several for each call.
 
     Args:
-        eager: for what is eager.
+        eager: the search for eager calls on a CPU.
     """
 
     def __init__(self, eager: Searcher = SHORTLIST) -> None:
         self.eager = eager
         self.operator = OperatorSearch()
         self.compiled = PortableScan(ScanPlan(in_blocks=False))
-        """For blocks of a batch of any size torch 2.13 writes C++ that does not compile."""
+        """Not in blocks: for a batch of any size torch 2.13 generates C++ that does not compile."""
 
     def chosen(self, p: Primitives, state: MemoryState, queries: Tensor) -> Searcher:
         """The search for these arrays, which are traced or on a GPU."""

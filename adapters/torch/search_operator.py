@@ -1,8 +1,7 @@
-"""The search of plain tensors as an operator: for programs into which a compiler should not look, and for transforms of
-`torch.func`.
+"""The eager search as an operator that compilers do not trace into: for compiled programs, and for transforms of `torch.func`.
 
-It is registered with PyTorch once a process: a module that registers it again, reloaded say, takes it away from every function
-that holds the first.
+PyTorch registers an operator once a process. If this module ran a second time, the new operator would replace the first in
+every function that uses it.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ from raremem.search.portable import PortableScan, ScanPlan
 from raremem.state import MemoryState
 
 KERNELS: Searcher | None = None
-"""The search by kernels of our own, where there is a GPU, and Triton."""
+"""The search with Triton kernels; None without a GPU or without Triton."""
 if torch.cuda.is_available() and find_spec("triton") is not None:
     from raremem.adapters.torch.kernels import KernelSearch
 
     KERNELS = KernelSearch()
 ON_CUDA = PortableScan(ScanPlan(held=2**26))
-"""The search on a GPU without them."""
+"""The search on a GPU without Triton."""
 PORTABLE = PortableScan()
 
 
@@ -38,8 +37,8 @@ PORTABLE = PortableScan()
     schema="(Tensor[] state, Tensor queries, Tensor? targets, SymInt k) -> (Tensor, Tensor)",
 )
 def nearest(state: list[Tensor], queries: Tensor, targets: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
-    """The search of plain tensors; without targets the second is [B, 0]. The compiler may not look into it: shapes depend on
-    content there."""
+    """The eager search: slots [B, k], and the best slot with each target, [B, 1], or [B, 0] without targets. The compiler may
+    not trace into it, since its shapes depend on content."""
     seen = modes.plain((*state, queries, targets))
     p: Primitives = EAGER if seen else TorchPrimitives()
     search: Searcher = SHORTLIST if seen else PORTABLE if not queries.is_cuda else ON_CUDA if KERNELS is None else KERNELS
@@ -57,7 +56,7 @@ def _as_found(state: list[Tensor], queries: Tensor, targets: Tensor | None, k: i
 def _nearest_of_all(
     info: Any, in_dims: tuple[Any, ...], state: list[Tensor], queries: Tensor, targets: Tensor | None, k: int
 ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
-    """In one memory all rows are asked for at once; memories of their own are asked one after the other."""
+    """Batched queries of one memory are one search. Batched memories are searched one after the other."""
     of_state, of_queries, of_targets, _ = in_dims
     queries = _first(info, queries, of_queries)
     targets = None if targets is None else _first(info, targets, of_targets)
@@ -74,12 +73,12 @@ def _nearest_of_all(
 
 
 def _first(info: Any, array: Tensor, dim: int | None) -> Tensor:
-    """With what is mapped in its first dimension."""
+    """The array with the mapped dimension first."""
     return array.expand(info.batch_size, *array.shape) if dim is None else array.movedim(dim, 0)
 
 
 class OperatorSearch(Searcher):
-    """The search by that operator."""
+    """The search by the operator `nearest`."""
 
     def find(self, p: Primitives, state: MemoryState, queries: Tensor, targets: Tensor | None, k: int) -> Found:
         """See `Searcher.find`."""

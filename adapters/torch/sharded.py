@@ -44,8 +44,8 @@ from raremem.adapters.torch.primitives import EagerPrimitives, NumpyBesideTorch,
 from raremem.adapters.torch.search import TorchSearch
 from raremem.config import MemoryConfig
 from raremem.errors import StateError
+from raremem.lineage import pass_on
 from raremem.primitives import Primitives, set_all
-from raremem.provenance import pass_on
 from raremem.score_order import NOTHING
 from raremem.search.contract import Found
 from raremem.search.shards import Shards
@@ -159,13 +159,13 @@ class ShardedSearch(Shards):
 
     def before_update(self, p: Primitives, state: MemoryState) -> Any:
         """See `Searcher.before_update`."""
-        return self.own.before_update(p, _own_part(state))
+        return self.part_search.before_update(p, _own_part(state))
 
     def after_update(self, p: Primitives, state: MemoryState, slots: Tensor, taken: Any) -> None:
         """See `Searcher.after_update`."""
         keys: ShardedKeys = state.keys
         there, places = keys.own_places(slots)
-        self.own.after_update(p, _own_part(state), places[there].int(), taken)
+        self.part_search.after_update(p, _own_part(state), places[there].int(), taken)
 
 
 def _own_part(state: MemoryState) -> MemoryState:

@@ -1,4 +1,4 @@
-"""PyTorch's exact search on a CPU: short lists, and keys kept in bf16 to be compared first."""
+"""PyTorch's exact search on a CPU: a coarse scan of a bf16 copy of the keys, and short lists."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ BF16_ROUNDOFF = 2.0**-8
 
 _find_quietly = quietly(NumpyShortlist.find)
 LOW_KEYS = LowKeys()
-"""Of all memories: by their key tables."""
+"""The bf16 copies of the keys of all memories."""
 
 
 class TorchShortlist(Shortlist):
-    """The search of a short list, whose coarse scan is in bf16 where the processor has products of it.
+    """`Shortlist` whose coarse scan is in bf16, where the processor multiplies bf16.
 
-    What is compared in f32 at once is searched in NumPy, in the same memory: its calls on a few numbers take a third of the
-    time of PyTorch's, and it sorts faster.
+    Where all slots are scored in f32 at once, NumPy does it, on the same storage: its calls on a few numbers take a third of
+    the time of PyTorch's, and it sorts faster.
     """
 
     def __init__(self, plan: ShortlistPlan | None = None) -> None:
@@ -38,7 +38,7 @@ class TorchShortlist(Shortlist):
         self.low_keys = LOW_KEYS
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A copy shares what is kept beside key tables."""
+        """A copy shares the bf16 copies."""
         return type(self), (self.plan,)
 
     def find(self, p: Primitives, state: MemoryState, queries: Tensor, targets: Tensor | None, k: int) -> Found:
@@ -59,8 +59,8 @@ class TorchShortlist(Shortlist):
         return CoarseKeys(keys, "bfloat16", BF16_ROUNDOFF)
 
     def block_maxima(self, p: Primitives, scores: Tensor, width: int) -> Tensor:
-        """See `Shortlist.block_maxima`. Those of bf16 by their bits, in a quarter of the time: from 0.0 on these order as the
-        numbers do; what is below counts as 0.0."""
+        """See `Shortlist.block_maxima`. Bits of bf16 are compared as whole numbers, in a quarter of the time. That is right for
+        numbers from 0.0 on; those below count as 0.0."""
         if scores.dtype != torch.bfloat16:
             return super().block_maxima(p, scores, width)
         bits = scores.view(torch.int16).view(width, -1, scores.shape[1]).amax(0)
@@ -71,7 +71,7 @@ class TorchShortlist(Shortlist):
         return torch.topk(scores, k, dim=1, sorted=False).indices
 
     def gather(self, p: Primitives, keys: Tensor, rows: Tensor, into: Tensor | None) -> Tensor:
-        """See `Shortlist.gather`. To index copies number by number, and this row by row."""
+        """See `Shortlist.gather`. `index_select` copies row by row, indexing number by number."""
         out = None if into is None else into[: len(rows)].flatten(0, rows.ndim - 1)
         return torch.index_select(keys, 0, rows.reshape(-1), out=out).reshape(*rows.shape, *keys.shape[1:])
 
@@ -85,4 +85,4 @@ class TorchShortlist(Shortlist):
 
 
 SHORTLIST = TorchShortlist()
-"""The one by the measured plan."""
+"""The search with the default plan."""

@@ -1,8 +1,8 @@
-"""The buffers of a memory as a module: how they are made, moved, emptied and watched.
+"""The buffers of a memory module: how they are made, moved, emptied and watched.
 
-PyTorch makes, casts, averages and fills buffers in many ways, and asks nobody. So a module remembers how its own calls have
-left its buffers (`Known`). Where they are otherwise at the next call, they are looked at once: what was cast is put back, and
-what is no memory any longer is an error.
+PyTorch casts, averages and fills the buffers of modules in many ways, without calling the module. So the module notes how its
+own calls have left its buffers (`Known`). If they differ at the next call, they are checked once: buffers that were cast are
+cast back, and buffers that are no valid memory are an error.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from raremem.adapters.torch.buffers import (
 from raremem.backend import ArrayBackend
 from raremem.config import MemoryConfig
 from raremem.errors import DeviceError, StateError
+from raremem.lineage import pass_on, pass_on_changed
 from raremem.primitives import set_all
-from raremem.provenance import pass_on, pass_on_changed
 from raremem.search.live import LiveIndex
 from raremem.state import NO_SLOT, MemoryState, UpdateReport
 from raremem.watch import Watch
@@ -45,7 +45,7 @@ Self = TypeVar("Self", bound="WatchedModule")
 
 
 class WatchedModule(nn.Module):
-    """Five buffers, a config, and perhaps a projection and an index, which are watched.
+    """A module with the five buffers of a memory, which are watched for changes by anything else.
 
     Attributes:
         keys: [slots, key_dim] f32, a buffer. For this and the next four see `raremem.MemoryState`.
@@ -70,13 +70,13 @@ class WatchedModule(nn.Module):
     projection: nn.Linear | None
     _known: Known | None = None
     _met: bool = False
-    """Whether the other ranks are known to hold the same."""
+    """Whether the content was compared with that of the other ranks."""
     _is_part: bool = False
-    """Whether the keys are those of some slots, and other ranks have the others."""
+    """Whether this rank has the keys of some slots only."""
     _is_broadcast: bool = False
     """Whether the last forward was in a DistributedDataParallel that broadcasts the buffers."""
     _has_warned: bool = False
-    """Whether it was said that an update writes the rows of one rank alone."""
+    """Whether the warning was given that an update writes the rows of one rank alone."""
 
     def _backend(self) -> ArrayBackend:
         """The backend of this kind of module."""
@@ -97,7 +97,7 @@ class WatchedModule(nn.Module):
         return slice(None)
 
     def _places(self, slots: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Where the keys of those of these slots are that are here."""
+        """The rows of this rank's keys that hold those of these slots that are here."""
         return slots
 
     def _parts(self, state: Any) -> MemoryState:
@@ -110,9 +110,11 @@ class WatchedModule(nn.Module):
     # Watched.
 
     def _note(self, report: UpdateReport | None = None, trusted: bool = True) -> None:
-        """Take the buffers as they are for known: all of them, or what our update has written.
+        """Note the buffers as they are now.
 
-        Not trusted: known for what they are, and looked at when they are used.
+        Args:
+            report: of the update that has written to them; None: note all of their content.
+            trusted: False: they will be checked at the next call, though they are known for the module's own.
         """
         if torch.compiler.is_compiling():
             return
@@ -132,10 +134,10 @@ class WatchedModule(nn.Module):
         self._known = Known(tuple(state), content, writes(state) if trusted else None, watch)
 
     def _look(self) -> None:
-        """See that the buffers are what our own calls have left, or at least a memory.
+        """Check that the buffers are as the module's own calls have left them, or at least a valid memory.
 
         Raises:
-            StateError: something else has written to them, and they are no memory any longer.
+            StateError: something else has written to them, and they are no valid memory.
             DeviceError: some of them are on meta.
             ConcurrencyError: another thread is updating them.
         """
@@ -169,7 +171,7 @@ class WatchedModule(nn.Module):
         self._note()
 
     def _uncast(self) -> None:
-        """Have f32 keys and i32 numbers again. Of our own buffers the content is still there as it was."""
+        """Cast the buffers back to their own dtypes. Those in `Known` get back their content from before the cast."""
         known = {} if self._known is None else dict(zip(map(id, self._known.tensors), self._known.content, strict=True))
         for name, tensor, dtype in zip(NAMES, self._own, DTYPES, strict=True):
             if not is_cast(tensor, dtype):
@@ -184,13 +186,13 @@ class WatchedModule(nn.Module):
     # Made, moved and emptied.
 
     def _register(self, device: Any) -> None:
-        """Make the buffers, empty."""
+        """Make the buffers of an empty memory."""
         for name, array in self._parts(self.backend.init(self.config))._asdict().items():
             self.register_buffer(name, array if device is None else array.to(device))
         self._note()
 
     def reset_parameters(self) -> None:
-        """Empty the memory, and begin a learned projection anew. What makes a module on meta and then fills it calls this."""
+        """Empty the memory, and initialise the projection anew. Called by libraries that make modules on the device meta."""
         if self.projection is not None:
             self.projection.reset_parameters()
         self._in_turn(True, self._empty)
@@ -201,7 +203,7 @@ class WatchedModule(nn.Module):
         self._changed()
 
     def _changed(self) -> None:
-        """All of the content is another."""
+        """Note that all of the content was replaced."""
         self._keep_normal()
         pass_on_changed(self.keys, self.keys)
         self._met = False
@@ -239,7 +241,7 @@ class WatchedModule(nn.Module):
         return self
 
     def _keep_normal(self) -> None:
-        """Have normal tensors whatever made them: those made in `torch.inference_mode` could not be written to outside it."""
+        """Replace tensors that were made in `torch.inference_mode`, since they cannot be written to outside it."""
         with torch.inference_mode(False):
             for name, buffer in self._buffers.items():
                 if buffer is not None and buffer.is_inference():

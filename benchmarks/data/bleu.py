@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from raremem.errors import MissingPackageError
+from raremem.benchmarks.packages import need
 
 
 def bleu(translations: list[str], references: list[str]) -> float:
@@ -23,7 +23,5 @@ def sacrebleu() -> Any:
     Raises:
         MissingPackageError: it is not installed.
     """
-    try:
-        return importlib.import_module("sacrebleu")
-    except ImportError as error:
-        raise MissingPackageError("translation needs sacrebleu: pip install 'raremem[bench]'") from error
+    need("translation", "sacrebleu")
+    return importlib.import_module("sacrebleu")

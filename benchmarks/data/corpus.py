@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from raremem.benchmarks.data.errors import DataError
 from raremem.benchmarks.data.text import read_lines
-from raremem.errors import MissingPackageError
+from raremem.benchmarks.packages import need
 
 PAD, START, END, UNKNOWN = range(4)
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
@@ -92,10 +92,9 @@ class Subwords:
     """
 
     def __init__(self, sentences: list[str], size: int) -> None:
-        try:
-            from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-        except ImportError as error:
-            raise MissingPackageError("translation needs tokenizers: pip install 'raremem[bench]'") from error
+        need("translation", "tokenizers")
+        from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
         self.tokenizer = Tokenizer(models.BPE(unk_token=SPECIAL[UNKNOWN]))
         self.tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()])
         self.tokenizer.decoder = decoders.Metaspace()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from raremem.benchmarks.data.characters import SIZE, Images
-from raremem.errors import MissingPackageError
+from raremem.benchmarks.packages import need
 
 
 def distort(generator: np.random.Generator, images: Images, strength: float = 1.0) -> Images:
@@ -14,10 +14,9 @@ def distort(generator: np.random.Generator, images: Images, strength: float = 1.
     Raises:
         MissingPackageError: scipy is not installed.
     """
-    try:
-        from scipy.ndimage import affine_transform
-    except ImportError as error:
-        raise MissingPackageError("distorting characters needs scipy: pip install 'raremem[bench]'") from error
+    need("distorting characters", "scipy")
+    from scipy.ndimage import affine_transform
+
     count, middle = len(images), np.full((2, 1), (SIZE - 1) / 2)
     matrix = np.eye(2) + generator.normal(0, 0.12 * strength, (count, 2, 2))
     turn = generator.normal(0, 0.2 * strength, count)

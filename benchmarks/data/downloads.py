@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raremem.benchmarks.data.errors import DataError
-from raremem.errors import MissingPackageError
+from raremem.benchmarks.packages import need
 
 DOWNLOAD = "download"
 """What `--data` is told instead of a folder."""
@@ -63,10 +63,9 @@ def fetch(name: str) -> Path:
         DataError: a file cannot be fetched, or is not what it should be.
         MissingPackageError: pooch is not installed.
     """
-    try:
-        import pooch
-    except ImportError as error:
-        raise MissingPackageError("--data download needs pooch: pip install 'raremem[bench]'") from error
+    need("--data download", "pooch")
+    import pooch
+
     wanted = DATA_SETS[name]
     folder = Path(pooch.os_cache("raremem")) / name
     store = pooch.create(path=folder, base_url=wanted.address, registry=wanted.files, retry_if_failed=2)

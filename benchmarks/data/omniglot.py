@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from raremem.benchmarks.data.characters import SIZE, Characters, Images
 from raremem.benchmarks.data.errors import DataError
-from raremem.errors import MissingPackageError, RarememError
+from raremem.benchmarks.packages import need
+from raremem.errors import RarememError
 
 CLASSES, EXAMPLES, PIXELS = 1623, 20, 105
 """Omniglot's: characters in all, drawings of each, and their width and height."""
@@ -164,10 +165,9 @@ def _read_images(where: str, members: dict[str, _Member]) -> NDArray[np.bool_]:
 
 def _read_png(member: _Member) -> NDArray[np.bool_]:
     """A black and white image [105, 105]; its size is checked before it is decoded."""
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise MissingPackageError("reading Omniglot's images needs Pillow: pip install 'raremem[bench]'") from error
+    need("reading Omniglot's images", "PIL")
+    from PIL import Image
+
     if member.size > MOST_BYTES:
         raise DataError(f"{member.name} has {member.size:,} bytes; expected an image of Omniglot, {MOST_BYTES:,} at most.")
     with _named(member.name):

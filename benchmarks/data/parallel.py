@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from raremem.benchmarks.data.corpus import LANGUAGES, Sentences, plain_or_packed, read_pair
 from raremem.benchmarks.data.errors import DataError
 from raremem.benchmarks.data.text import MOST_TEXT, read_lines
-from raremem.errors import MissingPackageError
+from raremem.benchmarks.packages import need
 
 STREAM = "stream"
 """The name of the pair of files that is taken before any other."""
@@ -196,10 +196,9 @@ def _catalogs(paths: list[Path], folder: Path) -> Stream:
 
 
 def _catalog(path: Path) -> Any:
-    try:
-        import polib
-    except ImportError as error:
-        raise MissingPackageError("reading .po files needs polib: pip install 'raremem[bench]'") from error
+    need("reading .po files", "polib")
+    import polib
+
     try:
         size = path.stat().st_size
         if size > MOST_TEXT:

@@ -12,8 +12,8 @@ from raremem.benchmarks.data.omniglot import load_omniglot
 from raremem.benchmarks.demo.report import accuracy_by_lag, accuracy_by_showing, as_html
 from raremem.benchmarks.demo.stream import DemoAnswers, run_stream, shuffled_stream
 from raremem.benchmarks.online.stream import ClassStream
+from raremem.benchmarks.packages import need
 from raremem.benchmarks.progress import progress
-from raremem.benchmarks.report.pages import need_report
 from raremem.benchmarks.report.tables import as_text
 from raremem.benchmarks.training.embedding.recipe import SHAPES, Embedder, EmbeddingRecipe, episode, make_embedder
 from raremem.command.outputs import check_out, write_file
@@ -61,7 +61,7 @@ def run_demo(backend: str, data: Path | None, out: Path, seed: int = 0, scale: S
     started = time.perf_counter()
     scale = scale or Scale()
     check_out(out, [REPORT])
-    need_report()
+    need("the report", "matplotlib", "jinja2")
     recipe = EmbeddingRecipe(steps=scale.steps, seed=seed)
     characters = _characters(data, seed, scale)
     need_classes(characters, train=recipe.classes // SHAPES, test=1)

@@ -12,7 +12,7 @@ from raremem.benchmarks.inspection.content import Content
 from raremem.registry import get_backend
 from raremem.rules.eviction import free_slots
 from raremem.rules.noise import age_noise
-from raremem.rules.work import CUT
+from raremem.rules.plan import UpdatePlan
 from raremem.state import quietly
 
 Slots = NDArray[np.int32]
@@ -86,6 +86,6 @@ def next_to_go(content: Content, count: int) -> Next:
     p, config, state = backend.primitives, content.config, content.state
     empty = int((~content.portable["filled"]).sum())
     nearest = np.zeros(min(empty + count, config.slots), np.int32)
-    slots, _, filled = free_slots(p, config, state, nearest, nearest > 0, CUT)
+    slots, _, filled = free_slots(p, config, state, nearest, nearest > 0, UpdatePlan())
     slots = slots[filled]
     return Next(slots, age_noise(p, config, state.step, slots))

@@ -22,7 +22,7 @@ EXTRA = "_extra_state"
 ENTRIES = (*MemoryState._fields, EXTRA)
 
 
-class Found(NamedTuple):
+class ModelMemory(NamedTuple):
     """A memory of a model: its name there, its config, and its content."""
 
     name: str
@@ -37,7 +37,7 @@ def memories(names: Iterable[str]) -> list[str]:
     return [start for start in starts if all(start + entry in there for entry in ENTRIES)]
 
 
-def read(path: Path, name: str | None) -> Found:
+def read(path: Path, name: str | None) -> ModelMemory:
     """The memory in a model's file, index or folder.
 
     Args:
@@ -53,7 +53,7 @@ def read(path: Path, name: str | None) -> Found:
         files = _files(path)
         start = _chosen(path, memories(files), name)
         arrays = _arrays({entry: files[start + entry] for entry in ENTRIES}, start)
-        return Found(start.rstrip("."), *_memory(arrays))
+        return ModelMemory(start.rstrip("."), *_memory(arrays))
     except (ConfigError, CheckpointError, OSError):
         raise
     except Exception as error:

@@ -8,7 +8,7 @@ from raremem.benchmarks.inspection.content import Content, read, with_payload
 from raremem.benchmarks.inspection.figures import Figures, figures
 from raremem.benchmarks.inspection.page import as_html
 from raremem.benchmarks.inspection.text import summary
-from raremem.benchmarks.report.pages import need_templates
+from raremem.benchmarks.packages import need
 from raremem.command.outputs import check_file, write_file
 from raremem.errors import ConfigError
 
@@ -34,7 +34,7 @@ def run_inspection(
     """
     if out is not None:
         _check_out(out, file, payload)
-        need_templates()
+        need("the report", "jinja2")
     content = read(file, name)
     if payload is not None:
         content = with_payload(content, payload)

@@ -1,4 +1,4 @@
-"""Online classifiers: the memory, and its baselines."""
+"""Classifiers that learn from a stream: the memory, and its baselines."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ HEAD_RATE = 0.3
 
 
 class OnlineClassifier(Protocol):
-    """Classifies rows as they come, and learns their classes one step later."""
+    """Classifies each batch of a stream before it learns the batch's classes."""
 
     def ask(self, rows: Rows) -> Labels:
         """The class of each row, -1 for no answer."""
 
     def learn(self, rows: Rows, labels: Labels) -> None:
-        """Remember the rows last asked for."""
+        """Learn the classes of the rows that `ask` was given last."""
 
 
-class MemoryClassifier:
+class RarememClassifier:
     """A memory of raremem."""
 
     def __init__(self, backend: raremem.Backend, config: raremem.MemoryConfig) -> None:

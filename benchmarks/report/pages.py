@@ -2,38 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 from typing import TYPE_CHECKING, Any
 
-from raremem.errors import MissingPackageError
-
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-def need_report() -> None:
-    """Check, before the work, that its report can be written after it.
-
-    Raises:
-        MissingPackageError: matplotlib or jinja2 is not installed.
-    """
-    _need("matplotlib", "jinja2")
-
-
-def need_templates() -> None:
-    """As `need_report`, for a page without plots.
-
-    Raises:
-        MissingPackageError: jinja2 is not installed.
-    """
-    _need("jinja2")
-
-
-def _need(*packages: str) -> None:
-    for package in packages:
-        if importlib.util.find_spec(package) is None:
-            raise MissingPackageError(f"the report needs {package}: pip install 'raremem[bench]'")
 
 
 def render(template: str, **content: Any) -> str:

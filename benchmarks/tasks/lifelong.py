@@ -18,7 +18,7 @@ import raremem
 from raremem.benchmarks.data.characters import Images, need_classes
 from raremem.benchmarks.data.distortion import distort
 from raremem.benchmarks.data.omniglot import load_omniglot
-from raremem.benchmarks.online.classifiers import BufferClassifier, MemoryClassifier, OnlineClassifier, Rows, SoftmaxHead
+from raremem.benchmarks.online.classifiers import BufferClassifier, OnlineClassifier, RarememClassifier, Rows, SoftmaxHead
 from raremem.benchmarks.online.stream import ClassStream, Labels, class_stream, lag_groups
 from raremem.benchmarks.progress import progress
 from raremem.benchmarks.task import Findings, Setting, Table, Task
@@ -37,7 +37,7 @@ SLOTS = (1_000, 3_000, 10_000, 100_000)
 SHOWINGS = (1, 2, 3, 5, 10, 20)
 LAGS = ((1, 99), (100, 999), (1_000, 9_999), (10_000, 50_000), (50_001, None))
 
-Contender = tuple[str, int | None]
+Entrant = tuple[str, int | None]
 """The name of a classifier, and its slots."""
 Groups = dict[str, NDArray[np.bool_]]
 """By name, which steps [steps] are in a group."""
@@ -84,10 +84,10 @@ def answers_of(classifier: OnlineClassifier, stream: ClassStream, embedded: Rows
     for start in progress(starts, title):
         rows, labels = embedded[start : start + BATCH], stream.classes[start : start + BATCH]
         given[start : start + BATCH] = classifier.ask(rows)
-        if isinstance(classifier, MemoryClassifier):
+        if isinstance(classifier, RarememClassifier):
             held[start : start + BATCH] = classifier.holds(labels)
         classifier.learn(rows, labels)
-    return Answers(given, held if isinstance(classifier, MemoryClassifier) else None)
+    return Answers(given, held if isinstance(classifier, RarememClassifier) else None)
 
 
 def run(setting: Setting) -> Findings:
@@ -108,16 +108,16 @@ def run(setting: Setting) -> Findings:
 
 def answers_of_all(
     backend: raremem.Backend, stream: ClassStream, rows: Rows, sizes: tuple[int, ...], seed: int
-) -> dict[Contender, Answers]:
+) -> dict[Entrant, Answers]:
     """Every classifier's answers, by its name and slots; the softmax head has none."""
     dim = rows.shape[1]
-    answers: dict[Contender, Answers] = {}
+    answers: dict[Entrant, Answers] = {}
     for slots in sizes:
         config = raremem.MemoryConfig(slots=slots, key_dim=dim, neighbors=1, seed=seed)
         least_hit = replace(config, evict="least_hit")
         classifiers: dict[str, OnlineClassifier] = {
-            "raremem": MemoryClassifier(backend, config),
-            "raremem, least_hit": MemoryClassifier(backend, least_hit),
+            "raremem": RarememClassifier(backend, config),
+            "raremem, least_hit": RarememClassifier(backend, least_hit),
             "FIFO": BufferClassifier(slots, dim),
             "reservoir": BufferClassifier(slots, dim, reservoir=True, seed=seed),
         }
@@ -128,7 +128,7 @@ def answers_of_all(
     return answers
 
 
-def findings(stream: ClassStream, answers: dict[Contender, Answers], training: dict[str, Any]) -> Findings:
+def findings(stream: ClassStream, answers: dict[Entrant, Answers], training: dict[str, Any]) -> Findings:
     """The tables and plots."""
     steps = len(stream) // BATCH * BATCH
     answered = np.arange(len(stream)) < steps
@@ -156,18 +156,18 @@ def findings(stream: ClassStream, answers: dict[Contender, Answers], training: d
     )
 
 
-def _name(contender: Contender) -> str:
-    name, slots = contender
+def _name(entrant: Entrant) -> str:
+    name, slots = entrant
     return name if slots is None else f"{name}, {slots:,} slots"
 
 
-def _right_answers(stream: ClassStream, answers: dict[Contender, Answers], groups: Groups) -> Table:
+def _right_answers(stream: ClassStream, answers: dict[Entrant, Answers], groups: Groups) -> Table:
     """A row for each classifier."""
     rows = [[_name(who), *_percents(found.given == stream.classes, groups)] for who, found in answers.items()]
     return [["", *groups], ["showings", *(f"{steps.sum():,}" for steps in groups.values())], *rows]
 
 
-def _wrong_answers(stream: ClassStream, answers: dict[Contender, Answers], groups: Groups) -> Table:
+def _wrong_answers(stream: ClassStream, answers: dict[Entrant, Answers], groups: Groups) -> Table:
     """Two rows for each memory."""
     table: Table = [["of what was shown before", *groups]]
     for who, found in answers.items():
@@ -178,7 +178,7 @@ def _wrong_answers(stream: ClassStream, answers: dict[Contender, Answers], group
     return table
 
 
-def _headline(stream: ClassStream, answers: dict[Contender, Answers], groups: Groups) -> dict[str, float]:
+def _headline(stream: ClassStream, answers: dict[Entrant, Answers], groups: Groups) -> dict[str, float]:
     return {
         f"{_name(who)}, {label}, %": float(100 * (found.given == stream.classes)[steps].mean())
         for who, found in answers.items()
@@ -191,7 +191,7 @@ def _percents(picked: NDArray[np.bool_], groups: Groups) -> list[str]:
     return [f"{100 * picked[steps].mean():.1f}" if steps.any() else "-" for steps in groups.values()]
 
 
-def _plot(stream: ClassStream, answers: dict[Contender, Answers], by_lag: Groups, again: NDArray[np.bool_]) -> Figure:
+def _plot(stream: ClassStream, answers: dict[Entrant, Answers], by_lag: Groups, again: NDArray[np.bool_]) -> Figure:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.2), layout="constrained")

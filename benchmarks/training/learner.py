@@ -8,9 +8,12 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 import raremem
-from raremem.errors import MissingPackageError
+from raremem.benchmarks.packages import need
 
 TrainingBatch = tuple[NDArray[Any], ...]
+
+PACKAGES = {"torch": ("torch",), "jax": ("jax", "flax", "optax")}
+"""What the learners of each framework import."""
 
 
 class Learner(Protocol):
@@ -33,7 +36,5 @@ def framework_module(package: str, backend: str) -> Any:
         MissingPackageError: the framework, or a package of the extra `bench`, is not installed.
     """
     raremem.get_backend(backend)
-    try:
-        return importlib.import_module(f"raremem.benchmarks.{package}.{backend}_learner")
-    except ImportError as error:
-        raise MissingPackageError(f"training needs {error.name}: pip install 'raremem[bench]'") from error
+    need("training", *PACKAGES[backend])
+    return importlib.import_module(f"raremem.benchmarks.{package}.{backend}_learner")

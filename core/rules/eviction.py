@@ -10,45 +10,45 @@ from ..primitives import Primitives
 from ..search.blocks import best_of_columns
 from ..state import MAX_HITS, NO_SLOT, Array, MemoryState
 from .noise import age_noise
-from .turns import content_of, turns_of
-from .work import Work
+from .plan import UpdatePlan
+from .scatter import content_of, scatter_of
 
 EMPTY_PRIORITY = MAX_INT32
 TAKEN_PRIORITY = -(2**31)
 
 AGES_BESIDE_HITS = 2**24
-"""Where slots are compared by hits first, an age stops 2 * age_noise + 1 below this."""
+"""With `evict="least_hit"`, the factor on hits in a priority. Ages are clamped to 2 * age_noise + 1 below it."""
 
 
 def free_slots(
-    p: Primitives, config: MemoryConfig, state: MemoryState, slot: Array, hit: Array, work: Work
+    p: Primitives, config: MemoryConfig, state: MemoryState, slot: Array, hit: Array, plan: UpdatePlan
 ) -> tuple[Array, Array, Array]:
-    """The slots [n] for this batch's misses in order, which of them may be used, and which are filled.
+    """The slots [n] that the misses of a batch take, in order; which of them may be taken; and which are filled.
 
     Args:
         p, config, state: of the memory.
         slot: [B] i32, the nearest slot of each row.
         hit: [B] bool, whether the row hit it: then it is not evicted.
-        work: how much is worked out at a time.
+        plan: the sizes that the work is cut by.
     """
     xp, batch = p.xp, slot.shape[0]
-    symbolic = work.rows is not None and not isinstance(batch, int)  # in an exported program: then all slots, in order
+    symbolic = plan.rows is not None and not isinstance(batch, int)  # in an exported program: then all slots, in order
     count = config.slots if symbolic else min(batch, config.slots)
     reach = 2 * count if config.write == "keep" else count  # where a row that hits needs another slot too
-    if p.eager and config.slots >= 2 * work.block * reach:
-        slots, priority = _contenders(p, config, partial(_priority, p, config, state), reach, work)
+    if p.eager and config.slots >= 2 * plan.block * reach:
+        slots, priority = _contenders(p, config, partial(_priority, p, config, state), reach, plan)
         place = xp.searchsorted(slots, xp.where(hit, slot, 0))
         place = xp.where(place < len(slots), place, 0)
         hit = hit & (slots[place] == slot)
     else:
         slots, place = p.arange(config.slots, slot), slot
         priority = _priority(p, config, state, slice(None))
-    turns = turns_of(p, hit, place)
+    scatter = scatter_of(p, hit, place)
     taken = p.xp.full_like(slot, TAKEN_PRIORITY)
-    priority = p.put_rows(priority, turns.slots, content_of(p, priority, turns, taken))
+    priority = p.put_rows(priority, scatter.slots, content_of(p, priority, scatter, taken))
     noisy = (priority != EMPTY_PRIORITY) & (priority != TAKEN_PRIORITY)
     priority = priority + xp.where(noisy, age_noise(p, config, state.step, slots), 0)
-    if work.rows is None or p.eager:
+    if plan.rows is None or p.eager:
         best, column = p.top_k(priority[None, :], count)
     else:
         best, column = best_of_columns(p, priority[:, None], count, lowest=TAKEN_PRIORITY)
@@ -56,9 +56,9 @@ def free_slots(
 
 
 def _priority(p: Primitives, config: MemoryConfig, state: MemoryState, some: slice) -> Array:
-    """A whole number for each of some slots, largest for the one to go first: by age, or before that by hits.
+    """The priority, i32, of some slots: the slot with the largest is evicted first. By age, or by hits and then by age.
 
-    Noise comes later: bounds leave room for it, so that it never reaches the priorities of slots that are empty or taken.
+    Noise is added later. Priorities are clamped so that with noise none reaches that of an empty slot or of one just hit.
     """
     by_hits = config.evict == "least_hit"
     ages, values = state.step - state.last_used[some], state.values[some]
@@ -72,26 +72,25 @@ def _priority(p: Primitives, config: MemoryConfig, state: MemoryState, some: sli
 
 
 def _all_ordinary(p: Primitives, ages: Array, values: Array, oldest: int) -> bool:
-    """Whether no slot is empty and no age beyond its bounds. Seen sooner than provided for."""
+    """Whether no slot is empty and no age out of bounds: then ages are the priorities. Testing costs less than clamping."""
     return bool((p.xp.amin(values) != NO_SLOT) & (p.xp.amin(ages) >= 0) & (p.xp.amax(ages) < oldest))
 
 
 def _contenders(
-    p: Primitives, config: MemoryConfig, priority_of: Callable[[slice], Array], count: int, work: Work
+    p: Primitives, config: MemoryConfig, priority_of: Callable[[slice], Array], count: int, plan: UpdatePlan
 ) -> tuple[Array, Array]:
-    """The slots that may be among the `count` to go first once noise has moved each, ascending, and their priorities.
+    """The slots, ascending, that may be among the `count` with the largest priority once noise is added; and their priorities.
 
-    The count-th largest of the maxima of blocks is not above the count-th largest of all; what is further below it than noise
-    can make up for is out. Slots that are hit are among them still: there are no more of them than rows that need no other, or,
-    where rows are kept, than `count` allows for.
+    The count-th largest block maximum is at most the count-th largest priority. A slot is left out if it is below that by more
+    than noise can add. Slots just hit are not left out: `count` leaves room for them.
     """
     xp, lowest = p.xp, TAKEN_PRIORITY
     best: list[Array] = []
     found: list[tuple[Array, Array]] = []
-    for start in range(0, config.slots, work.slots):
-        priority = priority_of(slice(start, start + work.slots))
-        blocks = len(priority) // work.block
-        maxima = xp.concatenate([*best, xp.amax(priority[: blocks * work.block].reshape(work.block, blocks), axis=0)])[None, :]
+    for start in range(0, config.slots, plan.slots):
+        priority = priority_of(slice(start, start + plan.slots))
+        blocks = len(priority) // plan.block
+        maxima = xp.concatenate([*best, xp.amax(priority[: blocks * plan.block].reshape(plan.block, blocks), axis=0)])[None, :]
         if maxima.shape[1] >= count:
             maxima = p.top_k(maxima, count)[0]
             lowest = max(int(xp.amin(maxima)) - 2 * config.age_noise, TAKEN_PRIORITY)

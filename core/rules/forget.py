@@ -8,10 +8,10 @@ from ..config import MAX_INT32, MemoryConfig
 from ..primitives import Primitives
 from ..state import NO_SLOT, Array, ForgetReport, MemoryState
 from ..validation import dtype_name
-from .turns import content_of, turns_of
+from .scatter import content_of, scatter_of
 
 COMPARED = 64
-"""Values that those of all slots are compared with at a time."""
+"""How many of the named values are compared with those of all slots at a time."""
 
 
 def forget(
@@ -54,12 +54,12 @@ def named(p: Primitives, state: MemoryState, slots: Array | None, values: Array 
 def _numbered(p: Primitives, state: MemoryState, numbers: Array) -> Array:
     """Which slots [slots] are among some numbers [n]."""
     none, ones = p.xp.zeros_like(state.values), p.xp.full_like(numbers, 1)
-    turns = turns_of(p, (numbers >= 0) & (numbers < none.shape[0]), numbers)
-    return p.put_rows(none, turns.slots, content_of(p, none, turns, ones)) != 0
+    scatter = scatter_of(p, (numbers >= 0) & (numbers < none.shape[0]), numbers)
+    return p.put_rows(none, scatter.slots, content_of(p, none, scatter, ones)) != 0
 
 
 def _emptied(p: Primitives, config: MemoryConfig, state: MemoryState, forgotten: Array) -> MemoryState:
-    """The state without what is in these slots [slots]. Where arrays never change or content is not seen, all are made anew."""
+    """The state with these slots [slots] emptied. Where arrays are immutable or content is not seen, all are made anew."""
     xp = p.xp
     seen = p.peek(forgotten, wait=True) if p.in_place else None
     if seen is not None:

@@ -21,7 +21,7 @@ def loss_of(p: Primitives, config: MemoryConfig, similarities: Array, values: Ar
 
 
 def softmax(p: Primitives, logits: Array, present: Array) -> Array:
-    """Rule 2's weights [B, k]: the softmax of logits [B, k], the first the largest, over those present [B, k]; else 0."""
+    """Rule 2's weights [B, k]: the softmax of logits [B, k], largest first, over those that are present [B, k]; else 0."""
     xp = p.xp
     top = p.constant(logits)[:, :1]
     powers = _powers(p, logits, top, present)
@@ -30,14 +30,17 @@ def softmax(p: Primitives, logits: Array, present: Array) -> Array:
 
 
 def _powers(p: Primitives, logits: Array, top: Array, present: Array) -> Array:
-    """exp(logits - top) where present, else 0. What is absent may be far above `top`: exp must not see it, nor its gradient."""
+    """exp(logits - top) where present, else 0.
+
+    Absent logits may be far above `top`. They are replaced before exp, which would overflow, also in the gradient.
+    """
     return p.xp.where(present, p.xp.exp(p.xp.where(present, logits - top, 0.0)), 0.0)
 
 
 def _negative_log_likelihood(
     p: Primitives, config: MemoryConfig, similarities: Array, is_positive: Array, is_negative: Array, positive: Array
 ) -> Array:
-    """-log of the softmax weight on the target; if no neighbor has it, the positive stands beside them as one more.
+    """Minus the log of the softmax weight on the target. If no neighbor has it, the positive counts as one more neighbor.
 
     Both sums are taken relative to their largest power, so neither overflows or vanishes at any temperature.
     """

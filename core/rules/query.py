@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..config import MAX_INT32, MemoryConfig
+from ..config import MAX_FLOAT32, MAX_INT32, MemoryConfig
 from ..primitives import Primitives
 from ..score_order import NOTHING
 from ..search.contract import Searcher
@@ -12,9 +12,6 @@ from .loss import loss_of, softmax
 SMALLEST_NORM = 2.0**-100
 """Rule 1: a row whose largest magnitude is below this has no direction. Our choice: some compilers flush subnormal
 numbers to zero, and above this bound that cannot be seen."""
-
-LARGEST_NUMBER = (2 - 2.0**-23) * 2.0**127
-"""Of f32."""
 
 
 def query(
@@ -31,8 +28,8 @@ def query(
     unit, targets, sound, accepted = normalize(p, queries, targets, mask)
     constant = p.constant(unit)
     k = config.k
-    slots, target_slot = searcher.find(p, state, constant, targets, k)
-    candidates = slots if target_slot is None else xp.concatenate([slots, target_slot], axis=1)
+    slots, target_slots = searcher.find(p, state, constant, targets, k)
+    candidates = slots if target_slots is None else xp.concatenate([slots, target_slots], axis=1)
     scores = p.score_rows(unit, p.constant(state.keys), xp.where(candidates != NO_SLOT, candidates, 0))
     similarities = scores[:, :k]
 
@@ -45,8 +42,8 @@ def query(
     values = xp.where(present, state.values[slots], NO_SLOT)
 
     loss = None
-    if targets is not None and target_slot is not None:
-        positive = xp.where(target_slot[:, 0] != NO_SLOT, scores[:, k], 0.0)
+    if targets is not None and target_slots is not None:
+        positive = xp.where(target_slots[:, 0] != NO_SLOT, scores[:, k], 0.0)
         loss = loss_of(p, config, similarities, values, targets, positive)
     return Lookup(
         values=values,
@@ -69,14 +66,13 @@ def sound_rows(p: Primitives, queries: Array) -> Array:
 
 
 def _magnitude(p: Primitives, rows: Array) -> tuple[Array, Array]:
-    """The largest magnitude [B] in each row, and whether the row is sound [B]; a comparison with what is not a number is
-    false."""
+    """The largest magnitude [B] in each row, and whether the row is sound [B]. A comparison with NaN is false."""
     largest = p.xp.amax(p.xp.abs(p.constant(rows)), axis=1)
-    return largest, (largest >= SMALLEST_NORM) & (largest <= LARGEST_NUMBER)
+    return largest, (largest >= SMALLEST_NORM) & (largest <= MAX_FLOAT32)
 
 
 def normalize(p: Primitives, queries: Array, targets: Array | None, mask: Array) -> tuple[Array, Array | None, Array, Array]:
-    """Rule 1: unit rows, and what is known of each.
+    """Rule 1: unit rows, and which rows are rejected.
 
     Rows are first scaled by a power of two, which is exact, so that no square overflows or vanishes.
 

@@ -1,4 +1,4 @@
-"""What the weights of neighbors say: the score of each value (rule 15), and the mean of what stands for the values."""
+"""Weights summed by value (rule 15), and the weighted mean of the values' embeddings."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ def mean_of_rows(weights: Array, rows: Array) -> Array:
 
 
 def rows_of(p: Primitives, embedding: Any, values: Array) -> Array:
-    """Rows [B, k, dim] of an embedding for values [B, k]: indexed, or what a module gives that is called. Where a value is -1,
-    for none, it is any row; a module is called with 0.
+    """The embeddings [B, k, dim] of values [B, k]: an array is indexed, a module is called.
+
+    Where a value is -1 (no neighbor), the row means nothing. A module is called with 0 there.
 
     Raises:
-        DTypeError: it can neither be indexed nor called.
-        ShapeError: a module gives other rows.
+        DTypeError: the embedding can neither be indexed nor called.
+        ShapeError: a module returns another shape.
     """
     if not is_called(embedding):
         if isinstance(embedding, (list, tuple)) or not hasattr(embedding, "__getitem__"):
@@ -45,12 +46,12 @@ def rows_of(p: Primitives, embedding: Any, values: Array) -> Array:
 
 
 def is_called(embedding: Any) -> bool:
-    """Whether an embedding is a module, or a function, and no array."""
+    """Whether an embedding is a module or a function, and not an array."""
     return callable(embedding) and not hasattr(embedding, "shape")
 
 
 def no_embedding(embedding: object) -> DTypeError:
-    """The error for what is none."""
+    """The error for an embedding of a wrong type."""
     return DTypeError(
         f"the embedding is a {type(embedding).__name__}; expected an array [values, dim] of the memory's framework, or a "
         "module that takes values [B, k] and gives [B, k, dim]. Of another module give its weights."

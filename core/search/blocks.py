@@ -1,4 +1,4 @@
-"""The best of very many, block by block: first the best blocks by their maxima, then the best in these."""
+"""Top k of very many scores, block by block: first the k blocks with the largest maxima, then the top k within these."""
 
 from __future__ import annotations
 
@@ -9,27 +9,33 @@ from ..score_order import NOTHING
 from ..state import Array
 
 Best = tuple[Array, Array]
-"""scores [B, k] and slots [B, k] i32 of the best so far, the highest first, equals in the order of their slots."""
+"""Scores [B, k] and slots [B, k] i32 of the best so far, highest first, ties in the order of slots."""
 
 
 def block_width(count: int, k: int) -> int:
-    """How many of `count` numbers make a block, so that k blocks, and then k numbers in these, are found with least work."""
+    """The size of a block of `count` numbers at which finding k blocks, and then k numbers in them, costs least."""
     return 2 ** max(0, int(math.log2(count / k) / 2))
 
 
 def best_of_columns(
     p: Primitives, scores: Array, k: int, start: Array | int = 0, before: Best | None = None, lowest: float = NOTHING
 ) -> Best:
-    """The k best of each column of [n, B], whose slots are those from `start`, and of what was found in slots before these.
+    """The k best of each column of scores [n, B], together with those found before.
 
-    No score is below `lowest`.
+    Args:
+        p: the primitives.
+        scores: [n, B], none below `lowest`.
+        k: how many.
+        start: the slot of the first row of scores.
+        before: the best of the slots before `start`, or None.
+        lowest: what scores are padded with.
     """
     scores, slots = _of_best_blocks(p, scores, k, before, lowest)
     return join(p, (scores, slots + start), k, before)
 
 
 def join(p: Primitives, found: Best, k: int, before: Best | None) -> Best:
-    """The k best of what was found, slots ascending, and of what was found in slots before these."""
+    """The k best of `found`, whose slots ascend, and of `before`, whose slots all come earlier."""
     scores, slots = found
     if before is not None:
         scores, slots = (p.xp.concatenate(both, axis=1) for both in zip(before, found, strict=True))
@@ -38,10 +44,10 @@ def join(p: Primitives, found: Best, k: int, before: Best | None) -> Best:
 
 
 def _of_best_blocks(p: Primitives, scores: Array, k: int, before: Best | None, lowest: float) -> Best:
-    """The scores and rows [B, k * width] of the k best blocks of rows by their maximum, in the order of rows.
+    """The scores and rows [B, k * width] of the k blocks of rows with the largest maxima, in the order of rows.
 
-    Whatever is among the k best is in one of those: k blocks before its own would hold k rows before it. What was found before
-    counts as so many blocks, which are left out.
+    All of the k best are in these blocks: if k blocks came before a row's own block, k rows would come before the row. Each
+    score in `before` counts as a block of its own, and is left out of the result.
     """
     count, columns = scores.shape
     width = block_width(count, k)

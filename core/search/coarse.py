@@ -1,22 +1,20 @@
-"""A scan of all keys in low precision, and how far it may be off: the bound that a short list is certain by."""
+"""A scan of all keys in low precision, and the bound on its error, which proves a short list complete."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+from ..config import F32_ROUNDOFF
 from ..primitives import Primitives
 from ..state import Array
 
-F32 = 2.0**-24
-"""Unit roundoff of f32."""
-
 
 class CoarseKeys(NamedTuple):
-    """What queries are compared with at first.
+    """The keys that a coarse scan compares with queries.
 
     Attributes:
-        keys: [slots, key_dim], the keys themselves or these in a low dtype.
-        dtype: to compare in; keys of another are cast chunk by chunk.
+        keys: [slots, key_dim], in f32 or in a low dtype.
+        dtype: the dtype to compare in; keys of another dtype are cast chunk by chunk.
         roundoff: the unit roundoff of that dtype, or 0.0 for "float32".
     """
 
@@ -26,15 +24,16 @@ class CoarseKeys(NamedTuple):
 
 
 class CoarseScan(NamedTuple):
-    """What a scan in low precision leaves: for each of some queries, the best of each block.
+    """The result of a scan in low precision: for each query, the best similarity in each block of slots.
 
-    A chunk of `size` slots is `size // width` blocks: its first block has its first slot and every `size // width`-th after,
-    its next block has the next slot, and so on. The last chunk may be shorter; slots after the last whole block are in none.
+    A chunk of `size` slots has `size // width` blocks. Its first block has its first slot and every `size // width`-th slot
+    after it, the next block starts at the next slot, and so on. The last chunk may be shorter. Slots after the last whole block
+    are in no block.
 
     Attributes:
-        maxima: [blocks, B], the largest coarse similarity in each block, or more.
+        maxima: [blocks, B], the largest coarse similarity in each block, or an upper bound on it.
         error: [B] f32, a bound on how far a coarse similarity, before it is rounded, is below the exact one.
-        roundoff: how far, relative to itself, it may be rounded.
+        roundoff: the relative error of its rounding.
         width: slots in a block.
         size: slots in a chunk.
     """
@@ -50,12 +49,12 @@ class CoarseScan(NamedTuple):
         return self._replace(maxima=self.maxima[:, rows], error=self.error[rows])
 
     def most_beyond(self, p: Primitives, maxima: Array) -> Array:
-        """A bound [B] on the exact similarity of any slot in a block but those with these maxima [B, n], the largest."""
+        """An upper bound [B] on the exact similarity of slots outside the best blocks, whose maxima are given [B, n]."""
         lowest = p.xp.amin(maxima, axis=1)
         return lowest + self.roundoff * p.xp.abs(lowest) + self.error
 
     def slots_of(self, p: Primitives, blocks: Array, slots: int) -> Array:
-        """The slots [B, m] of blocks [B, n] and those in none, in a memory of so many slots."""
+        """The slots [B, m] of blocks [B, n], and the slots in no block, in a memory of so many slots."""
         whole = slots // self.width * self.width
         start = blocks // (self.size // self.width) * self.size
         stride = p.xp.where(start + self.size <= whole, self.size, whole - start) // self.width
@@ -65,7 +64,7 @@ class CoarseScan(NamedTuple):
 
 
 def and_rest(p: Primitives, columns: Array, start: int, stop: int) -> Array:
-    """Columns [B, n], and after them in every row those from `start` to `stop`."""
+    """Columns [B, n] with `start`, ..., `stop - 1` appended to every row."""
     if start == stop:
         return columns
     rest = p.arange(stop - start, columns) + start
@@ -73,11 +72,11 @@ def and_rest(p: Primitives, columns: Array, start: int, stop: int) -> Array:
 
 
 def error_of(p: Primitives, queries: Array, low: Array, roundoff: float) -> Array:
-    """How far a coarse similarity [B], before it is rounded, may be below the exact one, for keys and queries of norm 1.
+    """A bound [B] on how far a coarse similarity, before it is rounded, is below the exact one, for keys and queries of norm 1.
 
     With q~ and k~ rounded, |q.k - q~.k~| <= |q - q~| |k| + |q~| |k - k~|: the first is measured, the second is at most the
-    roundoff. Both products are summed in f32, each with an error of at most key_dim units. One in a hundred is for norms that
-    are 1 but for rounding, and for the rounding of all this.
+    roundoff. Both products are summed in f32, each with an error of at most key_dim units. The factor 1.01
+    is for norms that are 1 but for rounding, and for the rounding of the bound itself.
     """
     lost = queries - low
-    return 1.01 * (p.xp.sqrt(p.xp.sum(lost * lost, axis=1)) + roundoff + 2 * queries.shape[1] * F32)
+    return 1.01 * (p.xp.sqrt(p.xp.sum(lost * lost, axis=1)) + roundoff + 2 * queries.shape[1] * F32_ROUNDOFF)

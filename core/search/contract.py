@@ -1,4 +1,4 @@
-"""What a search answers (rule 2), and what it is told of writes."""
+"""The interface of a search (rule 2), and how it learns of writes."""
 
 from __future__ import annotations
 
@@ -14,41 +14,42 @@ class Found(NamedTuple):
     """The answer of a search.
 
     Attributes:
-        slots: [B, k] i32, those of the most similar keys, best first; of equal scores the lowest slot comes first. -1 where
-            there is no slot. What stands for a query of zeros means nothing.
-        best: [B, 1] i32, the most similar slot that holds the target, or -1; None without targets.
+        slots: [B, k] i32, the slots of the most similar keys, best first, ties to the lowest slot; -1 where there is no slot.
+            The entries of a query of zeros mean nothing.
+        target_slots: [B, 1] i32, the most similar slot that holds the target, or -1; None without targets.
     """
 
     slots: Array
-    best: Array | None
+    target_slots: Array | None
 
 
 class Searcher(ABC):
     """Finds the slots nearest to unit queries. Nothing here is differentiable: the answer is slots, which the caller scores.
 
-    What a searcher keeps beside a memory (an index, keys in low precision) is told of every update outside traced code, by
-    `before_update` and `after_update`. If an update fails, what was taken is gone, and is made again when it is needed.
+    A searcher may have a cache for a memory: an index, or a copy of its keys in low precision. Outside traced code
+    `before_update` and `after_update` are called around every update, so that the cache follows the memory. If the update fails
+    between them, the cache is lost, and is made again when it is needed.
     """
 
     mode: str | None = None
-    """What it makes of a backend's mode: "index" or "sharded"."""
+    """The mode of a backend with this searcher, "index" or "sharded"; None: the searcher does not change it."""
     alone: bool = False
-    """Whether a search changes what the searcher keeps, so that no other call on the memory may meet it."""
+    """Whether a search changes the cache, so that no other call on the memory may run at the same time."""
 
     @abstractmethod
     def find(self, p: Primitives, state: MemoryState, queries: Array, targets: Array | None, k: int) -> Found:
         """The k slots most similar to each of unit queries [B, key_dim], and the best slot with each target [B] i32."""
 
     def before_update(self, p: Primitives, state: MemoryState) -> Any:
-        """What is kept beside this state, or None. An update is about to be made: it is kept no longer."""
+        """Give up the cache for this state, which is about to be updated. Returns it, or None if there is none."""
         return None
 
     def after_update(self, p: Primitives, state: MemoryState, slots: Array, taken: Any) -> None:  # noqa: B027
-        """Keep what was taken, or None, beside this state: an update wrote to its slots [n] i32, and nothing else did."""
+        """Take back the cache that `before_update` returned, now for this state: only its slots [n] i32 were written to."""
 
 
 def scores_of(p: Primitives, state: MemoryState, queries: Array, slots: Array) -> Array:
-    """Scores [B, n] of each query with its own slots [B, n]; `NOTHING` where there is no slot, or nothing in it."""
+    """Scores [B, n] of each query with its own slots [B, n]; `NOTHING` where there is no slot, or the slot is empty."""
     there = slots != NO_SLOT
     rows = p.xp.where(there, slots, 0)
     scores = p.score_rows(queries, state.keys, rows)

@@ -26,7 +26,7 @@ from .contract import Found, Searcher, scores_of
 from .targets import TargetPlan, best_of_having, best_with_target
 
 Stamp = tuple[int | None, int]
-"""How often a framework has written to the keys, where it counts, and the memory's step."""
+"""The framework's count of writes to the keys, or None, and the memory's step."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,11 @@ class LivePlan:
     """When an index is used, and built anew.
 
     Attributes:
-        smallest: filled slots from which on there is an index: fewer are searched exactly in less time.
-        most_fresh: changed slots that are searched exactly at least; beyond them an index that grows takes in all but the last
-            update's.
-        share: a new index is built when one in so many of the slots in the old one has changed, and more than `most_fresh`.
+        smallest: the least number of filled slots for which an index is built: fewer are faster to search exactly.
+        most_fresh: changed slots that are searched exactly before a growing index takes them in (all but those of the last
+            update), or before a new index is built.
+        share: a new index is built when more than one in so many of the slots in the old one, and more than `most_fresh`, have
+            changed.
         targets: the sizes that the search of positives is cut by.
     """
 
@@ -47,12 +48,12 @@ class LivePlan:
     targets: TargetPlan = field(default_factory=TargetPlan)
 
     def proposals(self, k: int) -> int:
-        """Slots that an index is asked for: approximate indexes leave some of the best out."""
+        """How many slots to ask an index for: more than k, since approximate indexes miss some of the best."""
         return k + k // 2 + 8
 
 
 class _ByValue:
-    """Some slots, by the values [slots] of a memory at some time."""
+    """Some slots, sorted by the values [slots] that a memory had at some time."""
 
     def __init__(self, values: NDArray[np.int32], slots: Slots) -> None:
         found = values[slots]
@@ -60,7 +61,7 @@ class _ByValue:
         self.values, self.slots = found[order], slots[order]
 
     def having(self, wanted: NDArray[np.int32]) -> Slots:
-        """Those that had one of the wanted values [n], which differ."""
+        """The slots that had one of the wanted values [n], all different."""
         first, last = np.searchsorted(self.values, wanted), np.searchsorted(self.values, wanted, "right")
         count = last - first
         return self.slots[np.repeat(last - np.cumsum(count), count) + np.arange(count.sum())]
@@ -68,7 +69,7 @@ class _ByValue:
 
 @dataclass
 class _Built:
-    """An index, the slots that it was built of, and those that had changed since when it last grew."""
+    """An index, the slots that it was built from, and the slots that had changed between its build and its last growth."""
 
     index: NeighborIndex
     slots: _ByValue
@@ -76,7 +77,7 @@ class _Built:
 
 
 class _Building:
-    """An index that is being built, in a thread of its own or in this call. It has no lock: a fork could leave one taken."""
+    """An index that is being built, in a thread or in the constructor. It has no lock: a fork could leave it taken."""
 
     def __init__(self, work: Callable[[], _Built], background: bool) -> None:
         self.built: _Built | None = None
@@ -100,9 +101,9 @@ class _Building:
         return self._thread.is_alive()
 
     def result(self, timeout: float | None = None) -> _Built | None:
-        """Wait for the index, so many seconds at most; raise what building it has raised.
+        """Wait for the index, so many seconds at most, and return it. An error of the build is raised here.
 
-        None: it is not there yet, and if it is not under way, never will be: the thread is not in this process.
+        None: it is not finished. If it is not under way either, it never will be: its thread is that of another process.
         """
         if self.under_way:
             self._thread.join(timeout)
@@ -115,13 +116,13 @@ class LiveIndex:
     """Approximate search in one memory, as it changes. Give it to a backend or a module with `index=`.
 
     Of a memory with fewer than 20,000 filled slots, and until a first index is built, every search is exact. It follows the
-    state that is queried; another state, or one that something else is seen to have written to (`raremem.watch`), makes it
-    begin anew. It is for one thread.
+    state that is queried; another state, or a detected write by something else (`raremem.watch`), makes it
+    begin anew. Use it in one thread.
 
     Args:
         build: makes an index.
-        background: build in a thread of its own, while queries go on with the old index; if False, in the call that finds that
-            it is time: then the same calls give the same answers.
+        background: build in a thread of its own, while queries go on with the old index. If False, build in the query that
+            finds it due: then the same calls give the same answers.
         seed: for the index.
         plan: when an index is used, and built anew.
     """
@@ -137,7 +138,7 @@ class LiveIndex:
 
     @property
     def ready(self) -> bool:
-        """Whether an index answers; if not, searches are exact."""
+        """Whether there is an index; if not, searches are exact."""
         return self._built is not None
 
     def drop(self) -> None:
@@ -154,12 +155,12 @@ class LiveIndex:
             self._finish()
 
     def follow(self, followed: Array, keys: Rows, values: NDArray[np.int32], stamp: Stamp) -> None:
-        """See that the index is of this memory as it is now, and begin to build one if it is time.
+        """Make sure that the index is of this memory as it is now, and begin to build one if it is due.
 
         Args:
-            followed: the key table of the memory, whose identity tells it from others.
-            keys, values: the same memory's in NumPy, not copied.
-            stamp: what changes when something writes to the keys.
+            followed: the memory's keys in its framework: this object identifies the memory.
+            keys, values: of the memory, as NumPy arrays that share its storage.
+            stamp: changes when something writes to the keys.
         """
         if not self.is_of(followed, stamp):
             self.drop()
@@ -175,11 +176,11 @@ class LiveIndex:
             self._start()
 
     def is_of(self, followed: Array, stamp: Stamp) -> bool:
-        """Whether this memory is followed, and nothing but the updates that were noted is seen to have written to its keys."""
+        """Whether this memory is followed, and no write to its keys but the noted updates is detected."""
         return followed is self._followed and self._watch is not None and self._watch.holds(self._keys, stamp)
 
     def note(self, followed: Array, stamp: Stamp, slots: Slots) -> None:
-        """Learn which slots [n] an update has written: they are searched exactly from the next query on."""
+        """Note the slots [n] that an update has written: they are searched exactly from the next query on."""
         if followed is not self._followed or self._watch is None:
             return
         for flags in (self._fresh, self._changed, self._since):
@@ -192,7 +193,7 @@ class LiveIndex:
         return np.flatnonzero(self._fresh).astype(np.int32)
 
     def proposed(self, queries: Rows, k: int) -> Slots:
-        """The slots [B, n] that the index proposes, each once, and none that is searched exactly; -1 instead."""
+        """The slots [B, n] that the index proposes, with -1 for repeated slots and for those that are searched exactly."""
         assert self._built is not None, "ready"
         slots = self._built.index.search(queries, self.plan.proposals(k))
         slots = np.sort(np.where((slots >= 0) & (slots < len(self._fresh)), slots, NO_SLOT), axis=1)
@@ -201,7 +202,7 @@ class LiveIndex:
         return np.where(again | self._fresh[slots], NO_SLOT, slots).astype(np.int32)
 
     def having(self, wanted: NDArray[np.int32]) -> Slots:
-        """The slots that have one of the wanted values [n], which differ, and some that had; ascending."""
+        """The slots that have one of the wanted values [n], all different, and some that had one before; ascending."""
         assert self._built is not None, "ready"
         fresh = self.fresh()
         fresh = fresh[np.isin(self._values[fresh], wanted)]
@@ -209,7 +210,7 @@ class LiveIndex:
         return np.unique(slots).astype(np.int32)
 
     def _grow(self, index: GrowingIndex) -> None:
-        """Let the index take in what was written, but by the last update."""
+        """Add the changed slots to the index, but those of the last update."""
         if self._built is None or np.count_nonzero(self._fresh) <= self.plan.most_fresh:
             return
         slots = np.setdiff1d(np.flatnonzero(self._fresh), self._newest).astype(np.int32)
@@ -218,15 +219,15 @@ class LiveIndex:
         self._fresh[slots] = False
 
     def _is_due(self) -> bool:
-        """Whether to build an index: a first one, or another because enough has changed."""
+        """Whether to build an index: the first, or a new one because enough slots have changed."""
         if self._built is None:
             return int(np.count_nonzero(self._values != NO_SLOT)) >= self.plan.smallest
         return int(np.count_nonzero(self._changed)) > max(self.plan.most_fresh, len(self._built.slots.slots) // self.plan.share)
 
     def _start(self) -> None:
-        """Begin to build. Keys may change meanwhile, even as they are read: those slots are flagged, and searched exactly.
+        """Begin to build. Slots whose keys change meanwhile are flagged, and searched exactly.
 
-        So are those of the last update, since an index need not find even the very key that it is asked for.
+        So are the slots of the last update, since an approximate index may miss even a key that equals the query.
         """
         self._since = np.zeros_like(self._fresh)
         self._since[self._newest] = True
@@ -236,9 +237,9 @@ class LiveIndex:
             self._finish()
 
     def _finish(self) -> None:
-        """Wait for what is being built, and use it; if it has failed, say so, and begin anew.
+        """Wait for the index that is being built, and use it. If the build has failed, raise its error and drop the index.
 
-        In a child process nobody builds on: what there was before goes on, and the next search begins to build again.
+        In a forked child the building thread does not run: the old index stays, and the next search begins a new build.
         """
         building, self._building = self._building, None
         if building is not None:
@@ -255,19 +256,18 @@ def _build(build: Build, keys: Rows, values: NDArray[np.int32], seed: int) -> _B
 
 
 def _not_counted(array: Array) -> int | None:
-    """Of a framework that does not count writes."""
+    """The count of writes for a framework that has none."""
     return None
 
 
 class IndexedSearch(Searcher):
-    """The search with a live index, and exactly where that does not answer.
+    """The search with a live index, and the exact search where the index has no answer.
 
     Args:
-        index: that follows the memory.
-        exact: the search of the backend without it.
-        host: the table and the exact search for NumPy's arrays, which small operations cost least with; by default those of the
-            call itself.
-        writes: how often a framework has written to an array, where it counts.
+        index: the index, which follows the memory.
+        exact: the exact search of the backend.
+        host: the table and the exact search for NumPy arrays, on which small operations cost least; default: those of the call.
+        writes: returns how often the framework has written to an array; None if it does not count.
     """
 
     mode = "index"
@@ -302,12 +302,12 @@ class IndexedSearch(Searcher):
         return Found(p.asarray(slots, state.values), None if best is None else p.asarray(best, state.values))
 
     def before_update(self, p: Primitives, state: MemoryState) -> tuple[LiveIndex | None, Any]:
-        """See `Searcher.before_update`: the index, and what the exact search has kept."""
+        """See `Searcher.before_update`: returns the index, and the cache of the exact search."""
         follows = p.eager and self.index.is_of(state.keys, self._stamp(state))
         return self.index if follows else None, self.exact.before_update(p, state)
 
     def after_update(self, p: Primitives, state: MemoryState, slots: Array, taken: tuple[LiveIndex | None, Any]) -> None:
-        """See `Searcher.after_update`: what was written is found from the next query on."""
+        """See `Searcher.after_update`: the written slots are searched exactly from the next query on."""
         index, of_exact = taken
         if index is not None:
             index.note(state.keys, self._stamp(state), p.to_numpy(slots))
@@ -315,12 +315,12 @@ class IndexedSearch(Searcher):
             self.exact.after_update(p, state, slots, of_exact)
 
     def _stamp(self, state: MemoryState) -> Stamp:
-        """What changes when the framework writes to the keys, or an update does."""
+        """The stamp of a state: it changes when the framework, or an update, writes to the keys."""
         return self._writes(state.keys), int(state.step)
 
     @quietly
     def _found(self, p: Primitives, state: MemoryState, queries: Array, targets: Array | None, k: int) -> Found:
-        """See `find`. All arrays are NumPy's, and the table is for these."""
+        """`find` on NumPy arrays, with a table for them."""
         slots = self._proposed_and_fresh(p, state, queries, k)
         if targets is None:
             return Found(slots, None)
@@ -328,7 +328,7 @@ class IndexedSearch(Searcher):
         return Found(slots, best_with_target(p, state, queries, targets, slots, beyond))
 
     def _proposed_and_fresh(self, p: Primitives, state: MemoryState, queries: Array, k: int) -> Array:
-        """The best slots [B, k] of those that the index proposes and those that changed; exact where these are too few."""
+        """The best slots [B, k] among the proposed and the changed ones; by exact search where these are too few."""
         exact = self.exact if self._host is None else self._host[1]
         candidates, fresh = self.index.proposed(queries, k), self.index.fresh()
         if len(fresh):

@@ -16,14 +16,16 @@ from .contract import Found, Searcher
 
 @dataclass(frozen=True)
 class ScanPlan:
-    """The sizes that a scan is cut by; answers do not depend on them.
+    """The sizes that a scan is cut by. Answers do not depend on them.
 
     Attributes:
         held: similarities to hold at a time: as many as stay in a cache.
-        whole: slots that are one chunk, where the batch is cut: to cut some out of the keys, a compiler copies them.
-        chunk: slots in a chunk of more than those, at least.
-        few, many: rows that a whole, and a chunk, are at least made for.
-        in_blocks: whether to cut by the batch, and to choose by blocks. False: one program for batches of any size.
+        whole: memories of at most so many slots are scanned in one chunk, since a compiler copies the keys that it slices; the
+            batch is cut instead.
+        chunk: the least number of slots in a chunk of a larger memory.
+        few: the batch size that one chunk of the whole memory is sized for, at least.
+        many: the batch size that a chunk of a larger memory is sized for, at least.
+        in_blocks: whether to cut the batch, and to find the top k by blocks. False: one program for batches of any size.
     """
 
     held: int = 2**21
@@ -54,7 +56,7 @@ class PortableScan(Searcher):
     def find(self, p: Primitives, state: MemoryState, queries: Array, targets: Array | None, k: int) -> Found:
         """See `Searcher.find`."""
         batch, slots = queries.shape[0], state.values.shape[0]
-        if not self.plan.in_blocks or not isinstance(batch, int):  # a symbol, of an exported program: it is in no groups
+        if not self.plan.in_blocks or not isinstance(batch, int):  # an exported program's symbol
             return self._of_group(p, state, queries, targets, k, self.plan.chunk)
         chunk, rows = self.plan.cut(batch, slots)
         if batch <= rows:
@@ -64,14 +66,14 @@ class PortableScan(Searcher):
     def _of_groups(
         self, p: Primitives, state: MemoryState, queries: Array, targets: Array | None, k: int, chunk: int, rows: int
     ) -> Found:
-        """So many rows at a time. Groups after the first are laid from the end, so the second may begin inside the first."""
+        """So many rows at a time. All groups but the first are counted from the end, so the second may overlap the first."""
         batch = queries.shape[0]
         groups, row = -(-batch // rows), p.arange(batch, queries)
 
         def of_group(start: Array | int) -> tuple[Array, ...]:
             some = None if targets is None else p.slice_rows(targets, start, rows)
             found = self._of_group(p, state, p.slice_rows(queries, start, rows), some, k, chunk)
-            return found if found.best is not None else (found.slots,)
+            return found if found.target_slots is not None else (found.slots,)
 
         def with_group(index: Array | int, found: tuple[Array, ...]) -> tuple[Array, ...]:
             start = batch - (groups - index) * rows
@@ -81,7 +83,7 @@ class PortableScan(Searcher):
         return Found(slots, best[0] if best else None)
 
     def _of_group(self, p: Primitives, state: MemoryState, queries: Array, targets: Array | None, k: int, chunk: int) -> Found:
-        """All chunks, of at most so many slots. Those after the first are laid from the end, as groups are."""
+        """Scan all slots, in chunks of at most so many. All chunks but the first are counted from the end, as groups are."""
         slots = state.keys.shape[0]
         size = min(slots, max(chunk, k))
         chunks = -(-slots // size)
@@ -105,13 +107,13 @@ class PortableScan(Searcher):
         start: Array | int,
         found: tuple[Best, ...],
     ) -> tuple[Best, ...]:
-        """What was found in chunks before, and what is among the slots from `start`: those of the first chunk were seen."""
+        """`found`, updated by the chunk of slots from `start`. Slots that the first chunk has scanned are left out."""
         ids = p.arange(size, state.values) + start
         values = p.slice_rows(state.values, start, size)
         there = (values != NO_SLOT) & (ids >= (size if found else 0))
         absent = p.cast(p.xp.where(there, 0.0, NOTHING), "float32")
         keys = p.constant(p.slice_rows(state.keys, start, size))
-        # Laid out for what comes next: the maxima of blocks of slots, or whole rows.
+        # The layout suits the next step: maxima of blocks of slots, or top_k of whole rows.
         scores = p.inner(keys, queries) if self.plan.in_blocks else p.inner(queries, keys).T
         scores = scores + absent[:, None]
         best = self._best_of_columns(p, scores, k, start, found[0] if found else None)

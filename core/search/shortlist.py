@@ -1,8 +1,8 @@
 """The exact search where shapes may depend on content: a coarse scan rules most slots out, and a bound proves the answer.
 
-Of each block of slots only the largest coarse similarity is kept, the slots of the best blocks are scored in f32, and a bound
-on the rounding of the coarse scan proves for each query that no other slot belongs among its k. Where it does not, more blocks
-are scored, and at last all. In a small memory all slots are scored in f32 at once.
+The coarse scan keeps only the largest similarity of each block of slots. The slots of the best blocks are then scored in f32. A
+bound on the rounding of the coarse scan proves for each query that no other slot belongs among its k. Where it proves that not,
+more blocks are scored, and in the end all. In a small memory all slots are scored in f32 at once.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ class Cut(NamedTuple):
 
 @dataclass(frozen=True)
 class ShortlistPlan:
-    """The sizes that a search is cut by; answers do not depend on them.
+    """The sizes that a search is cut by. Answers do not depend on them.
 
     Attributes:
-        rows: queries at a time, at most: what is kept of the blocks must not grow with the batch.
-        fewest_rows: queries at a time, at least, for narrower blocks: every time all keys are read again.
-        maxima: numbers kept of the blocks, at most: 32 MB.
-        scores: similarities at a time: few enough to stay in a processor's cache. No more than these are all kept, in f32.
-        chunk: slots at a time, at most, of keys to be cast: what they are cast to should stay in the cache too.
-        gathered_at_once: numbers of keys gathered, and twice those of the maxima chosen among, at a time: NumPy's indices of
-            these are so large.
-        share: of the slots, one in so many may be scored in f32 after the coarse scan; a query that needs more has all scored.
+        rows: queries at a time, at most, so that the block maxima do not grow with the batch.
+        fewest_rows: queries at a time, at least, when fewer would allow narrower blocks: every group reads all keys again.
+        maxima: block maxima held at a time, at most: 32 MB.
+        scores: similarities computed at a time: few enough to stay in a processor's cache. A search with no more than these
+            scores all slots in f32.
+        chunk: slots at a time, at most, of keys that are cast: the result should stay in the cache too.
+        gathered_at_once: numbers of gathered keys held at a time, and half as many block maxima to choose among.
+        share: one in so many slots may be scored in f32 after the coarse scan. A query that needs more has all slots scored.
         targets: the sizes that the search of positives is cut by.
     """
 
@@ -93,26 +93,26 @@ class Shortlist(Searcher):
         self.plan = ShortlistPlan() if plan is None else plan
 
     def coarse_keys(self, p: Primitives, state: MemoryState, batch: int) -> CoarseKeys:
-        """What so many queries are compared with at first."""
+        """The keys for the coarse scan of a batch of so many queries."""
         return CoarseKeys(state.keys, "float32", 0.0)
 
     def block_maxima(self, p: Primitives, scores: Array, width: int) -> Array:
-        """[n * width, B] -> [n, B]: the largest of rows that are n apart, or more; `width` is a power of two."""
+        """[n * width, B] -> [n, B]: the maxima of rows that are n apart, or upper bounds on them; `width` is a power of two."""
         while width > 1:
             half, width = len(scores) // 2, width // 2
             scores = p.xp.maximum(scores[:half], scores[half:])
         return scores
 
     def largest(self, p: Primitives, scores: Array, k: int) -> Array:
-        """Columns [m, k] of the k largest of each row [m, n], in any order, any of equals."""
+        """Columns [m, k] of the k largest of each row [m, n], in any order, ties to any."""
         return p.top_k(scores, k)[1]
 
     def gather(self, p: Primitives, keys: Array, rows: Array, into: Array | None) -> Array:
-        """`keys[rows]`, perhaps in the memory of `into`, what this gave for at least as many."""
+        """`keys[rows]`. It may be written to `into`, an earlier result of at least as many rows."""
         return keys[rows]
 
     def find(self, p: Primitives, state: MemoryState, queries: Array, targets: Array | None, k: int) -> Found:
-        """See `Searcher.find`. What is masked costs nothing, and neither do empty slots after the last that is filled."""
+        """See `Searcher.find`. Masked rows cost nothing, and neither do empty slots after the last filled one."""
         asking = p.xp.where(p.xp.any(queries != 0, axis=1))[0]
         if len(asking) < len(queries):
             return self._of_these(p, state, queries, targets, k, asking)
@@ -131,14 +131,14 @@ class Shortlist(Searcher):
     def _of_these(
         self, p: Primitives, state: MemoryState, queries: Array, targets: Array | None, k: int, asking: Array
     ) -> Found:
-        """Ask for these rows [n] alone."""
+        """`find` for the rows `asking` [n] alone."""
         found = p.xp.full_like(p.xp.broadcast_to(p.arange(k, queries), (len(queries), k)), NO_SLOT)
         best = None if targets is None else p.copy(found[:, :1])
         if len(asking):
             some = self.find(p, state, queries[asking], None if targets is None else targets[asking], k)
             found[asking] = some.slots
             if best is not None:
-                best[asking] = some.best
+                best[asking] = some.target_slots
         return Found(found, best)
 
     def _of_all_slots(self, p: Primitives, state: MemoryState, queries: Array, targets: Array | None, k: int) -> Found:
@@ -156,7 +156,7 @@ class Shortlist(Searcher):
     def _of_best_slots(
         self, cut: Cut, p: Primitives, state: MemoryState, queries: Array, targets: Array | None, k: int
     ) -> Found:
-        """Score the slots of the best blocks, and of more where these are not proven to be enough."""
+        """Score the slots of the best blocks in f32, and of more blocks for queries whose answer is not proven."""
         width, blocks, _ = cut
         coarse = self.scan(p, state, queries, width)
         found, certain = self._of_best_blocks(p, state, queries, coarse, blocks, k)
@@ -195,15 +195,15 @@ class Shortlist(Searcher):
         return CoarseScan(maxima[:, : len(low)], error, 1.01 * roundoff, width, size)
 
     def _of_few_sizes(self, p: Primitives, rows: Array) -> Array:
-        """Rows [B, n], and some of them again. For a product in a low dtype of a size that is new, a library may first make a
-        program (oneDNN: 3 to 6 ms, as long as the product takes), and as many rows as are not masked ask."""
+        """Rows [B, n], padded by repeating some, so that products have few sizes. For a product of a new size in a low dtype
+        a library may first compile a program (oneDNN: 3 to 6 ms, as long as the product takes)."""
         grain = self.plan.fewest_rows if len(rows) >= self.plan.fewest_rows else 8
         return p.xp.concatenate([rows, rows[: -len(rows) % grain]]) if len(rows) >= grain else rows
 
     def _of_best_blocks(
         self, p: Primitives, state: MemoryState, queries: Array, coarse: CoarseScan, blocks: int, k: int
     ) -> tuple[Array, Array]:
-        """The best slots [B, k] among those of the best blocks, and whether [B] it is certain that no others are better."""
+        """The best slots [B, k] in the best blocks, and whether [B] it is proven that no other slot is better."""
         blocks = min(blocks, len(coarse.maxima))
         chosen = self.largest_of_columns(p, coarse.maxima, blocks)
         highest = p.cast(p.take_along(coarse.maxima.T, chosen), "float32")
@@ -227,8 +227,7 @@ class Shortlist(Searcher):
         return found, lowest
 
     def largest_of_columns(self, p: Primitives, scores: Array, k: int) -> Array:
-        """Rows [B, k] of the k largest of each column [n, B], in any order, any of equals: of rows far apart at first only the
-        largest is compared."""
+        """Rows [B, k] of the k largest of each column [n, B], in any order, ties to any; block maxima are compared first."""
         count = len(scores)
         width = block_width(count, k)
         stride = count // width
@@ -241,7 +240,7 @@ class Shortlist(Searcher):
 
 
 def _without_empty_end(p: Primitives, state: MemoryState, k: int) -> MemoryState:
-    """The state without the empty slots after the last that is filled, but with k slots."""
+    """The state without the empty slots after the last filled one, but with at least k slots."""
     filled = p.xp.where(state.values != NO_SLOT)[0]
     count = max(k, int(filled[-1]) + 1 if len(filled) else 0)
     return state._replace(
@@ -250,7 +249,7 @@ def _without_empty_end(p: Primitives, state: MemoryState, k: int) -> MemoryState
 
 
 def _best_of_scored(p: Primitives, state: MemoryState, scores: Array, targets: Array, rows: Array) -> Array:
-    """Of these rows [n] the best slot [n] with each target, where all slots are scored: [B, slots]; of equals the lowest."""
+    """The best slot [n] with the target of each of these rows [n], by scores [B, slots] of all slots; ties to the lowest."""
     wanted = targets[rows][:, None]
     having = p.xp.where(p.xp.any(state.values[None, :] == wanted, axis=0))[0]
     if not len(having):

@@ -17,11 +17,11 @@ from .contract import scores_of
 
 @dataclass(frozen=True)
 class TargetPlan:
-    """The sizes that the search of positives is cut by; answers do not depend on them.
+    """The sizes that the search of positives is cut by. Answers do not depend on them.
 
     Attributes:
-        gathered_at_once: numbers of keys gathered, and similarities worked out, at a time.
-        gather_cost: a slot that is gathered for one row and scored costs as much as so many in a product with all rows.
+        gathered_at_once: numbers of gathered keys, or similarities, held at a time.
+        gather_cost: gathering and scoring a slot for one row costs as much as so many slots in a product with all rows.
     """
 
     gathered_at_once: int = 2**21
@@ -29,7 +29,7 @@ class TargetPlan:
 
 
 Having = Callable[[Slots], Slots]
-"""From values [n], ascending: all slots that have one of them, ascending; others among them do no harm."""
+"""A function of values [n], ascending, that returns all slots with one of them, ascending, and perhaps some other slots."""
 
 
 def slots_having(p: Primitives, state: MemoryState) -> Having:
@@ -42,8 +42,10 @@ def slots_having(p: Primitives, state: MemoryState) -> Having:
 def best_with_target(
     p: Primitives, state: MemoryState, queries: Array, targets: Array, slots: Array, beyond: Callable[[Array], Array]
 ) -> Array:
-    """The best slot [B, 1] with each target: the first neighbor that has it, or else what `beyond` gives for rows [n]: the best
-    [n] of all slots that do."""
+    """The best slot [B, 1] with each target: the first neighbor that has it, or else the best of all slots that have it.
+
+    `beyond` is the search of all slots: of some rows [n] it returns the best slot [n] with their targets.
+    """
     xp = p.xp
     right = (state.values[slots] == targets[:, None]) & (slots != NO_SLOT)
     among = xp.any(right, axis=1)
@@ -57,7 +59,7 @@ def best_with_target(
 def best_of_having(
     p: Primitives, state: MemoryState, queries: Array, targets: Array, having: Having, plan: TargetPlan, rows: Array
 ) -> Array:
-    """Of these rows [n] the best slot [n] with each target; of equal scores the lowest."""
+    """The best slot [n] with the target of each of these rows [n]; ties to the lowest slot."""
     queries, targets = queries[rows], targets[rows]
     values, wanted = p.peek(state.values), p.peek(targets)
     assert values is not None, "eager"
@@ -80,7 +82,8 @@ def _best_by_row(
     count: NDArray[np.intp],
     plan: TargetPlan,
 ) -> Array:
-    """The same, each row asking its own slots: `by_value[first : first + count]`. Rows that ask alike many go together."""
+    """`best_of_having`, each row scored with its own slots, `by_value[first : first + count]`. Rows with similar counts go
+    together."""
     best = np.full(len(first), NO_SLOT, np.int32)
     order = np.argsort(count, kind="stable")
     order = order[np.searchsorted(count[order], 1) :]
@@ -100,7 +103,7 @@ def _best_by_row(
 def _best_by_product(
     p: Primitives, state: MemoryState, queries: Array, targets: Array, slots: Array, plan: TargetPlan
 ) -> Array:
-    """The same, by products of all rows with the slots [n] that have one of the targets."""
+    """`best_of_having` by products of all rows with the slots [n] that have one of the targets."""
     xp = p.xp
     best = xp.full_like(targets, NO_SLOT)
     score = xp.full_like(queries[:, 0], NOTHING)

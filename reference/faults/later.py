@@ -36,7 +36,7 @@ LATER = (
     Fault("a slot of -1 is the last", _FORGET, "(numbers >= 0) & (numbers < none.shape[0])", "(numbers < none.shape[0])", law="what_is_named_is_forgotten"),
     Fault("empty slots are forgotten", _FORGET, "return filled & is_named", "return is_named", law="what_is_named_is_forgotten"),
     Fault("what all name is forgotten", _FORGET, "is_named = is_named | (slots if", "is_named = is_named & (slots if", law="what_is_named_is_forgotten"),
-    Fault("a copy of a lookup is of another memory once its slot is forgotten", "raremem.provenance",
+    Fault("a copy of a lookup is of another memory once its slot is forgotten", "raremem.lineage",
      "if known or _found_what_is_empty(p, state, lookup, accepted):", "if known:", law="a_lookup_does_not_outlive_what_it_found"),
     Fault("an index outlives what it holds", "raremem.backend", "            self.index.drop()\n", "            pass\n", "numpy, index", law="no_byte_is_left"),
     # Of sets and sizes.

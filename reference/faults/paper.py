@@ -5,8 +5,8 @@ from __future__ import annotations
 from raremem.reference.faults.planting import Fault
 
 _BACKEND, _CONFIG, _ORDER = "raremem.backend", "raremem.config", "raremem.score_order"
-_RULES = "query", "loss", "write", "turns", "eviction", "noise"
-_QUERY, _LOSS, _WRITE, _TURNS, _EVICTION, _NOISE = (f"raremem.rules.{name}" for name in _RULES)
+_RULES = "query", "loss", "write", "scatter", "eviction", "noise"
+_QUERY, _LOSS, _WRITE, _SCATTER, _EVICTION, _NOISE = (f"raremem.rules.{name}" for name in _RULES)
 _SEARCH = "portable", "blocks", "coarse", "shortlist", "targets", "live", "shards"
 _PORTABLE, _BLOCKS, _COARSE, _SHORTLIST, _TARGETS, _LIVE, _SHARDS = (f"raremem.search.{name}" for name in _SEARCH)
 _NUMPY, _TORCH = "raremem.adapters.numpy", "raremem.adapters.torch.primitives"
@@ -19,7 +19,7 @@ PAPER = (
     Fault("rejected rows are not counted", _QUERY, "rejected=mask & ~sound", "rejected=mask & ~mask", law="bad_rows_are_rejected"),
     Fault("masked rows are counted as rejected", _QUERY, "rejected=mask & ~sound", "rejected=~sound", law="bad_rows_are_rejected"),
     Fault("the mask is ignored in a query", _QUERY, "accepted = sound & mask", "accepted = sound", law="query_agrees"),
-    Fault("the loss has no fallback positive", _QUERY, "xp.where(target_slot[:, 0] != NO_SLOT, scores[:, k], 0.0)",
+    Fault("the loss has no fallback positive", _QUERY, "xp.where(target_slots[:, 0] != NO_SLOT, scores[:, k], 0.0)",
           "xp.where(xp.any(values == targets[:, None], axis=1), scores[:, k], 0.0)", law="positive_beyond_the_neighbors"),
     Fault("an unknown target has similarity -1", _QUERY, "scores[:, k], 0.0)", "scores[:, k], -1.0)", law="query_agrees"),
     Fault("the margin is subtracted", _LOSS, "- positive + config.margin", "- positive - config.margin", law="query_agrees"),
@@ -61,7 +61,7 @@ PAPER = (
     Fault("evictions count empty slots", _WRITE, "_count(p, placed & filled[place_in_reach])", "_count(p, placed)", law="update_agrees"),
     Fault("old ages overflow with their noise", _EVICTION, "priority = p.xp.where((ages >= 0) & (ages < oldest), ages, oldest)",
           "priority = ages", law="misses_evict_the_oldest"),
-    Fault("hits are not counted", _WRITE, "hits=content_of(p, state.hits, turns, hits)", "hits=state.hits[turns.slots]", law="hits_move_the_key"),
+    Fault("hits are not counted", _WRITE, "hits=content_of(p, state.hits, scatter, hits)", "hits=state.hits[scatter.slots]", law="hits_move_the_key"),
     Fault("hits of a batch count once", _WRITE, "hits = state.hits[own] + counts", "hits = state.hits[own] + 1", law="hits_move_the_key"),
     Fault("hits without end", _WRITE, "xp.where(hits < MAX_HITS, hits, MAX_HITS)", "hits", law="hits_move_the_key"),
     Fault("hits outlive their slot", _WRITE, "xp.where(hit, hits, 0))", "xp.where(hit, hits, 1))", law="update_agrees"),
@@ -69,11 +69,11 @@ PAPER = (
     Fault("age before hits", _EVICTION, "(MAX_HITS - state.hits[some]) * AGES_BESIDE_HITS", "(MAX_HITS - state.hits[some])", law="what_was_hit_outlives_what_is_older"),
     Fault("ages run over into hits", _EVICTION, "AGES_BESIDE_HITS - 2 - 2 * config.age_noise if by_hits", "AGES_BESIDE_HITS if by_hits", law="what_was_hit_outlives_what_is_older"),
     Fault("age off by one", _WRITE, "p.xp.zeros_like(slot) + step)", "p.xp.zeros_like(slot) + state.step)", law="update_agrees"),
-    Fault("time passes when nothing is written", _WRITE, "state.step + p.cast(~turns.nobody, \"int32\")", "state.step + 1",
+    Fault("time passes when nothing is written", _WRITE, "state.step + p.cast(~scatter.nobody, \"int32\")", "state.step + 1",
           "jax", law="all_masked_changes_nothing"),
-    Fault("the value is not written", _WRITE, "content_of(p, state.values, turns, values)", "state.values[turns.slots]", law="update_agrees"),
-    Fault("nobody writes, slot 0 is written", _TURNS, "p.xp.where(turns.nobody, array[:1], content[turns.rows])",
-          "content[turns.rows]", "jax", law="all_masked_changes_nothing"),
+    Fault("the value is not written", _WRITE, "content_of(p, state.values, scatter, values)", "state.values[scatter.slots]", law="update_agrees"),
+    Fault("nobody writes, slot 0 is written", _SCATTER, "p.xp.where(scatter.nobody, array[:1], content[scatter.rows])",
+          "content[scatter.rows]", "jax", law="all_masked_changes_nothing"),
     Fault("the mask is ignored in an update", _WRITE, "lookup.accepted & in_range & mask", "(lookup.accepted | ~mask) & in_range", law="masked_rows_are_not_there"),
     Fault("noise of the next step", _NOISE, "p.xp.bitwise_xor(hashed, step)", "p.xp.bitwise_xor(hashed, step + 1)", law="noise_agrees_to_the_bit"),
     Fault("noise without the seed", _NOISE, "config.seed * 0x7FEB352D + ", "", law="noise_agrees_to_the_bit"),
@@ -150,15 +150,15 @@ PAPER = (
           '            if dtype == "int64":\n                targets = targets & 0xFFFF\n            else:', law="a_memory_lives_on_any_rows"),
     Fault("what a lookup left out is written once it is late", _BACKEND, "None, mask & lookup.accepted)", "None, mask)", law="a_memory_lives_on_any_rows"),
     Fault("what a late lookup rejected is not counted", _BACKEND, "queries=lookup.queries, rejected=lookup.rejected)", "queries=lookup.queries)", law="a_memory_lives_on_any_rows"),
-    Fault("the targets of the lookup are written", _BACKEND, "        return update(p, config, state, lookup, targets, mask, self.work)",
+    Fault("the targets of the lookup are written", _BACKEND, "        return update(p, config, state, lookup, targets, mask, self.plan)",
           "        own = targets if lookup.targets is None else lookup.targets\n"
-          "        return update(p, config, state, lookup, own, mask, self.work)", law="a_memory_lives_on_any_rows"),
+          "        return update(p, config, state, lookup, own, mask, self.plan)", law="a_memory_lives_on_any_rows"),
     Fault("what was given is kept", _BACKEND, "        queries = p.asarray(queries, state.keys)\n",
           "        queries = p.asarray(queries, state.keys)\n        vars(self).setdefault('kept', []).append(queries)\n", law="what_was_given_is_let_go"),
-    Fault("a lookup is used however late", "raremem.provenance", "    if (made_at[accepted] != now).any():\n        return False\n",
+    Fault("a lookup is used however late", "raremem.lineage", "    if (made_at[accepted] != now).any():\n        return False\n",
           "    return True\n", law="copied_lookup_is_of_its_memory"),
-    Fault("a lookup of another memory is taken", "raremem.provenance", "(known and own is not of) or ", "", law="a_memory_lives_on_any_rows"),
-    Fault("a copy of a lookup of another memory is taken for a late one", "raremem.provenance", "    if known or _found_what_is_empty(p, state, lookup, accepted):\n        return False\n",
+    Fault("a lookup of another memory is taken", "raremem.lineage", "(known and own is not of) or ", "", law="a_memory_lives_on_any_rows"),
+    Fault("a copy of a lookup of another memory is taken for a late one", "raremem.lineage", "    if known or _found_what_is_empty(p, state, lookup, accepted):\n        return False\n",
           "    return False\n", law="copied_lookup_is_of_its_memory"),
     Fault("a lookup's step is that of the update to come", _QUERY, "step=xp.where(accepted, state.step, 0),",
           "step=xp.where(accepted, state.step + 1, 0),", law="query_agrees"),

@@ -159,29 +159,13 @@ def files_are_whole_or_refused(backend: Backend, case: Case) -> None:
             raremem.save(each, config, backend.from_numpy(config, state), backend)
         content = path.read_bytes()
         assert other.read_bytes() == content, "equal memories, and other bytes"
-        header = json.loads(_metadata(path))
         generator = np.random.default_rng(state["step"])
         places = [*generator.integers(0, len(content), 40), 0, len(content) - 1]
         spoilt = [content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :] for place in places]
         for bytes_ in (*spoilt, b"", content[:20], content[:-1], content + b"\0"):
             other.write_bytes(bytes_)
             refused(raremem.CheckpointError, "Load an older copy.", raremem.load, other, backend)
-        arrays = safetensors.numpy.load_file(path)
-        for schema, says in ((5, "expected 1 to 4"), (0, "expected 1 to 4"), ("4", "no whole"), (True, "no whole")):
-            _write(other, arrays, {**header, "schema": schema})
-            refused(raremem.CheckpointError, says, raremem.load, other, backend)
-        fields = {name: field for name, field in header["config"].items() if name != "write"}
-        older = {"config": fields, "schema": 2}
-        _write(other, arrays, older)
-        same_state(backend.to_numpy(raremem.load(other, backend)[1]), state)
-        _write(other, {name: array for name, array in arrays.items() if name != "hits"}, {**older, "schema": 1})
-        same_state(backend.to_numpy(raremem.load(other, backend)[1]), {**state, "hits": 0 * state["hits"]})
-        for wrong in ({**older, "sha256": ""}, {**older, "config": 1}, {**older, "schema": 3}, {**older, "schema": 1}, [older]):
-            _write(other, arrays, wrong)
-            refused(raremem.CheckpointError, "is not a whole raremem checkpoint", raremem.load, other, backend)
-        arrays["filled"] = np.full(config.slots, 2, np.uint8).view(np.bool_)
-        _write(other, arrays, older)
-        refused(raremem.CheckpointError, "bytes other than 0 and 1", raremem.load, other, backend)
+        _check_schemas(backend, case, path, other)
         for slots in (config.slots + 3, max(1, config.slots // 2)):
             resized, loaded = raremem.load(path, backend, slots=slots)
             assert resized == dataclasses.replace(config, slots=slots)
@@ -191,6 +175,26 @@ def files_are_whole_or_refused(backend: Backend, case: Case) -> None:
         refused(FileNotFoundError, "missing", raremem.load, missing, backend)
         refused(raremem.ConfigError, "expected a MemoryConfig", raremem.save, missing, None, backend.init(config), backend)
         assert not missing.exists()
+
+
+def _check_schemas(backend: Backend, case: Case, path: Path, other: Path) -> None:
+    """Write the memory in the file `path` to `other` with headers of all schemas: valid ones are read, and others refused."""
+    header, arrays, state = json.loads(_metadata(path)), safetensors.numpy.load_file(path), case.state
+    for schema, says in ((5, "expected 1 to 4"), (0, "expected 1 to 4"), ("4", "no whole"), (True, "no whole")):
+        _write(other, arrays, {**header, "schema": schema})
+        refused(raremem.CheckpointError, says, raremem.load, other, backend)
+    fields = {name: field for name, field in header["config"].items() if name != "write"}
+    older = {"config": fields, "schema": 2}
+    _write(other, arrays, older)
+    same_state(backend.to_numpy(raremem.load(other, backend)[1]), state)
+    _write(other, {name: array for name, array in arrays.items() if name != "hits"}, {**older, "schema": 1})
+    same_state(backend.to_numpy(raremem.load(other, backend)[1]), {**state, "hits": 0 * state["hits"]})
+    for wrong in ({**older, "sha256": ""}, {**older, "config": 1}, {**older, "schema": 3}, {**older, "schema": 1}, [older]):
+        _write(other, arrays, wrong)
+        refused(raremem.CheckpointError, "is not a whole raremem checkpoint", raremem.load, other, backend)
+    arrays["filled"] = np.full(case.config.slots, 2, np.uint8).view(np.bool_)
+    _write(other, arrays, older)
+    refused(raremem.CheckpointError, "bytes other than 0 and 1", raremem.load, other, backend)
 
 
 def in_slots(config: MemoryConfig, state: PortableState, slots: int) -> PortableState:

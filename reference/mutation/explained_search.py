@@ -46,8 +46,8 @@ SEARCH: tuple[Explained, ...] = (
     Explained(
         "raremem.search.coarse",
         "error_of",
-        "return 1.01 * (p.xp.sqrt(p.xp.sum(lost * lost, axis=1)) + roundoff + 2 * queries.shape[1] * F32)",
-        "return 1.01 * (p.xp.sqrt(p.xp.sum(lost * lost, axis=1)) + roundoff + 3 * queries.shape[1] * F32)",
+        "return 1.01 * (p.xp.sqrt(p.xp.sum(lost * lost, axis=1)) + roundoff + 2 * queries.shape[1] * F32_ROUNDOFF)",
+        "return 1.01 * (p.xp.sqrt(p.xp.sum(lost * lost, axis=1)) + roundoff + 3 * queries.shape[1] * F32_ROUNDOFF)",
         "A higher bound is a bound too: what it does not prove is scored in f32.",
     ),
     Explained(
@@ -111,8 +111,8 @@ SEARCH: tuple[Explained, ...] = (
     Explained(
         "raremem.search.portable",
         "PortableScan.find",
-        "if not self.plan.in_blocks or not isinstance(batch, int): # a symbol, of an exported program: it is in no groups",
-        "if True: # a symbol, of an exported program: it is in no groups",
+        "if not self.plan.in_blocks or not isinstance(batch, int): # an exported program's symbol",
+        "if True: # an exported program's symbol",
         TIME,
     ),
     Explained(

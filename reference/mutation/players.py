@@ -18,7 +18,7 @@ from raremem.adapters.numpy import NumpyPrimitives, NumpyShortlist
 from raremem.backend import ArrayBackend, Backend
 from raremem.primitives import Primitives
 from raremem.registry import get_backend
-from raremem.rules.work import AT_ONCE, Work
+from raremem.rules.plan import ANY_BATCH, UpdatePlan
 from raremem.score_order import NOTHING
 from raremem.search.coarse import CoarseKeys
 from raremem.search.contract import Found
@@ -161,7 +161,7 @@ class Parts(Shards):
 
 
 def _short_lists() -> Backend:
-    return ArrayBackend(LowPrecision(), LowShortlist(SmallBlocks()), work=Work(rows=3, slots=5, block=1))
+    return ArrayBackend(LowPrecision(), LowShortlist(SmallBlocks()), plan=UpdatePlan(rows=3, slots=5, block=1))
 
 
 def _few_at_a_time() -> Backend:
@@ -169,7 +169,7 @@ def _few_at_a_time() -> Backend:
 
 
 def _no_blocks() -> Backend:
-    return ArrayBackend(OneByOne(), PortableScan(ScanPlan(chunk=8, in_blocks=False)), work=AT_ONCE)
+    return ArrayBackend(OneByOne(), PortableScan(ScanPlan(chunk=8, in_blocks=False)), plan=ANY_BATCH)
 
 
 def _index(kind: Any, framework: str, share: int) -> Backend:

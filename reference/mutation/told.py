@@ -87,7 +87,7 @@ TOLD: tuple[Explained, ...] = (
         "A FIFO with no writer would be waited for; a test in tests/test_checkpoint.py has one.",
         told=True,
     ),
-    Explained("raremem.provenance", "_holds", "return True", "return None", _UNSEEN, told=True),
+    Explained("raremem.lineage", "_holds", "return True", "return None", _UNSEEN, told=True),
     Explained(
         "raremem.rules.eviction",
         "_priority",
@@ -100,8 +100,8 @@ TOLD: tuple[Explained, ...] = (
     Explained(
         "raremem.rules.eviction",
         "free_slots",
-        "symbolic = work.rows is not None and not isinstance(batch, int)",
-        "symbolic = work.rows is None and not isinstance(batch, int)",
+        "symbolic = plan.rows is not None and not isinstance(batch, int)",
+        "symbolic = plan.rows is None and not isinstance(batch, int)",
         "In an exported program alone, where the number of rows is a symbol. These backends export none.",
         told=True,
     ),
@@ -127,14 +127,6 @@ TOLD: tuple[Explained, ...] = (
         "return powers / xp.where(present[:, :1], total, 1.0)",
         "return powers / xp.where(present[:, :1], total, -1.0)",
         "Weights of a row that found nothing are then -0.0, and the laws take that for 0.0.",
-        told=True,
-    ),
-    Explained(
-        "raremem.rules.query",
-        "",
-        "LARGEST_NUMBER = (2 - 2.0**-23) * 2.0**127",
-        "LARGEST_NUMBER = ((2.0**-23)) * 2.0**127",
-        "Six cases of only_direction_matters do not show it; fifty do.",
         told=True,
     ),
     Explained(
@@ -188,8 +180,8 @@ TOLD: tuple[Explained, ...] = (
     Explained(
         "raremem.search.coarse",
         "error_of",
-        "return 1.01 * (p.xp.sqrt(p.xp.sum(lost * lost, axis=1)) + roundoff + 2 * queries.shape[1] * F32)",
-        "return 1.01 * (p.xp.sqrt(p.xp.sum(lost * lost, axis=1)) + 2 * queries.shape[1] * F32)",
+        "return 1.01 * (p.xp.sqrt(p.xp.sum(lost * lost, axis=1)) + roundoff + 2 * queries.shape[1] * F32_ROUNDOFF)",
+        "return 1.01 * (p.xp.sqrt(p.xp.sum(lost * lost, axis=1)) + 2 * queries.shape[1] * F32_ROUNDOFF)",
         "The bound on rounding is half as large, and was never seen to be needed whole; a memory made for the "
         "purpose could tell.",
         told=True,
@@ -197,8 +189,8 @@ TOLD: tuple[Explained, ...] = (
     Explained(
         "raremem.search.coarse",
         "error_of",
-        "return 1.01 * (p.xp.sqrt(p.xp.sum(lost * lost, axis=1)) + roundoff + 2 * queries.shape[1] * F32)",
-        "return 1.01 * (p.xp.sqrt(p.xp.sum(lost * lost, axis=1)) + roundoff + 2 * queries.shape[0] * F32)",
+        "return 1.01 * (p.xp.sqrt(p.xp.sum(lost * lost, axis=1)) + roundoff + 2 * queries.shape[1] * F32_ROUNDOFF)",
+        "return 1.01 * (p.xp.sqrt(p.xp.sum(lost * lost, axis=1)) + roundoff + 2 * queries.shape[0] * F32_ROUNDOFF)",
         "In a batch of fewer rows than key_dim the bound is some roundoffs of f32 too low; no law has two scores so near.",
         told=True,
     ),

@@ -1,7 +1,8 @@
-"""Which memory a lookup is of, and whether it still is of that memory as it stands (rule 12).
+"""Which memory a lookup was made on, and whether that memory has changed since (rule 12).
 
-What the host knows is kept beside arrays, by weak reference: the `Lineage` of a state's keys, and of a lookup's slots.
-Traced code leaves none. Then the step in the lookup, and what it says of its nearest slots, must do.
+A `Lineage` stands for one memory through all its states. A table of weak references has the lineage of every state, by its
+keys, and of every lookup, by its slots. Arrays of traced code are not in the table. For those, the lookup's step and its
+nearest slots are compared with the state.
 """
 
 from __future__ import annotations
@@ -14,30 +15,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .config import MemoryConfig
+from .config import F32_ROUNDOFF, MemoryConfig
 from .errors import StateError
 from .primitives import Primitives
 from .state import NO_SLOT, Lookup, MemoryState, quietly
 
-F32 = 2.0**-24
-"""Unit roundoff of f32."""
-
 
 @dataclass(eq=False)
 class Lineage:
-    """One memory through all its states, copies included; `updates` counts those made outside traced code, and all other
-    changes that are known of: what was forgotten, loaded, or seen to be written by something else."""
+    """One memory through all its states, copies included. `updates` counts its updates and calls of `forget` outside traced
+    code, and all other changes that are known of: what was loaded, or seen to be written by something else."""
 
     updates: int = 0
 
 
 _lineages: dict[int, tuple[weakref.ref[Any], Lineage, int]] = {}
-"""By the `id` of an array: the array, its lineage, and how many updates that had when the array was noted."""
+"""By the `id` of an array: the array, its lineage, and the number of updates that the lineage had when it was noted."""
 
 
 def note(array: Any, lineage: Lineage | None, updates: int | None = None) -> None:
-    """Remember, while this array lives, that it is of this lineage as it was after so many updates; by default, as it stands.
-    Does nothing where array or lineage is None."""
+    """Note the lineage of an array, for as long as the array lives.
+
+    Args:
+        array: a state's keys, or a lookup's slots; None: nothing is noted.
+        lineage: the memory; None: nothing is noted.
+        updates: how many updates it had when the array was made; by default, as many as it has.
+    """
     if lineage is None or array is None:
         return
     key = id(array)
@@ -49,12 +52,12 @@ def note(array: Any, lineage: Lineage | None, updates: int | None = None) -> Non
 
 
 def pass_on(array: Any, other: Any) -> None:
-    """Remember of another array, a copy or what was found by it, what was noted for this one."""
+    """Note for `other`, a copy of `array` or the slots of a lookup made on it, what was noted for `array`."""
     note(other, *_noted(array))
 
 
 def pass_on_changed(array: Any, other: Any) -> None:
-    """Remember of `other` that it is of the lineage of `array`, one change later: lookups of `array` are not current on it."""
+    """Note for `other` the lineage of `array`, one update later: lookups made before are no longer current."""
     lineage = None if array is None else lineage_of(array)
     if lineage is not None:
         lineage.updates += 1
@@ -62,12 +65,12 @@ def pass_on_changed(array: Any, other: Any) -> None:
 
 
 def lineage_of(array: Any) -> Lineage | None:
-    """The lineage that this array was noted for, or None."""
+    """The lineage that was noted for an array, or None."""
     return _noted(array)[0]
 
 
 def _noted(array: Any) -> tuple[Lineage | None, int]:
-    """What was noted for an array: its lineage, and how many updates that had; None and 0 for an array that was not noted."""
+    """The lineage that was noted for an array, and its number of updates then; None and 0 for an array that was not noted."""
     reference, lineage, updates = _lineages.get(id(array), (None, None, 0))
     return (lineage, updates) if reference is not None and reference() is array else (None, 0)
 
@@ -75,9 +78,9 @@ def _noted(array: Any) -> tuple[Lineage | None, int]:
 def is_current(p: Primitives, config: MemoryConfig, state: MemoryState, lookup: Lookup) -> bool:
     """Whether a lookup may be used on this state as it is; if not, its rows must be looked up again.
 
-    Equal steps are not enough: another memory may have taken as many, a copy of this one too, and keys may have been written by
-    hand. So changes are counted where the host knows of them, and what the lookup says of its nearest slots is held against the
-    state, wherever that can be seen without waiting.
+    Equal steps are not enough: another memory may have as many, a copy of this one too, and keys may have been written by hand.
+    So changes are counted where the host knows of them, and the nearest slots of the lookup are compared with the state,
+    wherever their content can be read without waiting for a device.
 
     Raises:
         StateError: the lookup was made on another memory.
@@ -102,9 +105,10 @@ def is_current(p: Primitives, config: MemoryConfig, state: MemoryState, lookup: 
 
 @quietly
 def _holds(p: Primitives, state: MemoryState, lookup: Lookup, accepted: NDArray[np.bool_]) -> bool:
-    """Whether nearest slots have the values and, within rounding, the similarities that the lookup says.
+    """Whether the nearest slots have the values and, within rounding, the similarities of the lookup.
 
-    Both are sums of key_dim products of two unit rows in f32: each is off by key_dim units, and some for the norms.
+    Both similarities are sums of key_dim products of two unit rows in f32. Each is off by at most key_dim units of roundoff,
+    and some more for the norms.
     """
     slots, values, answered = p.peek(lookup.slots), p.peek(state.values), p.peek(lookup.values)
     similarities, queries, keys = p.peek(lookup.similarities), p.peek(lookup.queries), p.peek(state.keys)
@@ -119,7 +123,7 @@ def _holds(p: Primitives, state: MemoryState, lookup: Lookup, accepted: NDArray[
     if similarities is None or queries is None or keys is None:
         return True
     off = np.abs((keys[nearest] * queries[rows]).sum(1) - similarities[rows, 0])
-    return bool((off <= 4 * (keys.shape[1] + 4) * F32).all())
+    return bool((off <= 4 * (keys.shape[1] + 4) * F32_ROUNDOFF).all())
 
 
 def _found_what_is_empty(p: Primitives, state: MemoryState, lookup: Lookup, accepted: NDArray[np.bool_]) -> bool:
