@@ -157,6 +157,8 @@ PAPER = (
           "        queries = p.asarray(queries, state.keys)\n        vars(self).setdefault('kept', []).append(queries)\n", law="what_was_given_is_let_go"),
     Fault("a lookup is used however late", "raremem.lineage", "    if (made_at[accepted] != now).any():\n        return False\n",
           "    return True\n", law="copied_lookup_is_of_its_memory"),
+    Fault("what a copy has taken by itself is not counted", "raremem.lineage", "if lookup.step is None or (known and updates != at):",
+          "if lookup.step is None:", law="a_copy_that_was_written_to_is_looked_up_again"),
     Fault("a lookup of another memory is taken", "raremem.lineage", "(known and own is not of) or ", "", law="a_memory_lives_on_any_rows"),
     Fault("a copy of a lookup of another memory is taken for a late one", "raremem.lineage", "    if known or _found_what_is_empty(p, state, lookup, accepted):\n        return False\n",
           "    return False\n", law="copied_lookup_is_of_its_memory"),

@@ -14,7 +14,7 @@ from raremem.config import MemoryConfig
 from raremem.reference.comparison import as_numpy, same, same_state
 from raremem.reference.laws.registry import full, law
 from raremem.reference.strategies import Case
-from raremem.state import Lookup, PortableState
+from raremem.state import Lookup, PortableState, UpdateReport
 
 
 @law("12", full)
@@ -44,6 +44,23 @@ def copied_lookup_is_of_its_memory(backend: Backend, case: Case) -> None:
     last_empty[-1] = False
     almost_full = dataclasses.replace(case, state={**case.state, "filled": last_empty})
     _check_writes(backend, almost_full, _copied(backend, of_nothing, state), may_refuse=True)
+
+
+@law("12", full)
+def a_copy_that_was_written_to_is_looked_up_again(backend: Backend, case: Case) -> None:
+    """A lookup of a memory is late for a copy of it that was written to by itself, though both have taken as many steps, and
+    though all that the lookup found is still there. Here the copy has since stored the very rows that are asked."""
+    config = case.config
+    rows = case.queries + np.float32(0.25) * np.roll(case.queries, 1, axis=0)
+    outcomes = []
+    for late in (False, True):
+        state = backend.from_numpy(config, case.state)
+        other, _ = backend.update(config, backend.copy(state), rows, case.targets + 50)
+        state, _ = backend.update(config, state, -rows, case.targets + 90)
+        lookup = backend.query(config, state, rows, case.targets) if late else None
+        after, report = backend.update(config, other, rows, case.targets, None, lookup)
+        outcomes.append((backend.to_numpy(after), report))
+    _check_same(*outcomes)
 
 
 def _of_keys(case: Case) -> Case:
@@ -85,7 +102,11 @@ def _check_writes(backend: Backend, case: Case, lookup: Lookup, may_refuse: bool
             return
         outcomes.append((backend.to_numpy(after), report))
     assert not must_refuse, "a lookup of another memory was taken"
-    (plain, expected), (got, report) = outcomes
-    same_state(got, plain)
-    for name in report._fields:
-        same(name, getattr(report, name), getattr(expected, name))
+    _check_same(*outcomes)
+
+
+def _check_same(expected: tuple[PortableState, UpdateReport], got: tuple[PortableState, UpdateReport]) -> None:
+    """Check that two updates left the same memory, and said the same."""
+    same_state(got[0], expected[0])
+    for name in UpdateReport._fields:
+        same(name, getattr(got[1], name), getattr(expected[1], name))

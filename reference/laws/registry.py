@@ -26,6 +26,7 @@ USUAL, USUAL_TRACED = 30, 20
 """Cases for each law, where nothing else is said; the second on a backend that `traces`, where one takes ten times as long."""
 OF_OTHER_PROGRAMS = frozenset({
     "a_batch_is_kept_whole",
+    "a_copy_that_was_written_to_is_looked_up_again",
     "a_hit_moves_no_key",
     "a_lookup_does_not_outlive_what_it_found",
     "a_set_is_stored_in_batches",
