@@ -170,7 +170,7 @@ def _refusal(path: Path, error: Exception) -> CheckpointError:
     reason = " ".join(str(error).split())
     return CheckpointError(
         f"{path} is not a whole raremem checkpoint ({reason[:300]}); expected a file that raremem.save or Memory.save wrote. "
-        "Load an older copy, if it is one."
+        "Load an older copy."
     )
 
 
