@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from raremem.adapters.sklearn import files, temperatures
 from raremem.adapters.sklearn.held_out import held_out
-from raremem.adapters.sklearn.labels import check_kind, kind, together
+from raremem.adapters.sklearn.labels import check_kind, label_of_unknown, together
 from raremem.adapters.sklearn.learned_map import LearnedMap, learn, unit
 from raremem.adapters.sklearn.lookups import joined
 from raremem.adapters.sklearn.results import Contents, Neighbors
@@ -155,7 +155,7 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if self._threshold is None:
             return answers
         refused = self._evidence(found) < self._threshold.value
-        return np.where(refused, *reversed(together(answers, np.asarray(self._unknown_label()))))
+        return np.where(refused, *reversed(together(answers, np.asarray(label_of_unknown(self.unknown_label, self.classes_)))))
 
     def predict_proba(self, X: Any) -> Array:
         """The share of each class [N, classes] in the weights of the neighbors, in the order of `classes_`; f64."""
@@ -308,16 +308,6 @@ class MemoryClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if not len(self.classes_):
             raise ValueError("everything was forgotten; learn something before asking.")
         return X
-
-    def _unknown_label(self) -> Any:
-        label = self.unknown_label
-        if label is None:
-            label = "unknown" if self.classes_.dtype.kind in "OSU" else -1
-        if self.classes_.dtype != object and (kind(np.asarray(label)) == "texts") != (kind(self.classes_) == "texts"):
-            raise ValueError(f"unknown_label={shown(label)}: expected one of {kind(self.classes_)}, as `classes_` are.")
-        if label in self.classes_:
-            raise ValueError(f"unknown_label={shown(label)} is in `classes_`; expected another.")
-        return label
 
     def _config(self, key_dim: int, seed: int, rows: int) -> MemoryConfig:
         return MemoryConfig(

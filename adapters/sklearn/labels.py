@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from raremem.config import shown
+
 Labels = NDArray[Any]
 
 
@@ -28,6 +30,22 @@ def check_kind(name: str, labels: Labels, first: Labels) -> None:
     others = sorted(each.__name__ for each in set(map(type, labels.flat)) if not issubclass(each, str))
     if labels.dtype == object and others:
         raise ValueError(f"Unknown label type: {name} has {', '.join(others)} in an array of objects; expected texts alone.")
+
+
+def label_of_unknown(label: Any, classes: Labels) -> Any:
+    """The answer for rows that are unknown: `label`, or "unknown" among texts and -1 among numbers if it is None.
+
+    Raises:
+        ValueError: it is of another kind than the classes, or one of them.
+    """
+    texts = kind(classes) == "texts"
+    if label is None:
+        label = "unknown" if texts else -1
+    if classes.dtype != object and (kind(np.asarray(label)) == "texts") != texts:
+        raise ValueError(f"unknown_label={shown(label)}: expected one of {kind(classes)}, as `classes_` are.")
+    if label in classes:
+        raise ValueError(f"unknown_label={shown(label)} is in `classes_`; expected another.")
+    return label
 
 
 def together(*parts: Labels) -> list[Labels]:
