@@ -16,7 +16,7 @@ from .interface import Backend
 from .lineage import Lineage, is_current, note, pass_on, pass_on_changed
 from .primitives import Primitives
 from .rules.forget import forget
-from .rules.plan import UpdatePlan
+from .rules.plan import USUAL, UpdatePlan
 from .rules.query import query, sound_rows
 from .rules.scores import mean_of_rows, rows_of, scores
 from .rules.write import update
@@ -64,7 +64,7 @@ class ArrayBackend(Backend):
         primitives: the framework's table; by default, one made by the class attribute `table`.
         searcher: how the nearest slots are found; by default, one made by the class attribute `search`.
         compiled: run `query` and `update` through the framework's compiler.
-        plan: the sizes that an update is cut by; None is `UpdatePlan()`.
+        plan: the sizes that an update is cut by.
     """
 
     table: Callable[[], Primitives] = Primitives
@@ -78,13 +78,13 @@ class ArrayBackend(Backend):
         searcher: Searcher | None = None,
         *,
         compiled: bool = False,
-        plan: UpdatePlan | None = None,
+        plan: UpdatePlan = USUAL,
     ) -> None:
         self.primitives = self.table() if primitives is None else primitives
         self.searcher = self.search() if searcher is None else searcher
         self.name = self.primitives.name
         self.compiled = compiled
-        self.plan = UpdatePlan() if plan is None else plan
+        self.plan = plan
         self._query: Callable[..., Lookup] = partial(query, searcher=self.searcher)
         self._update: Callable[..., tuple[MemoryState, UpdateReport]] = self._search_and_write
         self._forget: Callable[..., tuple[MemoryState, ForgetReport]] = self._emptied

@@ -55,13 +55,13 @@ def test_memory_beats_the_baselines(backend, shown):
 def test_that_check_can_fail(shown, monkeypatch):
     stream, rows = shown
 
-    class Forgetful(lifelong.MemoryClassifier):
+    class Forgetful(lifelong.RarememClassifier):
         def learn(self, rows, labels):
             self.state = self.backend.init(self.config)
             super().ask(rows)
             super().learn(rows, labels)
 
-    monkeypatch.setattr(lifelong, "MemoryClassifier", Forgetful)
+    monkeypatch.setattr(lifelong, "RarememClassifier", Forgetful)
     with pytest.raises(AssertionError):
         check(stream, answers_of_all(raremem.get_backend("numpy"), stream, rows, (SLOTS,), 0))
 

@@ -17,7 +17,7 @@ from raremem.backend import ArrayBackend
 from raremem.config import MemoryConfig
 from raremem.errors import StateError
 from raremem.primitives import Primitives
-from raremem.rules.plan import UpdatePlan
+from raremem.rules.plan import USUAL, UpdatePlan
 from raremem.rules.scores import is_called, mean_of_rows, rows_of
 from raremem.search.contract import Searcher
 from raremem.state import (
@@ -44,7 +44,7 @@ class JaxBackend(ArrayBackend):
         searcher: Searcher | None = None,
         *,
         compiled: bool = False,
-        plan: UpdatePlan | None = None,
+        plan: UpdatePlan = USUAL,
     ) -> None:
         super().__init__(primitives, searcher, plan=plan)
         self.compiled = compiled

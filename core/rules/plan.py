@@ -23,5 +23,6 @@ class UpdatePlan:
     block: int = 64
 
 
+USUAL = UpdatePlan()
 ANY_BATCH = UpdatePlan(rows=None)
 """For a compiler that makes one program for batches of any size."""

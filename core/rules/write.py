@@ -12,7 +12,7 @@ from ..config import MAX_INT32, MemoryConfig
 from ..primitives import Primitives
 from ..state import MAX_HITS, NO_SLOT, Array, Lookup, MemoryState, UpdateReport
 from .eviction import free_slots
-from .plan import UpdatePlan
+from .plan import USUAL, UpdatePlan
 from .scatter import content_of, scatter_of
 
 SMALLEST_SUM = 2.0**-10
@@ -27,7 +27,7 @@ def update(
     lookup: Lookup,
     targets: Array,
     mask: Array,
-    plan: UpdatePlan,
+    plan: UpdatePlan = USUAL,
 ) -> tuple[MemoryState, UpdateReport]:
     """Rules 4 to 8 and 13, on a lookup of the same state. The given state is consumed: its arrays may be written to.
 
