@@ -169,7 +169,7 @@ def follow_its_own_writes(rank, ranks, folder):
     for step in range(4):
         report = memory.update(memory(torch.randn(64, 16), 100 * rank + torch.arange(64)))
         assert report.evicted
-        kept.append(memory.backend.searcher.own.eager.low_keys.kept[memory.keys].low)
+        kept.append(memory.backend.searcher.part_search.eager.low_keys.kept[memory.keys].low)
         assert not step or torch.equal(kept[-1], memory.keys.bfloat16())
     assert kept[0] is None
     assert kept[3] is kept[1]
