@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raremem.benchmarks.tasks.translation.evidence import SMALL, Evidence, Floats, Whole, stacked
-from raremem.benchmarks.tasks.translation.source import SIGNATURE, Source, Words, rarity
+from raremem.benchmarks.tasks.translation.source import SIGNATURE, Source, Words, rarity, tokens_of
 from raremem.benchmarks.training.translator.recipe import Reading
 from raremem.benchmarks.training.translator.text import Store
 
@@ -110,11 +110,11 @@ class Lexicon:
     def candidates(self, source: Source) -> Candidates:
         """The words that may stand for those of a sentence."""
         asked = np.flatnonzero(source.rarity >= rarity(RARE))
-        queries = np.zeros((len(asked), KEY_DIM), np.float32)
-        queries[:, :SIGNATURE] = _unit(source.signatures[asked])
         if not len(asked):
             none = np.zeros(0, np.int32)
             return self._best(source, none, none, none, np.zeros(0, np.float32))
+        queries = np.zeros((len(asked), KEY_DIM), np.float32)
+        queries[:, :SIGNATURE] = _unit(source.signatures[asked])
         out = self.store.lookup(queries)
         values, slots, near = (np.asarray(part) for part in (out.values, out.slots, out.similarities))
         near = near * np.float32(np.hypot(1, MARK_WEIGHT))
@@ -123,7 +123,7 @@ class Lexicon:
         return self._best(source, place, values[there], slots[there], near[there])
 
     def _best(self, source: Source, place: Whole, values: Whole, slots: Whole, near: Floats) -> Candidates:
-        """Of pairs [P], the words that most speaks for: how often a pair came, of how often either word did."""
+        """The likeliest words of pairs [P], by how often a pair came, of how often either of its words did."""
         sources, targets = self._times_read(slots, values)
         belief = 2 * self.share[slots] / np.maximum(sources + targets, 1) * near**4
         words, which = np.unique(values, return_inverse=True)
@@ -245,7 +245,7 @@ def joined(seen: Evidence, each: Floats, values: Whole) -> Evidence:
 
 def _doubted(reading: Reading, target: Words) -> NDArray[np.bool_]:
     """[T] the words of a reference that the network doubted and that are short enough to be noted."""
-    said = np.array([token for word in target for token in word], np.int32)
+    said = tokens_of(target)[:-1]
     own = reading.probabilities[np.arange(len(said)), said]
     lengths = np.array([len(word) for word in target])
     return (np.minimum.reduceat(own, np.cumsum(lengths) - lengths) < DOUBT) & (lengths <= LONGEST_WORD)
